@@ -1,0 +1,195 @@
+"""What an adapter is: pure functions over bytes that know one provider family's wire format.
+
+An adapter answers five questions and holds no state of its own:
+
+* `ask`: what does this request want (model, stream, output cap, ...)?
+* `edit`: the smallest change of the body that asks for usage or lowers the output cap.
+* `framing`: how is the answer cut into events?
+* `reader`: a fold over those events that reads usage. Any split of the stream into reads gives the
+  same answer, because framing (ours, in lava_proxy.wire) hands over whole events only.
+* `cut` / `refusal`: which bytes make this family's SDKs raise their own typed error.
+
+Conventions of every count: input is the whole input, cached and cache-write tokens included;
+output is the whole output, reasoning included; sub-counts lie beside them and are clamped to their
+total. None means "not stated": absent is not zero. Counts repeat cumulatively, so the last value
+that is not null wins; nothing is ever summed over chunks.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Header pairs as on the wire, names in lower case."""
+
+
+class Framing(enum.Enum):
+    """How an answer's body is cut into events."""
+
+    SSE = "sse"
+    JSON_ARRAY = "json_array"
+    """A JSON array sent piecemeal; every element is an event (Gemini without alt=sse)."""
+    NDJSON = "ndjson"
+    JSON = "json"
+    """One JSON document: the whole body is one event."""
+    OPAQUE = "opaque"
+    """Bytes with nothing to read in them; the reader sees only headers."""
+
+
+class AskError(ValueError):
+    """The body is wrong in a way that matters to the bill (duplicate priced key, bad count, not
+    JSON). The message says what and what to do; `path` names the member."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """One answer's counts. Tokens and characters are whole numbers, times are milliseconds,
+    `cost_e10` is the provider's own cost figure in 10^-10 USD."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    tool_prompt_tokens: int | None = None
+    input_audio_tokens: int | None = None
+    input_image_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    output_audio_tokens: int | None = None
+    output_image_tokens: int | None = None
+    input_characters: int | None = None
+    output_characters: int | None = None
+    input_ms: int | None = None
+    output_ms: int | None = None
+    total_reported: int | None = None
+    web_searches: int | None = None
+    images: int | None = None
+    pages: int | None = None
+    cost_e10: int | None = None
+    model: str | None = None
+    """The model that made these counts, where the answer names one."""
+    parts: tuple[Usage, ...] = ()
+    """Sub-calls priced apart, each with its own model (Anthropic iterations). Where present they
+    add up to the counts above and replace them for pricing."""
+
+    def with_model(self, model: str | None) -> Usage:
+        return replace(self, model=model)
+
+
+NO_USAGE = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request asks for, known before anything is sent."""
+
+    model: str | None = None
+    stream: bool = False
+    output_cap: int | None = None
+    """The output limit the caller set, in tokens."""
+    choices: int = 1
+    """Answers asked for at once (n, best_of, candidateCount); each may be as long as the cap."""
+    input_bytes: int = 0
+    """UTF-8 bytes of everything that becomes prompt tokens: an upper bound for byte-level
+    tokenizers."""
+    media_tokens: int = 0
+    """Tokens that images, audio and files in the body may cost, by per-item constants."""
+    hidden_input: bool = False
+    """The prompt holds more than the body shows (previous_response_id, file ids, URLs, server-side
+    tools)."""
+    wants_usage: bool = False
+    """The caller asked for the usage chunk itself, so it must reach the caller."""
+    capable_of_cap: bool = False
+    """`edit` can lower or inject an output cap for this endpoint."""
+    capable_of_usage: bool = False
+    """`edit` can ask for the usage chunk on this request (streamed chat or completions)."""
+    free: bool = False
+    """The provider does not charge for this endpoint (count_tokens, models, moderations)."""
+    background: bool = False
+    """Runs on at the provider after the answer: cannot be cut off."""
+    makes_output: bool = True
+    """False for embeddings, rerank and the like: no output tokens to hold for."""
+    object_ids: tuple[str, ...] = ()
+    """Provider-side objects this request names (previous_response_id, conversation, the id in the
+    path): they must belong to the same customer."""
+    input_characters: int | None = None
+    """Characters to be spoken, where the provider bills those."""
+    as_array: bool = False
+    """The answer, and so a refusal, is one JSON array (Gemini's stream without alt=sse)."""
+
+
+class Reader(Protocol):
+    """A fold over the events of one answer. Attributes may be read after every event.
+
+    `event` never raises: whatever a provider sends gives usage or nothing.
+    """
+
+    deltas: int
+    """Content-carrying events so far."""
+    delta_bytes: int
+    """UTF-8 bytes of visible text, reasoning text, refusals, tool names and arguments so far."""
+    tool_calls: int
+    """Tool calls started so far (each costs about 10 tokens of framing)."""
+    text: str
+    """Countable text of the last event, for an exact tokenizer ("" when it had none)."""
+    ended: bool
+    """The format's own end marker was seen ([DONE], message_stop, a finish reason, ...)."""
+    failed: bool
+    """An in-stream error of the provider was seen."""
+    surplus: bool
+    """The last event is the extra usage chunk that an injected include_usage brings: nothing else
+    is in it."""
+    final: bool
+    """`usage()` is the provider's final word rather than a running figure."""
+    model: str | None
+    response_id: str | None
+    service_tier: str | None
+
+    def event(self, name: str, data: bytes) -> None:
+        """Take one whole event: `name` is the SSE event name ("" when none), `data` its payload."""
+
+    def headers(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take the answer's head (lower-case names): some counts live there."""
+
+    def usage(self) -> Usage:
+        """The counts so far: the provider's last word on each field, per-field maximum where it
+        reports running figures. NO_USAGE when it said nothing."""
+
+
+class Adapter(Protocol):
+    """One wire format family."""
+
+    family: str
+
+    def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
+        """Read a request. Raises `AskError`."""
+
+    def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:
+        """`body` with the usage chunk asked for and the output cap set to `output_cap` (None = as
+        it is). Everything else stays byte for byte."""
+
+    def framing(self, ask: Ask, content_type: str) -> Framing:
+        """How the answer with this content type is cut."""
+
+    def reader(self, ask: Ask) -> Reader:
+        """A fresh fold."""
+
+    def cut(
+        self, framing: Framing, message: str, facts: Mapping[str, object], events: int
+    ) -> bytes:
+        """The error event that ends a running answer (code ``budget_exhausted``); ``b""`` where
+        only closing the connection helps. `facts` are extra JSON members of the error object.
+        `events` = events sent so far."""
+
+    def refusal(
+        self, ask: Ask | None, status: int, code: str, message: str, facts: Mapping[str, object]
+    ) -> bytes:
+        """The JSON body of an error answer in this family's own shape (content-type
+        application/json)."""

@@ -1,0 +1,85 @@
+"""Counts and costs out of provider JSON: anything that is not plainly a count is "not stated"."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Any
+
+COUNT_MAX = 2**53
+"""Counts at or above this are absurd: they cannot pass through a JavaScript number."""
+
+COST_MAX_E10 = 10**15
+"""A hundred thousand dollars for one call is not a cost figure."""
+
+_E10 = Decimal(10**10)
+
+
+def count(value: object) -> int | None:
+    """`value` if it is a whole number from 0 to 2**53 - 1; booleans and floats are no counts."""
+    if type(value) is int and 0 <= value < COUNT_MAX:
+        return value
+    return None
+
+
+def take(source: object, names: Mapping[str, str], into: dict[str, int]) -> None:
+    """Copy the valid counts of `source` (a JSON object or anything else) under their new names."""
+    if type(source) is not dict:
+        return
+    for name, target in names.items():
+        value = count(source.get(name))
+        if value is not None:
+            into[target] = value
+
+
+def member(source: object, *path: str) -> Any:
+    """``member(x, "a", "b")`` is ``x["a"]["b"]``, or None where that does not exist."""
+    for name in path:
+        if type(source) is not dict:
+            return None
+        source = source.get(name)
+    return source
+
+
+def objects(value: object) -> Iterable[dict[str, Any]]:
+    """The JSON objects in a list; nothing for anything else."""
+    if type(value) is not list:
+        return ()
+    return [item for item in value if type(item) is dict]
+
+
+def clamp(part: int | None, total: int | None) -> int | None:
+    """A sub-count is at most its total (Grok on Azure caches more than it was sent)."""
+    if part is None or total is None or part <= total:
+        return part
+    return total
+
+
+def ticks_e10(value: object) -> int | None:
+    """xAI's ``cost_in_usd_ticks`` is in 10^-10 USD already."""
+    ticks = count(value)
+    return ticks if ticks is not None and ticks <= COST_MAX_E10 else None
+
+
+def cost_e10(value: object) -> int | None:
+    """A cost in USD, given as int or Decimal, in 10^-10 USD, rounded half up. Never a float."""
+    if type(value) is int:
+        value = Decimal(value)
+    if not isinstance(value, Decimal) or not value.is_finite():
+        return None
+    if value < 0 or value.adjusted() > 12:
+        return None
+    try:
+        amount_e10 = int((value * _E10).to_integral_value(ROUND_HALF_UP))
+    except InvalidOperation:
+        return None
+    return amount_e10 if amount_e10 <= COST_MAX_E10 else None
+
+
+def exact(data: bytes) -> Any:
+    """`data` parsed once more with every decimal number kept as written; None if it cannot be."""
+    try:
+        return json.loads(data, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,31 @@
+"""One file per wire format family; `BUILTIN` is how the registry finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from ..contract import Adapter
+from ..quirks import Quirks
+from .anthropic_messages import AnthropicMessages
+from .gemini import Gemini
+from .opaque import Opaque
+from .openai_chat import OpenAIChat
+from .openai_embeddings import OpenAIEmbeddings
+from .openai_responses import OpenAIResponses
+
+
+class Family(Protocol):
+    """What makes an adapter for one provider's quirks and one kind of route."""
+
+    def __call__(self, quirks: Quirks, kind: str) -> Adapter: ...
+
+
+BUILTIN: Mapping[str, Family] = {
+    "anthropic_messages": AnthropicMessages,
+    "gemini": Gemini,
+    "opaque": Opaque,
+    "openai_chat": OpenAIChat,
+    "openai_embeddings": OpenAIEmbeddings,
+    "openai_responses": OpenAIResponses,
+}

@@ -1,0 +1,130 @@
+"""The fold over Gemini chunks: running usage, with thinking and tool prompts beside the rest.
+
+total = prompt + toolUse + candidates + thoughts; cached tokens are inside prompt. The last chunk's
+figures hold, as a set, because counts can go down on the way; as long as the answer is not finished
+the largest seen of each counts, so that a cut never bills less than was reported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from ..contract import Ask, Usage
+from ..counts import clamp, count, member, objects, take
+from ..fold import Fold
+
+_TOP = {
+    "promptTokenCount": "prompt",
+    "candidatesTokenCount": "candidates",
+    "thoughtsTokenCount": "thoughts",
+    "toolUsePromptTokenCount": "tool",
+    "cachedContentTokenCount": "cached",
+    "totalTokenCount": "total",
+}
+_INPUT_DETAILS = ("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
+
+
+class GeminiReader(Fold):
+    """`contract.Reader` of the family; `_counts` is the last chunk's, `_peaks` the largest seen."""
+
+    __slots__ = ("_finished", "_peaks")
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask)
+        self._peaks: dict[str, int] = {}
+        self._finished = 0
+
+    def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
+        self._name(body, "modelVersion", "responseId")
+        if body.get("error") is not None or name == "error":
+            self.failed = True
+        seen = "".join(self._candidate(each) for each in objects(body.get("candidates")))
+        if seen:
+            self._saw(seen)
+        if member(body, "promptFeedback", "blockReason") is not None:
+            self.ended = True
+        self._state(body.get("usageMetadata"))
+
+    def _candidate(self, candidate: dict[str, Any]) -> str:
+        if candidate.get("finishReason") is not None:
+            self._finished += 1
+            self.ended = self._finished >= self._ask.choices
+        return "".join(map(self._part, objects(member(candidate, "content", "parts"))))
+
+    def _part(self, part: dict[str, Any]) -> str:
+        """Text, thinking, code or a function call; base64 media is priced by its own counts."""
+        if type(text := part.get("text")) is str:
+            return text
+        if type(code := member(part, "executableCode", "code")) is str:
+            return code
+        call = part.get("functionCall")
+        if type(call) is not dict:
+            return ""
+        self.tool_calls += 1
+        name = call.get("name")
+        arguments = orjson.dumps(call.get("args")).decode() if call.get("args") else ""
+        return (name if type(name) is str else "") + arguments
+
+    def _state(self, usage: object) -> None:
+        if type(usage) is dict:
+            found = _counts(usage)
+            if "total" in found or "prompt" in found:
+                self._counts = found
+            else:
+                self._counts = self._counts | found
+            for name, value in found.items():
+                if value > self._peaks.get(name, -1):
+                    self._peaks[name] = value
+            self._usage = None
+            self._tier(usage.get("serviceTier") or usage.get("trafficType"))
+        self.final = bool(self._counts) and (self.ended or not self._ask.stream)
+        if self.final:
+            self._usage = None
+        if not self._ask.stream and self._counts:
+            self.ended = True
+
+    def _settle(self) -> Usage:
+        counts = self._counts if self.final else self._peaks
+        prompt, total = counts.get("prompt"), counts.get("total")
+        entered = None if prompt is None else prompt + counts.get("tool", 0)
+        made = _made(counts, entered, total) if self._ask.makes_output else 0
+        return Usage(
+            input_tokens=entered,
+            output_tokens=made,
+            cache_read_tokens=clamp(counts.get("cached"), entered),
+            tool_prompt_tokens=counts.get("tool"),
+            input_audio_tokens=clamp(counts.get("input_AUDIO"), entered),
+            input_image_tokens=clamp(counts.get("input_IMAGE"), entered),
+            reasoning_tokens=clamp(counts.get("thoughts"), made),
+            output_audio_tokens=clamp(counts.get("output_AUDIO"), made),
+            output_image_tokens=clamp(counts.get("output_IMAGE"), made),
+            total_reported=total,
+            model=self.model or self._ask.model,
+        )
+
+
+def _made(counts: dict[str, int], entered: int | None, total: int | None) -> int | None:
+    """Candidates and thoughts; a total that leaves more over for output wins."""
+    if "candidates" in counts or "thoughts" in counts:
+        made = counts.get("candidates", 0) + counts.get("thoughts", 0)
+        if total is None or entered is None:
+            return made
+        return max(made, total - entered)
+    if total is None or entered is None:
+        return None
+    return max(0, total - entered)
+
+
+def _counts(usage: dict[str, Any]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    take(usage, _TOP, found)
+    for names, side in ((_INPUT_DETAILS, "input"), (("candidatesTokensDetails",), "output")):
+        for name in names:
+            for detail in objects(usage.get(name)):
+                value, modality = count(detail.get("tokenCount")), detail.get("modality")
+                if value is not None and modality in ("AUDIO", "IMAGE"):
+                    key = f"{side}_{modality}"
+                    found[key] = found.get(key, 0) + value
+    return found

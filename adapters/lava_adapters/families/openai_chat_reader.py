@@ -1,0 +1,122 @@
+"""The fold over chat and completion answers, streamed or whole.
+
+Perplexity and Hyperbolic repeat running usage in every chunk, Groq nests it in `x_groq`, Grok sends
+it before chunks that say null again; llama.cpp reports a failure in an `error:` line. Perplexity's
+last chunk repeats the whole answer, so a `message` counts only where no deltas came before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..contract import Ask, Usage
+from ..counts import member, objects
+from ..fold import Fold
+from ..openai_usage import settle_usage, take_cost, take_usage
+
+
+class ChatReader(Fold):
+    """`contract.Reader` of the family."""
+
+    __slots__ = ("_finished", "_stated")
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask)
+        self._finished = 0
+        self._stated = False
+
+    def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
+        choices = body.get("choices")
+        if type(choices) is list and choices:
+            self._choices(choices)
+        if self.model is None or self.response_id is None:
+            self._name(body)
+        if body.get("error") is not None or name == "error":
+            self.failed = True
+        usage = body.get("usage")
+        if usage is None and "x_groq" in body:
+            usage = member(body["x_groq"], "usage")
+        if usage is not None:
+            self._state(body, usage, data, choices)
+        elif self._stated and self.ended:
+            self.final = True
+        if "service_tier" in body:
+            self._tier(body["service_tier"])
+
+    def _state(self, body: dict[str, Any], usage: object, data: bytes, choices: object) -> None:
+        if not take_usage(usage, self._counts):
+            return
+        take_cost(usage, data, self._counts)
+        self._tier(member(usage, "service_tier"))
+        self._usage = None
+        self._stated = True
+        extra = choices == []
+        self.surplus = extra and not self.failed and body.get("prompt_filter_results") is None
+        self.final = self.ended or extra or not self._ask.stream
+        if not self._ask.stream and not self.failed:
+            self.ended = True
+
+    def _choices(self, choices: list[Any]) -> None:
+        seen = ""
+        for choice in choices:
+            if type(choice) is not dict:
+                continue
+            delta = choice.get("delta")
+            if type(delta) is not dict:
+                delta = choice.get("message") if self.deltas == 0 else None
+            if type(delta) is dict:
+                content = delta.get("content")
+                # The usual delta holds nothing else.
+                if type(content) is str and len(delta) == 1:
+                    seen += content
+                else:
+                    seen += self._delta(delta)
+            elif type(text := choice.get("text")) is str:
+                seen += text
+            if choice.get("finish_reason") is not None:
+                self._finished += 1
+                self.ended = self._finished >= self._ask.choices
+        if seen:
+            self._saw(seen)
+
+    def _delta(self, delta: dict[str, Any]) -> str:
+        content = delta.get("content")
+        seen = content if type(content) is str else "".join(map(_part, objects(content)))
+        seen += _thinking(delta)
+        if type(refusal := delta.get("refusal")) is str:
+            seen += refusal
+        if type(transcript := member(delta, "audio", "transcript")) is str:
+            seen += transcript
+        calls = [member(call, "function") for call in objects(delta.get("tool_calls"))]
+        for function in (*calls, delta.get("function_call")):
+            if type(function) is dict:
+                seen += self._call(function)
+        return seen
+
+    def _call(self, function: dict[str, Any]) -> str:
+        seen = ""
+        if type(name := function.get("name")) is str and name:
+            self.tool_calls += 1
+            seen = name
+        arguments = function.get("arguments")
+        return seen + arguments if type(arguments) is str else seen
+
+    def _settle(self) -> Usage:
+        return settle_usage(self._counts, self.model)
+
+
+def _thinking(delta: dict[str, Any]) -> str:
+    """Reasoning text; some send it under both names."""
+    text = delta.get("reasoning_content") or delta.get("reasoning")
+    return text if type(text) is str else ""
+
+
+def _part(part: dict[str, Any]) -> str:
+    """A content part of Mistral's: text, or thinking that holds parts itself."""
+    if type(text := part.get("text")) is str:
+        return text
+    thinking = part.get("thinking")
+    if type(thinking) is str:
+        return thinking
+    texts = [inner.get("text") for inner in objects(thinking)]
+    return "".join(text for text in texts if type(text) is str)

@@ -1,0 +1,116 @@
+"""What all readers share: the attributes of the contract, and last-value-wins counting.
+
+A reader keeps raw counts under short names (`_counts`), each overwritten by the next one that is
+valid, and turns them into a `Usage` only when asked: `_settle` holds the family's rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from .contract import NO_USAGE, Ask, Usage
+from .lenient import load_object
+
+DONE = b"[DONE]"
+
+
+class Fold:
+    """A `contract.Reader` without a format: subclasses add `_fold` and `_settle`."""
+
+    __slots__ = (
+        "_ask",
+        "_counts",
+        "_usage",
+        "delta_bytes",
+        "deltas",
+        "ended",
+        "failed",
+        "final",
+        "model",
+        "response_id",
+        "service_tier",
+        "surplus",
+        "text",
+        "tool_calls",
+    )
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._counts: dict[str, int] = {}
+        self._usage: Usage | None = None
+        self.deltas = 0
+        self.delta_bytes = 0
+        self.tool_calls = 0
+        self.text = ""
+        self.ended = False
+        self.failed = False
+        self.surplus = False
+        self.final = False
+        self.model: str | None = None
+        self.response_id: str | None = None
+        self.service_tier: str | None = None
+
+    def event(self, name: str, data: bytes) -> None:
+        self.text = ""
+        self.surplus = False
+        if data == DONE:
+            self.ended = True
+            self.final = bool(self._counts)
+            return
+        try:
+            body = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            body = load_object(data)
+        if type(body) is dict:
+            self._fold(name, body, data)
+        elif name == "error":
+            self.failed = True
+
+    def headers(self, status: int, headers: Mapping[str, str]) -> None:
+        """These families state nothing in their headers."""
+
+    def usage(self) -> Usage:
+        if self._usage is None:
+            self._usage = self._settle() if self._counts else NO_USAGE
+        return self._usage
+
+    def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
+        raise NotImplementedError
+
+    def _settle(self) -> Usage:
+        raise NotImplementedError
+
+    def _saw(self, text: str) -> None:
+        """Count one content-carrying event."""
+        self.deltas += 1
+        if text.isascii():
+            self.delta_bytes += len(text)
+        else:
+            encoded = text.encode("utf-8", "replace")
+            self.delta_bytes += len(encoded)
+            # A lone surrogate would make a tokenizer raise.
+            text = encoded.decode("utf-8")
+        self.text = text
+
+    def _name(self, source: dict[str, Any], model: str = "model", response_id: str = "id") -> None:
+        """Note the first model and response id that are not empty (Azure's first is)."""
+        if not self.model and type(value := source.get(model)) is str and value:
+            self.model = value
+        if not self.response_id and type(value := source.get(response_id)) is str and value:
+            self.response_id = value
+
+    def _tier(self, value: object) -> None:
+        if type(value) is str and value:
+            self.service_tier = value
+
+
+class Unread(Fold):
+    """For free and opaque routes: nothing in the answer matters to the bill."""
+
+    __slots__ = ()
+
+    def event(self, name: str, data: bytes) -> None:
+        self.text = ""

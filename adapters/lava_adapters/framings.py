@@ -1,0 +1,23 @@
+"""How an answer is cut, by its content type."""
+
+from __future__ import annotations
+
+from .contract import Ask, Framing
+
+
+def media_type(content_type: str) -> str:
+    """``"text/event-stream; charset=utf-8"`` -> ``"text/event-stream"``."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def json_or_sse(ask: Ask, content_type: str) -> Framing:
+    """The rule of the families that answer in JSON, or in SSE when streaming. A stream under an
+    odd content type is still read as SSE: an unread stream could not be stopped."""
+    kind = media_type(content_type)
+    if kind == "text/event-stream":
+        return Framing.SSE
+    if kind in ("application/x-ndjson", "application/jsonl", "application/x-jsonlines"):
+        return Framing.NDJSON
+    if kind == "application/json" or kind.endswith("+json"):
+        return Framing.JSON
+    return Framing.SSE if ask.stream else Framing.OPAQUE

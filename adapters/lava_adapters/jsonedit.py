@@ -1,0 +1,104 @@
+"""Minimal textual edits of a JSON object: every byte that need not change stays as it was.
+
+The scanner walks one object's own members and skips over nested values by counting brackets
+outside strings. It is linear, and it expects text that a strict parser has accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NamedTuple
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_KEY = re.compile(rb"[\s,]*+(" + _STRING + rb")\s*+:\s*+", re.DOTALL)
+_SCALAR = re.compile(_STRING + rb"|[^\s,\]}\[{]++", re.DOTALL)
+_TOKEN = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
+_SPACE = re.compile(rb"\s*+")
+
+ESCAPED_ASCII = b"\\u00"
+"""A key may hide behind an escape (``"mod\\u0065l"``): then byte search is no proof."""
+
+
+class Member(NamedTuple):
+    """One member of an object: its decoded name, and where its value lies."""
+
+    name: str
+    start: int
+    end: int
+
+
+def members(text: bytes, start: int = 0) -> list[Member]:
+    """The members of the object that begins at or after `start`, in order, duplicates included."""
+    position = _SPACE.match(text, start).end() + 1  # type: ignore[union-attr]
+    found = []
+    while (key := _KEY.match(text, position)) is not None:
+        quoted = key.group(1)
+        name = json.loads(quoted) if b"\\" in quoted else quoted[1:-1].decode("utf-8", "replace")
+        position = _end_of_value(text, key.end())
+        found.append(Member(name, key.end(), position))
+    return found
+
+
+def find_member(text: bytes, name: str, start: int = 0) -> Member | None:
+    """The last member called `name`, as parsers see it; quick where the name does not occur."""
+    if b'"%b"' % name.encode() not in text and ESCAPED_ASCII not in text:
+        return None
+    return next((m for m in reversed(members(text, start)) if m.name == name), None)
+
+
+def insert_member(text: bytes, name: str, value: bytes, start: int = 0) -> bytes:
+    """`text` with a new first member in the object at `start`."""
+    brace = _SPACE.match(text, start).end() + 1  # type: ignore[union-attr]
+    empty = text.startswith(b"}", _SPACE.match(text, brace).end())  # type: ignore[union-attr]
+    member = b'"%b":%b' % (name.encode(), value)
+    return text[:brace] + member + (b"" if empty else b",") + text[brace:]
+
+
+def set_member(text: bytes, name: str, value: bytes, start: int = 0) -> bytes:
+    """`text` with the member's value replaced, or the member inserted."""
+    member = find_member(text, name, start)
+    if member is None:
+        return insert_member(text, name, value, start)
+    return text[: member.start] + value + text[member.end :]
+
+
+def set_nested(text: bytes, outer: str, inner: str, value: bytes) -> bytes:
+    """`text` with ``outer.inner`` set; `outer` is made where it is absent or null."""
+    member = find_member(text, outer)
+    if member is not None and text.startswith(b"{", member.start):
+        return set_member(text, inner, value, member.start)
+    made = b'{"%b":%b}' % (inner.encode(), value)
+    if member is None:
+        return insert_member(text, outer, made)
+    return text[: member.start] + made + text[member.end :]
+
+
+def repeated(text: bytes, names: frozenset[str]) -> str | None:
+    """The first of `names` that is the name of two members."""
+    if ESCAPED_ASCII not in text:
+        names = frozenset(name for name in names if text.count(b'"%b"' % name.encode()) > 1)
+        if not names:
+            return None
+    seen: set[str] = set()
+    for member in members(text):
+        if member.name in names and member.name in seen:
+            return member.name
+        seen.add(member.name)
+    return None
+
+
+def _end_of_value(text: bytes, start: int) -> int:
+    if text[start : start + 1] not in (b"{", b"["):
+        scalar = _SCALAR.match(text, start)
+        return scalar.end() if scalar is not None else start
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        mark = text[token.start()]
+        if mark in b"{[":
+            depth += 1
+        elif mark in b"}]":
+            depth -= 1
+            if depth == 0:
+                return token.end()
+    return len(text)

@@ -1,0 +1,124 @@
+"""The OpenAI usage object, as OpenAI and the many that copied it fill it in.
+
+Input and output come as prompt/completion (chat) or input/output (responses). Where the stated
+total is larger than their sum, something lies beside them, and the total says how much:
+
+* the reasoning tokens (xAI chat): they are output;
+* the audio tokens, or seconds of audio (Mistral): they are input;
+* the cached tokens: they are input;
+* anything else (Google's OpenAI-compatible endpoint hides its thinking): it is output.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .contract import Usage
+from .counts import clamp, cost_e10, count, exact, member, take, ticks_e10
+
+_TOP = {
+    "prompt_tokens": "input",
+    "input_tokens": "input",
+    "completion_tokens": "output",
+    "output_tokens": "output",
+    "total_tokens": "total",
+    "num_cached_tokens": "cached",
+    "prompt_cache_hit_tokens": "cached",
+    "cached_tokens": "cached",
+    "reasoning_tokens": "reasoning",
+    "prompt_audio_seconds": "audio_s",
+}
+_INPUT = {
+    "cached_tokens": "cached",
+    "cache_write_tokens": "written",
+    "audio_tokens": "input_audio",
+    "image_tokens": "input_image",
+}
+_OUTPUT = {
+    "reasoning_tokens": "reasoning",
+    "audio_tokens": "output_audio",
+    "image_tokens": "output_image",
+}
+_INPUT_DETAILS = (
+    "prompt_tokens_details",
+    "prompt_token_details",
+    "input_tokens_details",
+    "input_token_details",
+)
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
+
+
+def take_usage(usage: object, into: dict[str, int]) -> bool:
+    """Copy the valid counts of a usage object; True if there were any."""
+    if type(usage) is not dict:
+        return False
+    found: dict[str, int] = {}
+    take(usage, _TOP, found)
+    # Details are the newer spelling: they win over the top level.
+    for name in _INPUT_DETAILS:
+        take(usage.get(name), _INPUT, found)
+    for name in _OUTPUT_DETAILS:
+        take(usage.get(name), _OUTPUT, found)
+    into.update(found)
+    return bool(found)
+
+
+def take_cost(usage: object, data: bytes, into: dict[str, int]) -> None:
+    """Copy the provider's own cost figure from a usage object inside the event `data`."""
+    if type(usage) is not dict:
+        return
+    ticks = ticks_e10(usage.get("cost_in_usd_ticks"))
+    if ticks is not None:
+        into["cost_e10"] = ticks
+    elif usage.get("cost") is not None and usage.get("is_byok") is not True:
+        cost = _written_cost(exact(data))
+        if cost is not None:
+            into["cost_e10"] = cost
+
+
+def settle_usage(counts: dict[str, int], model: str | None, *, makes_output: bool = True) -> Usage:
+    """The `Usage` that these counts mean."""
+    entered, made = counts.get("input"), counts.get("output")
+    total = counts.get("total")
+    if not makes_output:
+        made = 0
+        entered = total if entered is None else entered
+    elif entered is not None and made is not None and total is not None:
+        gap = total - entered - made
+        entered, made = _share_gap(counts, entered, made, gap)
+    audio_s = counts.get("audio_s")
+    return Usage(
+        input_tokens=entered,
+        output_tokens=made,
+        cache_read_tokens=clamp(counts.get("cached"), entered),
+        cache_write_tokens=clamp(counts.get("written"), entered),
+        input_audio_tokens=clamp(counts.get("input_audio"), entered),
+        input_image_tokens=clamp(counts.get("input_image"), entered),
+        reasoning_tokens=clamp(counts.get("reasoning"), made),
+        output_audio_tokens=clamp(counts.get("output_audio"), made),
+        output_image_tokens=clamp(counts.get("output_image"), made),
+        input_ms=None if audio_s is None else count(audio_s * 1000),
+        total_reported=total,
+        cost_e10=counts.get("cost_e10"),
+        model=model,
+    )
+
+
+def _share_gap(counts: dict[str, int], entered: int, made: int, gap: int) -> tuple[int, int]:
+    if gap <= 0:
+        return entered, made
+    if gap == counts.get("reasoning"):
+        return entered, made + gap
+    if counts.get("audio_s") or gap in (counts.get("input_audio"), counts.get("cached")):
+        return entered + gap, made
+    return entered, made + gap
+
+
+def _written_cost(document: Any) -> int | None:
+    """The cost in a whole event or in the ``response`` it wraps: OpenRouter states a number,
+    Perplexity an object with a total."""
+    usage = member(document, "usage") or member(document, "response", "usage")
+    cost = member(usage, "cost")
+    if type(cost) is dict:
+        cost = cost.get("total_cost")
+    return cost_e10(cost)

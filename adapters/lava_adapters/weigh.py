@@ -1,0 +1,129 @@
+"""How heavy a prompt is, and whose objects it names: one walk over a request's JSON.
+
+A byte-level tokenizer makes at most one token of a byte, and JSON text is never shorter than the
+UTF-8 it stands for, so the body's length bounds the tokens of its text. Media is different: its
+base64 is taken off, and a per-item constant put in its place. What the body only points to (URLs,
+files, stored conversations) makes the prompt larger than it looks: `hidden`.
+
+Arguments and schemas of the caller's own tools are not searched: a ``file_id`` there is data, not a
+file at the provider.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+IMAGE_TOKENS = 3_000
+"""Tokens held for one image: above what large images cost at the usual detail settings."""
+
+DOCUMENT_TOKENS = 3_000
+"""Least number of tokens held for one document: about a page."""
+
+DOCUMENT_BYTES_PER_TOKEN = 8
+"""Base64 bytes of a document per token held: dense PDF files hold a page in few bytes."""
+
+MEDIA_BYTES_PER_TOKEN = 100
+"""Base64 bytes of audio or video per token held: 32 tokens per second at 32 kbit/s."""
+
+_OWN_DATA = frozenset(
+    ("args", "response", "input_schema", "parameters", "properties", "schema", "metadata")
+)
+_IDS = frozenset(("file_id", "cachedContent", "cached_content"))
+_ID_LISTS = frozenset(("vector_store_ids", "file_ids"))
+_URLS = frozenset(("image_url", "file_url", "video_url", "audio_url", "fileUri", "file_uri"))
+_DATA = frozenset(("data", "file_data"))
+
+
+@dataclass(slots=True)
+class Weight:
+    """What a walk found."""
+
+    input_bytes: int = 0
+    media_tokens: int = 0
+    hidden: bool = False
+    object_ids: list[str] = field(default_factory=list)
+
+    def _point(self, object_id: str) -> None:
+        self.hidden = True
+        if object_id not in self.object_ids:
+            self.object_ids.append(object_id)
+
+    def _media(self, mime: str, size: int) -> None:
+        self.input_bytes -= size
+        if mime.startswith("image/"):
+            self.media_tokens += IMAGE_TOKENS
+        elif mime.startswith(("audio/", "video/")):
+            self.media_tokens += 1 + size // MEDIA_BYTES_PER_TOKEN
+        else:
+            self.media_tokens += max(DOCUMENT_TOKENS, size // DOCUMENT_BYTES_PER_TOKEN)
+
+    def _link(self, url: str) -> None:
+        if url.startswith("data:"):
+            mime = url[5 : url.find(";", 0, 128)]
+            if ";base64," in url[:128] and not mime.startswith("text/"):
+                self._media(mime, len(url))
+            return
+        self.hidden = True
+        self.media_tokens += IMAGE_TOKENS
+        if "/files/" in url or url.startswith("files/"):
+            self._point(url)
+
+
+def weigh(body: bytes, request: dict[str, Any]) -> Weight:
+    """Walk `request`, which is what `body` holds."""
+    weight = Weight(input_bytes=len(body))
+    stack: list[Any] = [request]
+    while stack:
+        node = stack.pop()
+        if type(node) is list:
+            stack.extend(item for item in node if type(item) is dict or type(item) is list)
+            continue
+        kind = node.get("type")
+        if kind == "item_reference" and type(node.get("id")) is str:
+            weight._point(node["id"])
+        for key, value in node.items():
+            if key in _OWN_DATA or (key == "input" and kind == "tool_use"):
+                continue
+            if type(value) is str:
+                _string(weight, node, key, value)
+            elif type(value) is dict or type(value) is list:
+                _nested(weight, key, value)
+                stack.append(value)
+    return weight
+
+
+def _string(weight: Weight, node: dict[str, Any], key: str, value: str) -> None:
+    if key in _IDS or (key == "container" and value):
+        weight._point(value)
+    elif key in _URLS or (key == "url" and node.get("type") == "url"):
+        weight._link(value)
+    elif key in _DATA:
+        if value.startswith("data:"):
+            weight._link(value)
+        elif mime := _mime(node, key):
+            weight._media(mime, len(value))
+
+
+def _nested(weight: Weight, key: str, value: Any) -> None:
+    if key in _URLS and type(value) is dict and type(value.get("url")) is str:
+        weight._link(value["url"])
+    elif key == "container" and type(value) is dict and type(value.get("id")) is str:
+        weight._point(value["id"])
+    elif key in _ID_LISTS and type(value) is list:
+        for item in value:
+            if type(item) is str:
+                weight._point(item)
+
+
+def _mime(node: dict[str, Any], key: str) -> str:
+    """The media type of base64 data, or "" for data that is text."""
+    for name in ("mimeType", "mime_type", "media_type"):
+        mime = node.get(name)
+        if type(mime) is str:
+            plain = mime.startswith("text/") or node.get("type") == "text"
+            return "" if plain else mime
+    sound = node.get("format")
+    if type(sound) is str:
+        return f"audio/{sound}"
+    return "application/octet-stream" if key == "file_data" else ""

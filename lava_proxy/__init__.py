@@ -1,0 +1,30 @@
+"""lava_proxy: a metering and billing gateway for AI APIs.
+
+`LavaProxy` is the ASGI application (mount it, or serve it), `LavaMiddleware` wraps a host app,
+`Settings` are the keyword form of the ``LAVA_*`` environment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["LavaMiddleware", "LavaProxy", "Settings", "__version__"]
+
+if TYPE_CHECKING:
+    from lava_proxy.app import LavaMiddleware, LavaProxy
+    from lava_proxy.core.settings import Settings
+
+
+def __getattr__(name: str) -> object:
+    """Load the application only when it is asked for: metrics of several workers need their
+    environment set before anything is imported."""
+    if name in ("LavaMiddleware", "LavaProxy"):
+        from lava_proxy import app
+
+        return getattr(app, name)
+    if name == "Settings":
+        from lava_proxy.core.settings import Settings
+
+        return Settings
+    raise AttributeError(name)

@@ -1,0 +1,343 @@
+"""The application: one ASGI callable that serves the gateway, the REST API, health and metrics.
+
+Composition only: everything is made in `_open` and passed down. Three ways to use it:
+
+* standalone: ``lava-proxy serve`` (the server sends lifespan events here);
+* mounted: ``app.mount("/ai", proxy)``; a mount gets no lifespan, so the host's must run `lifespan`;
+* as middleware: `LavaMiddleware(app, settings)` takes its own paths and hands everything else on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from lava_adapters.registry import Registry, load_family
+from lava_proxy.books.bank import Books
+from lava_proxy.core.clock import SystemClock
+from lava_proxy.core.errors import LavaError
+from lava_proxy.core.settings import Settings, load_settings, unknown_names
+from lava_proxy.manage.app import create_management
+from lava_proxy.net.upstream import Timeouts, Upstreams
+from lava_proxy.proxy.caller import Callers
+from lava_proxy.proxy.forward import forward
+from lava_proxy.proxy.gateway import Gateway, origins_of
+from lava_proxy.proxy.run import OpenRuns, StreamCut
+from lava_proxy.rules.estimate import Profile
+from lava_proxy.rules.quote import OutputLimits
+from lava_proxy.store.database import Database
+from lava_proxy.store.embedded import EmbeddedServer, start_embedded
+from lava_proxy.store.migrate import migrate
+from lava_proxy.telemetry.exposition import check_access, render
+from lava_proxy.telemetry.metrics import Metrics
+from lava_proxy.wire.problem import envelope
+from lava_proxy.workers.upkeep import Upkeep
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+NOT_STARTED = (
+    "lava_proxy was not started: a mounted app gets no lifespan events, so run "
+    "`async with proxy.lifespan(app): ...` in the host app's lifespan (see README, Mount)"
+)
+
+
+class LavaProxy:
+    """The gateway as an ASGI application. Make one per process, with its settings."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings(os.environ)
+        self._metrics = Metrics([p.id for p in Registry.builtin().providers])
+        self._open: _Open | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._serve_lifespan(receive, send)
+            return
+        if self._open is None:
+            raise RuntimeError(NOT_STARTED)
+        await self._open.serve(scope, receive, send)
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
+        """Start and stop the gateway; the host app's lifespan must run it when mounted."""
+        if self._open is not None:
+            yield
+            return
+        self._open = await _Open.start(self.settings, self._metrics)
+        try:
+            yield
+        finally:
+            opened, self._open = self._open, None
+            await opened.stop()
+
+    def begin_drain(self) -> None:
+        """Readiness goes false at once; running calls go on."""
+        if self._open is not None:
+            self._open.gateway.draining = True
+
+    def takes(self, path: str) -> bool:
+        """Whether a path is one of ours (for `LavaMiddleware`)."""
+        return self._open is not None and self._open.takes(path)
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            manager = self.lifespan()
+            await manager.__aenter__()
+        except BaseException as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await manager.__aexit__(None, None, None)
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class LavaMiddleware:
+    """Wraps a host app: paths of the gateway are served here, everything else goes on untouched.
+    It sees the host's lifespan pass and starts itself with it."""
+
+    def __init__(self, app: ASGIApp, settings: Settings | None = None) -> None:
+        self.app = app
+        self.proxy = LavaProxy(settings)
+        for complaint in unknown_names(os.environ):
+            log.warning("%s", complaint)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._pass_lifespan(scope, receive, send)
+        elif scope["type"] in ("http", "websocket") and self.proxy.takes(_path(scope)):
+            await self.proxy(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start before the host's start-up completes, stop after its shutdown completes."""
+        manager = self.proxy.lifespan()
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await manager.__aenter__()
+            elif message["type"] == "lifespan.shutdown.complete":
+                await manager.__aexit__(None, None, None)
+            await send(message)
+
+        await self.app(scope, receive, watched)
+
+
+class _Open:
+    """The running parts."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        management: ASGIApp,
+        upkeep: Upkeep,
+        database: Database,
+        server: EmbeddedServer | None,
+    ) -> None:
+        self.gateway = gateway
+        self._management = management
+        self._upkeep = upkeep
+        self._database = database
+        self._server = server
+        self._prefixes = frozenset(name for name, _ in gateway.prefixes)
+
+    @classmethod
+    async def start(cls, settings: Settings, metrics: Metrics) -> _Open:
+        """Database, schema, journals, writer, loops: in this order."""
+        server = None
+        if settings.database_url is None:
+            server = await start_embedded(settings.data_dir)
+            url, direct = server.url, None
+        else:
+            url = settings.database_url.get_secret_value()
+            secret = settings.database_direct_url
+            direct = secret.get_secret_value() if secret else None
+        try:
+            await migrate(direct or url)
+            database = Database(
+                url,
+                direct_url=direct,
+                size=settings.database_pool_size,
+                statement_cache_size=settings.database_statement_cache,
+                statement_timeout_s=settings.database_timeout_s,
+            )
+            await database.open()
+        except BaseException:
+            if server is not None:
+                await server.release()
+            raise
+        registry = _registry(settings)
+        clock = SystemClock()
+        books = Books(
+            settings,
+            database,
+            clock,
+            on_flush=metrics.flushed,
+            on_booked=metrics.booked,
+        )
+        await books.open()
+        gateway = _gateway(settings, books, registry, metrics)
+        upkeep = Upkeep(books, metrics, lambda: _sweep(gateway))
+        upkeep.start()
+        return cls(gateway, create_management(books, registry), upkeep, database, server)
+
+    async def stop(self) -> None:
+        """The other way round: loops, provider connections, books, database."""
+        self.gateway.draining = True
+        deadline = self.gateway.settings.drain_timeout_s
+        while self.gateway.open_runs.runs and deadline > 0:
+            await asyncio.sleep(0.05)
+            deadline -= 0.05
+        await self._upkeep.stop()
+        await self.gateway.upstreams.close()
+        await self.gateway.books.close()
+        await self._database.close()
+        if self._server is not None:
+            await self._server.release()
+
+    def takes(self, path: str) -> bool:
+        head = path.lstrip("/").partition("/")[0]
+        own = head in ("v1", "forward", "healthz", "readyz", "metrics")
+        return own or head in self._prefixes
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One dictionary look-up by the first path segment, then the callable."""
+        if scope["type"] == "websocket":
+            await _refuse_websocket(receive, send)
+            return
+        path = _path(scope)
+        head, _, rest = path.lstrip("/").partition("/")
+        if (
+            head in self._prefixes
+            or head == "forward"
+            or (head == "v1" and (rest == "forward" or rest.startswith("forward/")))
+        ):
+            await forward(self.gateway, scope, receive, send, _raw_path(scope))
+        elif path == "/healthz":
+            await _reply(send, 200, b'{"status":"ok"}')
+        elif path == "/readyz":
+            await self._readiness(send)
+        elif path == "/metrics":
+            await self._metrics(scope, send)
+        else:
+            await self._management(scope, receive, send)
+
+    async def _readiness(self, send: Send) -> None:
+        gateway = self.gateway
+        state = "draining" if gateway.draining else gateway.books.state()
+        ready = state in ("normal", "leases")
+        await _reply(send, 200 if ready else 503, b'{"status":"%s"}' % state.encode())
+
+    async def _metrics(self, scope: Scope, send: Send) -> None:
+        try:
+            check_access(scope, self.gateway.settings)
+        except LavaError as error:
+            await _reply(send, error.status, envelope(error))
+            return
+        body, content_type = render(self.gateway.metrics.registry)
+        await _reply(send, 200, body, content_type.encode())
+
+
+def create_app() -> LavaProxy:
+    """For servers that want a factory: settings from the environment."""
+    return LavaProxy(load_settings(os.environ))
+
+
+def _registry(settings: Settings) -> Registry:
+    registry = Registry.builtin()
+    if settings.adapters:
+        registry = registry.with_families({name: load_family(name) for name in settings.adapters})
+    return registry
+
+
+def _gateway(settings: Settings, books: Books, registry: Registry, metrics: Metrics) -> Gateway:
+    named = frozenset(
+        part
+        for base in settings.upstream_overrides.values()
+        for part in (base.partition("://")[2].split("/")[0],)
+    )
+    return Gateway(
+        settings=settings,
+        books=books,
+        registry=registry,
+        upstreams=Upstreams(
+            Timeouts(
+                settings.connect_timeout_s,
+                settings.first_byte_timeout_s,
+                settings.idle_timeout_s,
+                settings.pool_timeout_s,
+            ),
+            connections_per_host=settings.upstream_connections_per_host,
+            named_hosts=named,
+        ),
+        callers=Callers(books.directory),
+        metrics=metrics,
+        open_runs=OpenRuns(stall_s=settings.client_stall_s, longest_s=settings.stream_max_s),
+        limits=OutputLimits(
+            settings.output_slice_tokens,
+            settings.output_floor_tokens,
+            settings.output_default_tokens,
+        ),
+        origins=origins_of(registry, settings.upstream_overrides),
+        profiles={
+            p.id: Profile(p.one_token_events, p.bytes_per_token_e3) for p in registry.providers
+        },
+        prefixes=tuple((p.id, p.base) for p in registry.providers),
+        registry_hosts=frozenset(settings.upstream_overrides),
+        response_prefixes={
+            p.id: tuple(name.encode() for name in p.response_headers) for p in registry.providers
+        },
+    )
+
+
+def _sweep(gateway: Gateway) -> None:
+    leases = gateway.books.leases
+    over = {a.owner_id for a in leases.accounts.values() if a.held_e10 and not leases.in_grace(a)}
+    gateway.open_runs.sweep(gateway.books.clock.boot_s(), over)
+
+
+def _path(scope: Scope) -> str:
+    """The path minus the mount's prefix: in a mount it still carries it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(root) else path
+
+
+def _raw_path(scope: Scope) -> bytes:
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    root = scope.get("root_path", "").encode()
+    return raw[len(root) :] if root and raw.startswith(root) else raw
+
+
+async def _reply(
+    send: Send, status: int, body: bytes, content_type: bytes = b"application/json"
+) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _refuse_websocket(receive: Receive, send: Send) -> None:
+    await receive()
+    error = LavaError("upgrade_not_supported")
+    body = envelope(error)
+    headers = [(b"content-type", b"application/json")]
+    await send(
+        {"type": "websocket.http.response.start", "status": error.status, "headers": headers}
+    )
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+__all__ = ["LavaMiddleware", "LavaProxy", "Settings", "StreamCut", "create_app"]

@@ -1,0 +1,1 @@
+"""Live money state of one process: directory, leases, holds, journal, writer."""

@@ -1,0 +1,212 @@
+"""The books of one process, put together: what `proxy/` and `manage/` ask money questions of.
+
+A call's life here: `admit` writes HOLD, `sent` and `progress` follow it, and `settle` ends it, once:
+SETTLE in the journal, the hold released, the row queued. A call that came to nothing is settled
+too (outcome ``void``, charge 0), so that replay knows that it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from lava_proxy.books import replay
+from lava_proxy.books.codec import encode_call, encode_result
+from lava_proxy.books.directory import Directory
+from lava_proxy.books.journal import Journal, JournalError
+from lava_proxy.books.leases import Hold, Leases
+from lava_proxy.books.writer import Item, Writer
+from lava_proxy.core.clock import Clock
+from lava_proxy.core.errors import LavaError
+from lava_proxy.core.ids import new_id
+from lava_proxy.core.settings import Settings
+from lava_proxy.rules.catalog import Catalog, Override
+from lava_proxy.rules.estimate import Learned
+from lava_proxy.rules.rates import RateError
+from lava_proxy.rules.settlement import Booked, Call, Settlement
+from lava_proxy.store import credit
+from lava_proxy.store import directory as directory_store
+from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
+from lava_proxy.store.database import Database, StoreConflict, StoreDown
+
+log = logging.getLogger(__name__)
+
+LEASE_TRIES = 3
+LEASE_RETRY_S = 0.1
+
+State = Literal["normal", "leases", "closed"]
+
+
+class Books:
+    """Everything that knows about money in this process. `open` it once, `close` it once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        clock: Clock,
+        *,
+        on_flush: Callable[[int, float], None],
+        on_booked: Callable[[Settlement, Booked], None],
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.clock = clock
+        self.learned = Learned()
+        self.catalog = Catalog()
+        self.prices_stale = True
+        self._on_booked = on_booked
+        self.directory = Directory(
+            database, clock, entries=settings.directory_entries, stale_s=settings.auth_stale_s
+        )
+        self.directory.on_prices_changed = self._prices_changed
+        self.journals_dir = Path(settings.data_dir) / "journals"
+        self.journal = Journal(
+            self.journals_dir / new_id("holder"), segment_bytes=settings.journal_segment_bytes
+        )
+        self.leases = Leases(
+            self._lease_trip,
+            self._give_back,
+            clock,
+            holder_id=self.journal.holder_id,
+            lease_s=settings.lease_s,
+            grace_s=settings.lease_grace_s,
+            burn_s=settings.lease_burn_s,
+            refusal_s=settings.refusal_cache_s,
+        )
+        self.writer = Writer(
+            database,
+            clock,
+            interval_s=settings.writer_interval_ms / 1000,
+            batch_rows=settings.writer_batch_rows,
+            queue_rows=settings.writer_queue_rows,
+            on_booked=self._booked,
+            on_flush=on_flush,
+        )
+        self._writing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Settle what dead processes left behind, then start the writer."""
+        await self.refresh_prices()
+        await replay.take_over(self.journals_dir, self.database, self.clock, self.catalog)
+        self._writing = asyncio.create_task(self.writer.run(), name="ledger writer")
+
+    async def close(self) -> None:
+        """Book what is queued, give leases back, close the journal."""
+        self.writer.close()
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=self.settings.drain_timeout_s + 5)
+            self._writing.cancel()
+        await self.leases.close()
+        if not self.writer.depth:
+            try:
+                async with self.database.transaction() as conn:
+                    await credit.close_holder(conn, self.journal.holder_id, self.clock.now())
+            except (StoreDown, StoreConflict) as error:
+                log.warning("leases stay open until they expire: %s", error)
+        self.journal.close()
+
+    def state(self) -> State:
+        """``normal``; ``leases``: the database is away, leased credit still works; ``closed``:
+        nothing new may start."""
+        if self.journal.failed or self.writer.stopped or self.writer.full:
+            return "closed"
+        return "leases" if self.writer.failing_since_s is not None else "normal"
+
+    def refuse_if_closed(self) -> None:
+        """Raise 503 when the outcome of a new call could not be kept."""
+        if self.state() == "closed":
+            why = self.journal.failed or self.writer.stopped or "the ledger queue is full"
+            log.error("closed: %s", why)
+            raise LavaError(
+                "unavailable", "the books are closed; try again", headers={"retry-after": "5"}
+            )
+
+    def admit(self, call: Call) -> int:
+        """Write HOLD; returns the call's number in the journal."""
+        try:
+            return self.journal.hold(encode_call(call))
+        except JournalError:
+            raise LavaError("unavailable", headers={"retry-after": "5"}) from None
+
+    def settle(self, seq: int, row: Settlement, hold: Hold | None, estimate_e10: int) -> None:
+        """End a call. `estimate_e10` is an upper bound of its charge."""
+        try:
+            self.journal.settle(seq, encode_result(row))
+        except JournalError:
+            log.exception("journal: SETTLE of %s is not written", row.call.request_id)
+        if hold is not None:
+            hold.release(estimate_e10)
+        self.writer.put(Item(row, seq, estimate_e10 if hold else 0, self.clock.boot_s()))
+
+    async def refresh_prices(self) -> None:
+        """Read the operator's prices; a price that cannot be used is left out and logged."""
+        self.prices_stale = False
+        async with self.database.connection() as conn:
+            rows = await directory_store.overrides(conn, self.clock.now())
+        good: list[Override] = []
+        for row in rows:
+            override = Override(
+                row.override_id,
+                row.provider,
+                row.match,  # type: ignore[arg-type]  # a CHECK in SQL
+                row.model,
+                tuple(row.rates.items()),
+            )
+            try:
+                Catalog([override])
+            except RateError as error:
+                log.error("price override %s is ignored: %s", row.override_id, error)
+                continue
+            good.append(override)
+        self.catalog = Catalog(reversed(good))  # the latest of each match wins
+
+    def _prices_changed(self) -> None:
+        self.prices_stale = True
+
+    def _booked(self, item: Item, booked: Booked) -> None:
+        row = item.settlement
+        if item.seq is not None:
+            self.journal.committed(item.seq)
+        if item.estimate_e10:
+            # Booked before: an ambiguous commit was tried again. What it took is not known any
+            # more, so all of the estimate counts as taken; the books give the rest back later.
+            leased = booked.leased_e10 if booked.fresh else item.estimate_e10
+            self.leases.booked(row.call.owner_id, item.estimate_e10, leased)
+        self._on_booked(row, booked)
+
+    async def _lease_trip(self, ask: LeaseAsk) -> LeaseAnswer:
+        for attempt in range(LEASE_TRIES):
+            try:
+                async with self.database.transaction() as conn:
+                    return await credit.lease(conn, ask, self.clock.now())
+            except (StoreDown, StoreConflict) as error:
+                log.warning("lease: %s", error)
+                if attempt + 1 < LEASE_TRIES:
+                    await asyncio.sleep(LEASE_RETRY_S)
+        raise LavaError(
+            "unavailable",
+            "credit cannot be looked up now; try again",
+            headers={"retry-after": "1"},
+        )
+
+    async def _give_back(self, owner_id: str) -> None:
+        async with self.database.transaction() as conn:
+            await credit.give_back(conn, owner_id, self.journal.holder_id, None, self.clock.now())
+
+    async def renew(self, owner_id: str) -> None:
+        """More time for the leases on an account in use."""
+        asked_s = self.clock.boot_s()
+        async with self.database.transaction() as conn:
+            await credit.renew(
+                conn, owner_id, self.journal.holder_id, self.settings.lease_s, self.clock.now()
+            )
+        self.leases.renewed(owner_id, asked_s)
+
+    def now(self) -> datetime:
+        """Wall time, to be written down."""
+        return self.clock.now()

@@ -1,0 +1,128 @@
+"""Calls and settlements as the journal (and the quarantine table) hold them: small JSON arrays.
+
+Positions are fixed by the journal's version; a change of order needs a new version number there.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from lava_proxy.rules.charge import Counts
+from lava_proxy.rules.price import Cost
+from lava_proxy.rules.settlement import Call, Meter, Settlement
+
+
+def encode_call(call: Call) -> bytes:
+    """HOLD facts."""
+    return orjson.dumps(
+        (
+            call.request_id,
+            call.merchant_id,
+            call.owner_id,
+            call.customer_id,
+            call.meter.meter_id if call.meter else None,
+            call.cycle,
+            call.billable,
+            call.provider,
+            call.provider_key_type,
+            call.model,
+            call.endpoint,
+            call.stream,
+            call.created_at,
+            call.metadata,
+            call.input_tokens,
+            call.input_characters,
+        )
+    )
+
+
+def meter_id_of(facts: bytes) -> str | None:
+    """The meter that HOLD facts name, to be looked up before `decode_call`."""
+    meter_id: str | None = orjson.loads(facts)[4]
+    return meter_id
+
+
+def decode_call(facts: bytes, holder_id: str, meter: Meter | None) -> Call:
+    """HOLD facts back into a call of the holder that wrote them."""
+    v: list[Any] = orjson.loads(facts)
+    return Call(
+        request_id=v[0],
+        merchant_id=v[1],
+        holder_id=holder_id,
+        owner_id=v[2],
+        customer_id=v[3],
+        meter=meter,
+        cycle=v[5],
+        billable=v[6],
+        provider=v[7],
+        provider_key_type=v[8],
+        model=v[9],
+        endpoint=v[10],
+        stream=v[11],
+        created_at=datetime.fromisoformat(v[12]),
+        metadata=v[13],
+        input_tokens=v[14],
+        input_characters=v[15],
+    )
+
+
+def encode_result(row: Settlement) -> bytes:
+    """SETTLE facts: all of a settlement but its call."""
+    counts = row.counts
+    return orjson.dumps(
+        (
+            row.outcome,
+            row.usage_source,
+            (
+                counts.input_tokens,
+                counts.output_tokens,
+                counts.input_characters,
+                counts.output_characters,
+                counts.input_ms,
+                counts.output_ms,
+            ),
+            (row.cost.input_e10, row.cost.output_e10, row.cost.total_e10) if row.cost else None,
+            row.model,
+            (row.cache_read_tokens, row.cache_write_tokens, row.reasoning_tokens),
+            row.price_version,
+            row.response_id,
+            row.status,
+            row.flags,
+            row.duration_ms,
+            row.first_byte_ms,
+            row.completed_at,
+            row.object_ids,
+        )
+    )
+
+
+def decode_result(facts: bytes, call: Call) -> Settlement:
+    """SETTLE facts back into the settlement of `call`."""
+    v: list[Any] = orjson.loads(facts)
+    return Settlement(
+        call=call,
+        outcome=v[0],
+        usage_source=v[1],
+        counts=Counts(*v[2]),
+        cost=Cost(*v[3]) if v[3] else None,
+        model=v[4],
+        cache_read_tokens=v[5][0],
+        cache_write_tokens=v[5][1],
+        reasoning_tokens=v[5][2],
+        price_version=v[6],
+        response_id=v[7],
+        status=v[8],
+        flags=tuple(v[9]),
+        duration_ms=v[10],
+        first_byte_ms=v[11],
+        completed_at=datetime.fromisoformat(v[12]) if v[12] else None,
+        object_ids=tuple(v[13]),
+    )
+
+
+def encode_settlement(row: Settlement) -> bytes:
+    """Both halves, for the quarantine table."""
+    return b"[" + encode_call(row.call) + b"," + encode_result(row) + b"]"

@@ -1,0 +1,203 @@
+"""Keys, customers and meters in memory, so that a warm request asks the database nothing.
+
+An entry stays until the change feed says that it changed: NOTIFY within milliseconds, and a poll
+every `LAVA_DIRECTORY_POLL_S` as the net below it. With PostgreSQL away, what is known stays in
+force for `LAVA_AUTH_STALE_S`, then callers get 503. A miss is remembered for a second only, and
+any change forgets all misses, so a new key works at once.
+
+Entries are found by the full SHA-256 of a key, never by a part of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from lava_proxy.core.clock import Clock
+from lava_proxy.core.errors import LavaError
+from lava_proxy.rules.settlement import Customer, Meter
+from lava_proxy.store import directory as store
+from lava_proxy.store.database import Database
+from lava_proxy.store.directory import Principal
+from lava_proxy.store.settle import Q as SETTLE
+
+V = TypeVar("V")
+
+MISS_S = 1.0
+"""How long an unknown key, customer or meter is answered from memory."""
+
+OVERLAP_S = 10.0
+"""How far back each poll looks: longer than any transaction that changes these tables."""
+
+
+class _Shelf(Generic[V]):
+    """A bounded cache of one kind, whose loads are shared by those who wait for the same thing."""
+
+    def __init__(self, limit: int, id_of: Callable[[V], str]) -> None:
+        self._limit = limit
+        self._id_of = id_of
+        self.found: dict[object, V] = {}
+        self._missing: dict[object, float] = {}
+        self._loading: dict[object, asyncio.Future[V | None]] = {}
+        self._keys_of: dict[str, set[object]] = {}
+        self._generation = 0
+
+    async def load(
+        self, key: object, boot_s: float, fetch: Callable[[], Awaitable[V | None]]
+    ) -> V | None:
+        if self._missing.get(key, 0.0) > boot_s:
+            return None
+        waiting = self._loading.get(key)
+        if waiting is not None:
+            return await asyncio.shield(waiting)
+        future: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
+        self._loading[key] = future
+        generation = self._generation
+        try:
+            value = await fetch()
+        except BaseException as error:
+            future.set_exception(error)
+            future.exception()  # nobody may be waiting: that is no fault
+            raise
+        finally:
+            del self._loading[key]
+        future.set_result(value)
+        if generation == self._generation:  # else it changed while we read: do not keep it
+            self._keep(key, value, boot_s)
+        return value
+
+    def forget(self, object_id: str) -> None:
+        self._generation += 1
+        self._missing.clear()
+        for key in self._keys_of.pop(object_id, ()):
+            self.found.pop(key, None)
+
+    def clear(self) -> None:
+        self._generation += 1
+        self.found.clear()
+        self._missing.clear()
+        self._keys_of.clear()
+
+    def _keep(self, key: object, value: V | None, boot_s: float) -> None:
+        if value is None:
+            if len(self._missing) >= self._limit:
+                self._missing.clear()
+            self._missing[key] = boot_s + MISS_S
+            return
+        if len(self.found) >= self._limit:
+            self._drop(next(iter(self.found)))
+        self.found[key] = value
+        self._keys_of.setdefault(self._id_of(value), set()).add(key)
+
+    def _drop(self, key: object) -> None:
+        object_id = self._id_of(self.found.pop(key))
+        keys = self._keys_of.get(object_id, set())
+        keys.discard(key)
+        if not keys:
+            self._keys_of.pop(object_id, None)
+
+
+class Directory:
+    """What this worker knows of callers. The ``found`` dictionaries are the warm path."""
+
+    def __init__(self, database: Database, clock: Clock, *, entries: int, stale_s: float) -> None:
+        self._database = database
+        self._clock = clock
+        self._stale_s = stale_s
+        self._fresh_at_s = clock.boot_s()
+        self._seen: set[int] = set()
+        self._keys: _Shelf[Principal] = _Shelf(entries, lambda p: p.secret_key_id)
+        self._customers: _Shelf[Customer] = _Shelf(entries, lambda c: c.customer_id)
+        self._meters: _Shelf[Meter] = _Shelf(entries, lambda m: m.meter_id)
+        self.on_prices_changed: Callable[[], None] = lambda: None
+
+    async def principal(self, key_hash: bytes) -> Principal | None:
+        """Who holds the key with this SHA-256; None when nobody does."""
+        known = self._keys.found.get(key_hash)
+        if known is not None and not self._stale():
+            return known
+        self._refuse_stale()
+
+        async def fetch() -> Principal | None:
+            async with self._database.connection() as conn:
+                return await store.find_key(conn, key_hash)
+
+        return await self._keys.load(key_hash, self._clock.boot_s(), fetch)
+
+    async def customer(self, merchant_id: str, customer: str) -> Customer | None:
+        """A merchant's customer by id or reference."""
+        key = (merchant_id, customer)
+        known = self._customers.found.get(key)
+        if known is not None:
+            return known
+
+        async def fetch() -> Customer | None:
+            async with self._database.connection() as conn:
+                return await store.find_customer(conn, merchant_id, customer)
+
+        return await self._customers.load(key, self._clock.boot_s(), fetch)
+
+    async def meter(self, merchant_id: str, meter: str) -> Meter | None:
+        """A merchant's meter by slug or id."""
+        key = (merchant_id, meter)
+        known = self._meters.found.get(key)
+        if known is not None:
+            return known
+
+        async def fetch() -> Meter | None:
+            async with self._database.connection() as conn:
+                return await store.find_meter(conn, merchant_id, meter)
+
+        return await self._meters.load(key, self._clock.boot_s(), fetch)
+
+    async def object_owner(self, provider: str, object_id: str) -> tuple[str, str | None] | None:
+        """(merchant id, customer id) of whoever made this object at the provider."""
+        async with self._database.connection() as conn:
+            row = await SETTLE["owner_of_object"].fetchrow(
+                conn, provider=provider, object_id=object_id
+            )
+        return None if row is None else (row["merchant_id"], row["customer_id"])
+
+    def changed(self, kind: str, object_id: str) -> None:
+        """Forget what is out of date. Called by the listener and by the poll."""
+        if kind == "secret_keys":
+            self._keys.forget(object_id)
+        elif kind == "customers":
+            self._customers.forget(object_id)
+        elif kind == "meters":
+            self._meters.forget(object_id)
+        elif kind == "price_overrides":
+            self.on_prices_changed()
+        else:  # a merchant's settings hang on all its keys
+            self._keys.clear()
+
+    def heard(self, payload: str | None) -> None:
+        """A NOTIFY of the change feed; None after a reconnect, when some may have been missed."""
+        if payload is None:
+            return
+        kind, _, object_id = payload.partition(" ")
+        self.changed(kind, object_id)
+
+    async def poll(self) -> None:
+        """Read the change feed; its success is what keeps the memory in force."""
+        asked_at_s = self._clock.boot_s()
+        window_s = asked_at_s - self._fresh_at_s + OVERLAP_S
+        async with self._database.connection() as conn:
+            rows = await store.changes_since(conn, window_s)
+        for change_id, kind, object_id in rows:
+            if change_id not in self._seen:
+                self.changed(kind, object_id)
+        self._seen = {row[0] for row in rows}
+        self._fresh_at_s = asked_at_s
+
+    def _stale(self) -> bool:
+        return self._clock.boot_s() - self._fresh_at_s > self._stale_s
+
+    def _refuse_stale(self) -> None:
+        if self._stale():
+            raise LavaError(
+                "unavailable",
+                "the database has been away for too long to trust known keys",
+                headers={"retry-after": "5"},
+            )

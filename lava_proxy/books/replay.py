@@ -1,0 +1,155 @@
+"""Replay: what a dead process wrote in its journal becomes rows in the books.
+
+For every call the last thing known decides:
+
+    SETTLE                 booked as it stands
+    HOLD, SENT, PROGRESS   outcome ``recovered``, charged at the last PROGRESS
+    HOLD, SENT             ``recovered``, charged at the input estimate: the provider may have it
+    HOLD alone             void: nothing was sent
+
+Replaying twice, or a copied folder, changes nothing: request ids are booked once. Only after the
+commit are the dead process's leases closed and its folder deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lava_adapters.contract import Usage
+from lava_proxy.books import journal as wal
+from lava_proxy.books.codec import decode_call, decode_result, meter_id_of
+from lava_proxy.books.journal import JournalError, lock_folder, read_folder, remove_folder
+from lava_proxy.core.clock import Clock
+from lava_proxy.rules.catalog import Catalog
+from lava_proxy.rules.charge import Counts
+from lava_proxy.rules.price import UNPRICED, cost
+from lava_proxy.rules.settlement import Booked, Call, Meter, Settlement
+from lava_proxy.store import credit
+from lava_proxy.store import directory as directory_store
+from lava_proxy.store.database import Database
+from lava_proxy.store.settle import settle
+
+log = logging.getLogger(__name__)
+
+BATCH_ROWS = 200
+
+
+@dataclass(slots=True)
+class _Trace:
+    """What the journal says of one call."""
+
+    hold: bytes = b""
+    sent: bool = False
+    counts: tuple[int, int, int, int] | None = None
+    result: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What one folder came to."""
+
+    holder_id: str
+    calls: int
+    booked: int
+    void: int
+
+
+async def take_over(
+    journals_dir: Path, database: Database, clock: Clock, catalog: Catalog
+) -> list[Replayed]:
+    """Replay every folder whose process is dead, close its leases and remove it."""
+    done: list[Replayed] = []
+    if not journals_dir.is_dir():
+        return done
+    for folder in sorted(path for path in journals_dir.iterdir() if path.is_dir()):
+        try:
+            lock_fd = lock_folder(folder)
+        except JournalError:
+            continue  # its process lives
+        try:
+            done.append(await replay_folder(folder, database, clock, catalog))
+            remove_folder(folder)
+        finally:
+            os.close(lock_fd)
+    return done
+
+
+async def replay_folder(
+    folder: Path, database: Database, clock: Clock, catalog: Catalog
+) -> Replayed:
+    """Book what a folder holds and close its holder's leases. The caller has the folder's lock.
+    The folder stays: deleting it late is safe."""
+    traces: dict[int, _Trace] = {}
+    for record in read_folder(folder):
+        trace = traces.setdefault(record.seq, _Trace())
+        if record.kind == wal.HOLD:
+            trace.hold = record.facts
+        elif record.kind == wal.SENT:
+            trace.sent = True
+        elif record.kind == wal.PROGRESS:
+            trace.counts = record.counts
+        else:
+            trace.result = record.facts
+    known = [trace for trace in traces.values() if trace.hold]  # the others were committed
+    meters = await _meters(database, known)
+    rows: list[Settlement] = []
+    void = 0
+    for trace in known:
+        call = decode_call(trace.hold, folder.name, meters.get(meter_id_of(trace.hold) or ""))
+        if trace.result:
+            rows.append(decode_result(trace.result, call))
+        elif trace.sent or trace.counts:
+            rows.append(_recovered(call, trace, clock, catalog))
+        else:
+            void += 1
+    booked = await _book(database, clock, rows)
+    async with database.transaction() as conn:
+        await credit.close_holder(conn, folder.name, clock.now())
+    fresh = sum(1 for row in booked if row.fresh)
+    if known:
+        log.warning("replayed %s: %d calls, %d booked now", folder.name, len(known), fresh)
+    return Replayed(folder.name, len(known), fresh, void)
+
+
+def _recovered(call: Call, trace: _Trace, clock: Clock, catalog: Catalog) -> Settlement:
+    inputs, outputs, input_characters, output_characters = trace.counts or (
+        call.input_tokens,
+        0,
+        call.input_characters,
+        0,
+    )
+    rates = catalog.rates(call.provider, call.model or "", call.created_at)
+    usage = Usage(input_tokens=inputs, output_tokens=outputs, input_characters=input_characters)
+    return Settlement(
+        call=call,
+        outcome="recovered",
+        usage_source="estimate",
+        counts=Counts(inputs, outputs, input_characters, output_characters),
+        cost=None if rates is None else cost(rates, usage),
+        model=call.model,
+        price_version=None if rates is None else rates.version,
+        flags=(UNPRICED,) if rates is None else (),
+        completed_at=clock.now(),
+    )
+
+
+async def _meters(database: Database, traces: Sequence[_Trace]) -> dict[str, Meter]:
+    meters: dict[str, Meter] = {}
+    for meter_id in sorted({meter_id_of(trace.hold) or "" for trace in traces} - {""}):
+        async with database.connection() as conn:
+            meter = await directory_store.meter_by_id(conn, meter_id)
+        if meter is not None:
+            meters[meter_id] = meter
+    return meters
+
+
+async def _book(database: Database, clock: Clock, rows: Sequence[Settlement]) -> list[Booked]:
+    booked: list[Booked] = []
+    for start in range(0, len(rows), BATCH_ROWS):
+        async with database.transaction() as conn:
+            booked += await settle(conn, rows[start : start + BATCH_ROWS], clock.now())
+    return booked

@@ -1,0 +1,215 @@
+"""The ledger writer: settlements wait in a bounded queue and are booked in batches.
+
+The answer to the client never waits for this. Every 20 ms or 200 rows one transaction books a
+batch; nothing leaves the queue before its commit, and a commit whose fate is unknown is simply
+tried again, because request ids make booking idempotent.
+
+When a batch fails, the class of the error decides (store/database.py maps them):
+
+* the database is away or in conflict: wait with full jitter, try the same rows again;
+* a row is poison (data that PostgreSQL refuses): halve the batch until the row stands alone, keep
+  it whole in the quarantine table with the error, go on with the others;
+* anything else is a defect or a wrong schema: the writer stops, admission closes, rows stay in the
+  journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lava_proxy.books.codec import encode_settlement
+from lava_proxy.core.clock import Clock
+from lava_proxy.core.errors import LavaError
+from lava_proxy.core.money import MoneyError
+from lava_proxy.rules.settlement import Booked, Settlement
+from lava_proxy.store.database import Database, StoreConflict, StoreDown, StoreError, StorePoison
+from lava_proxy.store.settle import Q, settle
+
+log = logging.getLogger(__name__)
+
+RETRY_FIRST_S = 0.05
+RETRY_MOST_S = 5.0
+
+
+@dataclass(slots=True)
+class Item:
+    """A settlement on its way. `estimate_e10` is what the worker's account has pending for it."""
+
+    settlement: Settlement
+    seq: int | None
+    """Its number in the journal; None for a report, which is acknowledged after the commit."""
+    estimate_e10: int
+    queued_s: float
+    done: asyncio.Future[Booked] | None = None
+    booked: bool = False
+
+
+class Writer:
+    """Books items in order. `on_booked` is called for each item after its commit."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        interval_s: float,
+        batch_rows: int,
+        queue_rows: int,
+        on_booked: Callable[[Item, Booked], None],
+        on_flush: Callable[[int, float], None],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._interval_s = interval_s
+        self._batch_rows = batch_rows
+        self._queue_rows = queue_rows
+        self._on_booked = on_booked
+        self._on_flush = on_flush
+        self._queue: deque[Item] = deque()
+        self._wake = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+        self._closing = False
+        self.failing_since_s: float | None = None
+        self.stopped: str | None = None
+
+    @property
+    def depth(self) -> int:
+        """Rows waiting, those being written included."""
+        return len(self._queue)
+
+    @property
+    def full(self) -> bool:
+        """No new call may be admitted: the queue must not grow without bound."""
+        return len(self._queue) >= self._queue_rows
+
+    def age_s(self) -> float:
+        """How long the oldest row has waited."""
+        return self._clock.boot_s() - self._queue[0].queued_s if self._queue else 0.0
+
+    def put(self, item: Item) -> None:
+        """Queue an item. Never refuses: what was used must be booked."""
+        self._queue.append(item)
+        self._emptied.clear()
+        if len(self._queue) == 1 or len(self._queue) >= self._batch_rows or item.done:
+            self._wake.set()
+
+    async def book(self, settlement: Settlement) -> Booked:
+        """Queue a report and wait until it is committed."""
+        if self.full or self.stopped:
+            raise LavaError(
+                "unavailable", "the ledger is behind; try again", headers={"retry-after": "1"}
+            )
+        done: asyncio.Future[Booked] = asyncio.get_running_loop().create_future()
+        self.put(Item(settlement, None, 0, self._clock.boot_s(), done))
+        return await done
+
+    async def run(self) -> None:
+        """Write until closed and empty."""
+        while True:
+            if not self._queue:
+                self._emptied.set()
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            if len(self._queue) < self._batch_rows and not self._closing:
+                await self._gather()
+            batch = [self._queue[i] for i in range(min(self._batch_rows, len(self._queue)))]
+            if not await self._write_until_done(batch):
+                return
+            for _ in batch:
+                self._queue.popleft()
+
+    async def flush(self) -> None:
+        """Wait until everything that is queued now is booked."""
+        await self._emptied.wait()
+
+    def close(self) -> None:
+        """Let `run` end once the queue is empty."""
+        self._closing = True
+        self._wake.set()
+
+    async def _gather(self) -> None:
+        """Let a batch grow for a moment: a full one, or a caller who waits, ends it."""
+        self._wake.clear()
+        if any(item.done for item in self._queue):
+            return
+        try:
+            async with asyncio.timeout(self._interval_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _write_until_done(self, batch: Sequence[Item]) -> bool:
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                await self._write(batch)
+            except (StoreDown, StoreConflict) as error:
+                if self.failing_since_s is None:
+                    self.failing_since_s = self._clock.boot_s()
+                    log.warning("ledger: cannot write, will retry: %s", error)
+                await asyncio.sleep(random.uniform(0, delay_s))  # noqa: S311 - jitter
+                delay_s = min(2 * delay_s, RETRY_MOST_S)
+            except Exception as error:  # a defect or a wrong schema: rows stay in the journal
+                self.stopped = f"{type(error).__name__}: {error}"
+                log.exception("ledger: stopped")
+                self._fail_waiting(batch)
+                return False
+            else:
+                self.failing_since_s = None
+                return True
+
+    async def _write(self, batch: Sequence[Item]) -> None:
+        """One transaction for `batch`, or two for its halves when a row is poison."""
+        batch = [item for item in batch if not item.booked]  # a retry may find some done
+        started_s = self._clock.boot_s()
+        try:
+            async with self._database.transaction() as conn:
+                booked = await settle(conn, [i.settlement for i in batch], self._clock.now())
+        except (StorePoison, MoneyError, OverflowError) as error:
+            if len(batch) > 1:
+                half = len(batch) // 2
+                await self._write(batch[:half])
+                await self._write(batch[half:])
+                return
+            booked = [await self._quarantine(batch[0], error)]
+        self._on_flush(len(batch), self._clock.boot_s() - started_s)
+        for item, result in zip(batch, booked, strict=True):
+            item.booked = True
+            self._on_booked(item, result)
+            if item.done is not None and not item.done.done():
+                item.done.set_result(result)
+
+    async def _quarantine(self, item: Item, error: Exception) -> Booked:
+        row = item.settlement
+        log.error("ledger: row %s is quarantined: %s", row.call.request_id, error)
+        if item.done is not None and not item.done.done():
+            item.done.set_exception(
+                LavaError("validation_error", f"the books refuse this report: {error}")
+            )
+            return Booked(row.call.request_id, row.call.owner_id, 0, False)
+        async with self._database.transaction() as conn:
+            await Q["quarantine"].execute(
+                conn,
+                merchant_id=row.call.merchant_id,
+                request_id=row.call.request_id,
+                settlement=encode_settlement(row),
+                error=str(error)[:2000].replace("\0", ""),
+            )
+        return Booked(row.call.request_id, row.call.owner_id, 0, False)
+
+    def _fail_waiting(self, batch: Sequence[Item]) -> None:
+        for item in batch:
+            if item.done is not None and not item.done.done():
+                item.done.set_exception(LavaError("unavailable", "the ledger has stopped"))
+
+
+__all__ = ["Item", "StoreError", "Writer"]

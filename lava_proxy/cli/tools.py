@@ -1,0 +1,170 @@
+"""What the small commands do: open the database (embedded or not), one task, close."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from lava_adapters.registry import Registry
+from lava_proxy.books.journal import JournalError, lock_folder
+from lava_proxy.books.replay import Replayed, replay_folder, take_over
+from lava_proxy.core.clock import SystemClock
+from lava_proxy.core.errors import LavaError
+from lava_proxy.core.ids import new_id
+from lava_proxy.core.settings import Settings, unknown_names
+from lava_proxy.rules.catalog import Catalog
+from lava_proxy.store import credit as credit_store
+from lava_proxy.store import directory as directory_store
+from lava_proxy.store import keys as key_store
+from lava_proxy.store.audit import Audit, audit
+from lava_proxy.store.database import Database, StoreError
+from lava_proxy.store.embedded import start_embedded
+from lava_proxy.store.migrate import migrate, status
+
+AUDIT_TIMEOUT_S = 600.0
+
+
+@asynccontextmanager
+async def database_url(settings: Settings) -> AsyncIterator[tuple[str, str]]:
+    """(pooled URL, direct URL) of the database; the embedded server runs inside the block."""
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        direct = settings.database_direct_url
+        yield url, direct.get_secret_value() if direct else url
+        return
+    server = await start_embedded(settings.data_dir)
+    try:
+        yield server.url, server.url
+    finally:
+        await server.release()
+
+
+@asynccontextmanager
+async def open_database(
+    settings: Settings, *, statement_timeout_s: float | None = None
+) -> AsyncIterator[Database]:
+    """A migrated database, open inside the block."""
+    async with database_url(settings) as (url, direct):
+        await migrate(direct)
+        database = Database(
+            url,
+            direct_url=direct,
+            size=2,
+            statement_cache_size=settings.database_statement_cache,
+            statement_timeout_s=statement_timeout_s or settings.database_timeout_s,
+        )
+        await database.open()
+        try:
+            yield database
+        finally:
+            await database.close()
+
+
+async def migrate_now(settings: Settings) -> list[str]:
+    """Apply what is missing; the names applied."""
+    async with database_url(settings) as (_, direct):
+        return await migrate(direct)
+
+
+async def create_key(settings: Settings, name: str, test: bool, merchant: str) -> dict[str, str]:
+    """A new secret key, as the JSON that ``keys create`` prints."""
+    async with open_database(settings) as database, database.transaction() as conn:
+        made = await key_store.create_key(conn, name=name, test=test, merchant_name=merchant)
+    return {
+        "secret_key": made.secret_key,
+        "secret_key_id": made.secret_key_id,
+        "merchant_id": made.merchant_id,
+    }
+
+
+async def grant_credit(settings: Settings, customer: str, amount_e10: int, note: str | None) -> int:
+    """Grant (or take back) credit; what the customer has in all."""
+    now = SystemClock().now()
+    async with open_database(settings) as database, database.transaction() as conn:
+        found = await directory_store.customers_named(conn, customer)
+        if len(found) != 1:
+            raise LavaError("not_found", f"{len(found)} customers are named {customer!r}")
+        owner_id = found[0]
+        if amount_e10 > 0:
+            await credit_store.grant(
+                conn,
+                grant_id=new_id("credit"),
+                owner_id=owner_id,
+                kind="operator",
+                amount_e10=amount_e10,
+                expires_at=None,
+                note=note,
+                now=now,
+            )
+        elif amount_e10 < 0:
+            await credit_store.withdraw(conn, owner_id=owner_id, amount_e10=-amount_e10, now=now)
+        balance = await credit_store.balance(conn, owner_id)
+    return balance.available_e10 + balance.held_e10
+
+
+async def replay_journals(settings: Settings, folder: Path | None) -> list[Replayed]:
+    """Book one journal folder (a copy of a dead machine's), or all whose process is gone."""
+    clock, catalog = SystemClock(), Catalog()
+    async with open_database(settings) as database:
+        if folder is None:
+            return await take_over(settings.data_dir / "journals", database, clock, catalog)
+        try:
+            lock_fd = lock_folder(folder)
+        except JournalError as error:
+            raise LavaError("conflict", str(error)) from None
+        try:
+            return [await replay_folder(folder, database, clock, catalog)]
+        finally:
+            os.close(lock_fd)
+
+
+async def audit_books(settings: Settings) -> Audit:
+    """Check the books from the beginning."""
+    async with open_database(settings, statement_timeout_s=AUDIT_TIMEOUT_S) as database:
+        return await audit(database)
+
+
+async def examine(settings: Settings) -> list[tuple[bool, str]]:
+    """(fine?, sentence) for everything that can be wrong before the first request."""
+    lines = [(False, complaint) for complaint in unknown_names(os.environ)]
+    registry = Registry.builtin()
+    known = {provider.id for provider in registry.providers}
+    lines += [
+        (provider in known, f"managed key for {provider}")
+        for provider in sorted(settings.provider_keys)
+    ]
+    try:
+        async with database_url(settings) as (url, direct):
+            state = await status(direct)
+            lines.append((state.problem is None, state.problem or "schema can be used"))
+            lines.append((True, f"{len(state.applied)} migrations applied"))
+            if state.pending:
+                lines.append((True, f"pending (serve applies them): {', '.join(state.pending)}"))
+            lines.append(await _pooler(url, direct, settings))
+    except StoreError as error:
+        lines.append((False, f"database: {error}"))
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    lines.append((os.access(settings.data_dir, os.W_OK), f"data folder {settings.data_dir}"))
+    return lines
+
+
+async def _pooler(url: str, direct: str, settings: Settings) -> tuple[bool, str]:
+    """Whether the settings fit a transaction pooler, if there is one: two transactions of one
+    session then may meet two servers."""
+    database = Database(url, size=2, statement_cache_size=0)
+    await database.open()
+    try:
+        async with database.connection() as conn:
+            first = await directory_store.backend_pid(conn)
+            second = await directory_store.backend_pid(conn)
+    finally:
+        await database.close()
+    if first == second:
+        return True, "no transaction pooler seen"
+    fits = settings.database_statement_cache == 0 and url != direct
+    return fits, (
+        "a transaction pooler is between us and PostgreSQL: set LAVA_DATABASE_STATEMENT_CACHE=0 "
+        "and LAVA_DATABASE_DIRECT_URL"
+    )

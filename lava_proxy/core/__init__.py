@@ -1,0 +1,1 @@
+"""Words that every floor uses: money, ids, clock, errors, invariants, settings."""

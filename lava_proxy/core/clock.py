@@ -1,0 +1,50 @@
+"""Time, passed in and never imported: real clocks here, a hand-driven one for tests.
+
+``boot_s`` is CLOCK_BOOTTIME: it goes on while the machine sleeps, so a lease that expired during a
+suspend is expired when we wake. ``now`` is wall time, only ever written down, never compared with
+another machine's.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+class Clock(Protocol):
+    """What the house asks of time."""
+
+    def boot_s(self) -> float: ...
+
+    def now(self) -> datetime: ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def boot_s(self) -> float:
+        return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class ManualClock:
+    """A clock that moves when told to."""
+
+    seconds: float = 1000.0
+    start: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def boot_s(self) -> float:
+        return self.seconds
+
+    def now(self) -> datetime:
+        return self.start + timedelta(seconds=self.seconds - 1000.0)
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds

@@ -1,0 +1,47 @@
+"""Identifiers: a prefix that says what it is, then a ULID, so that ids sort by time of making.
+
+Callers treat ids as opaque. Secrets are not ids: they come from `new_secret` and carry 256 random
+bits; only their SHA-256 is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from ulid import ULID
+
+PREFIXES = {
+    "merchant": "mer_",
+    "secret_key": "sk_",
+    "customer": "con_",
+    "meter": "prd_",
+    "request": "req_",
+    "credit": "crd_",
+    "lease": "lea_",
+    "transaction": "txn_",
+    "forward_token": "ft_",
+    "holder": "hld_",
+}
+
+
+def new_id(kind: str, *, test: bool = False) -> str:
+    """A fresh id such as ``req_01J...``, or ``req_test_01J...`` for the test mode."""
+    return f"{PREFIXES[kind]}{'test_' if test else ''}{ULID()}"
+
+
+def new_secret(prefix: str) -> str:
+    """A fresh secret: `prefix` (``aks_live_``, ...) and 43 url-safe characters."""
+    return prefix + secrets.token_urlsafe(32)
+
+
+def hash_secret(secret: str) -> bytes:
+    """How a secret is stored and looked up: SHA-256, 32 bytes. The input has 256 random bits, so a
+    plain hash is enough: there is nothing to guess."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def hint_of(secret: str) -> str:
+    """What a person may see of a secret again: its prefix and its last four characters."""
+    head = secret[: secret.rindex("_") + 1] if "_" in secret[:12] else secret[:4]
+    return f"{head}****{secret[-4:]}"

@@ -1,0 +1,218 @@
+"""Every setting, once: name, default, unit and sentence. Read at start, passed in, never imported.
+
+`Settings` reads ``LAVA_*`` from the environment; docs/configuration.md is checked against this
+table by a test. An unknown ``LAVA_*`` name stops ``serve`` (`unknown_names`), because a limit that
+is silently ignored is worse than none.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "LAVA_"
+PROVIDER_KEY_PREFIX = "LAVA_PROVIDER_KEY_"
+FOREIGN = frozenset({"LAVA_SECRET_KEY", "LAVA_RECORDINGS"})
+"""Names with our prefix that belong to clients and to our own tests."""
+
+
+class ConfigurationError(Exception):
+    """The configuration is wrong; the message says which name and what to do."""
+
+
+class Settings(BaseSettings):
+    """The gateway's settings. Keyword arguments win over the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    # Where things are
+    data_dir: Path = Field(Path("lava-data"), description="Journals, embedded PostgreSQL, metrics.")
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL 15 or later. Absent: an embedded server in the data directory.",
+    )
+    database_direct_url: SecretStr | None = Field(
+        None, description="The same database past a transaction pooler, for LISTEN and migrations."
+    )
+    database_pool_size: int = Field(4, ge=2, le=64, description="Connections per process.")
+    database_statement_cache: int = Field(
+        200, ge=0, description="Prepared statements per connection; 0 behind a transaction pooler."
+    )
+    host: str = Field("127.0.0.1", description="Address that serve listens on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port that serve listens on.")
+    workers: int = Field(1, ge=1, le=64, description="Serving processes.")
+    log_level: str = Field("info", description="debug, info, warning or error.")
+
+    # Providers
+    upstream_overrides: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description="JSON object: provider host (or *.suffix) to the base URL to call instead.",
+    )
+    allow_insecure_upstreams: bool = Field(
+        False, description="Allow http to overrides that are not on the loopback."
+    )
+    adapters: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Names of third-party adapters (entry points) to load, comma separated."
+    )
+    connect_timeout_s: float = Field(5.0, gt=0, description="TCP and TLS to the provider.")
+    first_byte_timeout_s: float = Field(
+        600.0, gt=0, description="From the request sent to the provider's answer head."
+    )
+    idle_timeout_s: float = Field(60.0, gt=0, description="Between two pieces of an answer.")
+    stream_max_s: float = Field(3600.0, gt=0, description="Longest answer.")
+    upstream_connections_per_host: int = Field(
+        2000, ge=1, description="Open connections to one provider host, per process."
+    )
+    pool_timeout_s: float = Field(
+        5.0, gt=0, description="Longest wait for a free connection to a provider, then 503."
+    )
+
+    # Request limits
+    body_limit_bytes: int = Field(32 * 2**20, ge=1024, description="Largest request body.")
+    body_timeout_s: float = Field(60.0, gt=0, description="Longest time a request body may take.")
+    header_limit_bytes: int = Field(64 * 2**10, ge=1024, description="Request headers in all.")
+    client_stall_s: float = Field(
+        60.0, gt=0, description="A reader that takes nothing for so long is treated as gone."
+    )
+
+    # Money
+    output_slice_tokens: int = Field(
+        256, ge=1, description="Output that a sliced hold covers at first, and per extension."
+    )
+    output_floor_tokens: int = Field(
+        16, ge=1, description="A cap lowered below this is refused instead (402)."
+    )
+    output_default_tokens: int = Field(
+        4096, ge=1, description="Output assumed where neither the caller nor the model says a cap."
+    )
+    extension_wait_s: float = Field(
+        0.5, ge=0, description="Longest pause of a stream while its hold is extended."
+    )
+    lag_allowance_ms: int = Field(
+        0,
+        ge=0,
+        description="When the client leaves: output at the stream's own pace for so long is added.",
+    )
+    refusal_cache_s: float = Field(
+        1.0, ge=0, description="A confirmed refusal is answered from memory for so long."
+    )
+    record_refusals: bool = Field(False, description="Also keep a request object for 402s.")
+    upgrade_url: str | None = Field(None, description="Shown in 402 answers of every merchant.")
+
+    # Leases
+    lease_s: float = Field(300.0, gt=1, description="How long a worker may use leased credit.")
+    lease_burn_s: float = Field(60.0, gt=0, description="A lease covers this much recent burn.")
+    lease_grace_s: float = Field(
+        60.0, ge=0, description="After expiry running streams may use what they hold for so long."
+    )
+    lease_reclaim_s: float = Field(
+        30.0, ge=0, description="The database takes an expired lease back after grace and this."
+    )
+    recall_wait_s: float = Field(
+        0.2, ge=0, description="Wait for other workers to give idle credit back before a 402."
+    )
+    account_entries: int = Field(
+        50_000, ge=1, description="Customers with leased credit kept in a worker's memory."
+    )
+
+    # Journal and writer
+    journal_segment_bytes: int = Field(16 * 2**20, ge=2**16, description="Size of a segment.")
+    journal_fsync_ms: int = Field(
+        1000, ge=0, description="Group fsync interval, for power loss; 0 leaves it to the kernel."
+    )
+    writer_interval_ms: int = Field(20, ge=1, description="Longest wait before a batch is written.")
+    writer_batch_rows: int = Field(200, ge=1, le=2000, description="Rows in one transaction.")
+    writer_queue_rows: int = Field(100_000, ge=1, description="Settled rows waiting at most.")
+    database_timeout_s: float = Field(2.0, gt=0, description="Deadline of one statement.")
+
+    # Directory (keys, customers, meters in memory)
+    directory_poll_s: float = Field(
+        2.0, gt=0, description="Net below LISTEN/NOTIFY: how often changes are looked for."
+    )
+    directory_entries: int = Field(100_000, ge=16, description="Entries of each kind in memory.")
+    auth_stale_s: float = Field(
+        300.0, gt=0, description="With PostgreSQL away, known keys are honoured for so long."
+    )
+
+    # Operation
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Private listener for /metrics (on LAVA_METRICS_HOST)."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of the private metrics listener.")
+    metrics_token: SecretStr | None = Field(
+        None, description="Bearer token for /metrics on the public listener."
+    )
+    drain_timeout_s: float = Field(60.0, ge=0, description="Longest drain after SIGTERM.")
+    provider_keys: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="Managed keys by provider id; from LAVA_PROVIDER_KEY_<PROVIDER>.",
+    )
+
+    @field_validator("upstream_overrides", mode="before")
+    @classmethod
+    def _overrides(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        import json
+
+        parsed = json.loads(value)
+        if not isinstance(parsed, dict) or not all(isinstance(v, str) for v in parsed.values()):
+            raise ValueError("expected a JSON object of host to base URL")
+        return parsed
+
+    @field_validator("adapters", mode="before")
+    @classmethod
+    def _adapters(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _level(cls, value: str) -> str:
+        if value.lower() not in {"debug", "info", "warning", "error"}:
+            raise ValueError("one of debug, info, warning, error")
+        return value.lower()
+
+
+def load_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
+    """Settings from `environ` (used for the provider keys; pydantic reads the rest itself)."""
+    keys = {
+        name[len(PROVIDER_KEY_PREFIX) :].lower().replace("_", "-"): SecretStr(value)
+        for name, value in environ.items()
+        if name.startswith(PROVIDER_KEY_PREFIX) and value
+    }
+    try:
+        return Settings(**{"provider_keys": keys, **overrides})  # type: ignore[arg-type]
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{PREFIX}{'.'.join(str(p) for p in e['loc']).upper()}: {e['msg']}"
+            for e in error.errors()
+        )
+        raise ConfigurationError(wrong) from None
+
+
+def known_names() -> list[str]:
+    """Every ``LAVA_*`` name that the gateway reads, the provider keys as a pattern."""
+    names = [PREFIX + name.upper() for name in Settings.model_fields if name != "provider_keys"]
+    return [*names, PROVIDER_KEY_PREFIX + "<PROVIDER>"]
+
+
+def unknown_names(environ: Mapping[str, str]) -> list[str]:
+    """One sentence for each ``LAVA_*`` name that nothing reads, with the nearest known one."""
+    known = set(known_names())
+    complaints = []
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in known or name in FOREIGN:
+            continue
+        if name.startswith(PROVIDER_KEY_PREFIX):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        complaints.append(f"{name} is not a setting{hint}")
+    return complaints

@@ -1,0 +1,1 @@
+"""Outgoing HTTP: the connection to providers, and a provider to practise on."""

@@ -1,0 +1,1 @@
+"""One request's journey through the gateway: intake, admission, relay, settlement."""

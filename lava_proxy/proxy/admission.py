@@ -1,0 +1,170 @@
+"""Admission: may this call run, and with what hold? Answers before the provider hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lava_adapters.contract import AskError
+from lava_proxy.books.leases import Hold
+from lava_proxy.core.errors import LavaError
+from lava_proxy.core.money import format_e10
+from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.run import Run
+from lava_proxy.rules.estimate import input_tokens_estimate
+from lava_proxy.rules.gauge import FREE, Gauge, gauge
+from lava_proxy.rules.quote import Quote, quote
+from lava_proxy.rules.settlement import Call, calendar_cycle
+from lava_proxy.wire.target import check_path
+
+OBJECT_TRIES = 5
+OBJECT_RETRY_S = 0.1
+"""The row that names an object's maker is written with the ledger batch, a moment after the answer
+that made it; on another worker we wait for it so long."""
+
+
+def find_route(gateway: Gateway, run: Run, method: str) -> None:
+    """Host, method and path must be in the provider's row; a managed key narrows them further."""
+    target, caller = run.target, run.caller
+    if target is None or caller is None:
+        raise LavaError("internal_error")
+    provider = gateway.registry.by_host(target.host)
+    if provider is None:
+        raise LavaError(
+            "forward_endpoint_not_supported", f"the host {target.host} is not in the provider table"
+        )
+    check_path(target.path, encoded_slash=provider.encoded_slash)
+    found = provider.route(method, target.path)
+    run.managed = caller.token.provider_key is None
+    if found is None or (run.managed and not found[0].managed):
+        raise LavaError(
+            "forward_endpoint_not_supported",
+            f"{method} {target.path} is not an endpoint of {provider.id} that may be called"
+            + (" with a managed key" if found else ""),
+        )
+    run.provider = provider
+    run.route = found[0]
+    run.adapter = gateway.registry.adapter(provider, found[0])
+
+
+def read_ask(run: Run, method: str, content_type: str, body: bytes) -> None:
+    """What the request wants, in the adapter's words."""
+    adapter, target = run.adapter, run.target
+    if adapter is None or target is None:
+        raise LavaError("internal_error")
+    try:
+        run.ask = adapter.ask(method, target.path, target.query, content_type, body)
+    except AskError as error:
+        where = f"{error.path}: " if error.path else ""
+        raise LavaError("invalid_request", f"{where}{error}") from None
+
+
+async def check_objects(gateway: Gateway, run: Run) -> None:
+    """Objects that the request names must have been made by the same customer: all customers share
+    one managed key, so the provider cannot tell them apart."""
+    ask, caller, provider = run.ask, run.caller, run.provider
+    if ask is None or caller is None or provider is None or not run.managed:
+        return
+    mine = (
+        caller.merchant.merchant_id,
+        caller.customer.customer_id if caller.customer else None,
+    )
+    for object_id in ask.object_ids:
+        for attempt in range(OBJECT_TRIES):
+            owner = await gateway.books.directory.object_owner(provider.id, object_id)
+            if owner is not None or attempt + 1 == OBJECT_TRIES:
+                break
+            await asyncio.sleep(OBJECT_RETRY_S)
+        if owner != mine:
+            raise LavaError("not_found", f"there is no object {object_id} of yours")
+
+
+async def admit(gateway: Gateway, run: Run, method: str) -> int | None:
+    """Open the hold and write HOLD; answers the output cap to set in the body (None = leave it).
+
+    Raises 402 when the call cannot be paid.
+    """
+    ask, caller, provider, target = run.ask, run.caller, run.provider, run.target
+    if ask is None or caller is None or provider is None or target is None:
+        raise LavaError("internal_error")
+    meter = caller.meter
+    billable = meter is not None and not caller.token.disable_billing
+    run.gauge = _gauge(gateway, run) if billable else FREE
+    cap: int | None = None
+    if caller.customer is not None and meter is not None and billable:
+        plan = quote(ask, run.gauge, meter.enforcement, gateway.limits)
+        run.hold = await _hold(gateway, run, plan)
+        cap = plan.cap_for(run.hold.amount_e10)
+    now = gateway.books.now()
+    run.call = Call(
+        request_id=run.request_id,
+        merchant_id=caller.merchant.merchant_id,
+        holder_id=gateway.books.journal.holder_id,
+        owner_id=caller.owner_id,
+        customer_id=caller.customer.customer_id if caller.customer else None,
+        meter=meter,
+        cycle=calendar_cycle(now),
+        billable=billable,
+        provider=provider.id,
+        provider_key_type="managed" if run.managed else "unmanaged",
+        model=ask.model,
+        endpoint=f"{method} https://{target.host}{target.path}",
+        stream=ask.stream,
+        created_at=now,
+        metadata=run.metadata or None,
+        input_tokens=0 if ask.free else input_tokens_estimate(ask.input_bytes, ask.media_tokens),
+        input_characters=ask.input_characters or 0,
+    )
+    try:
+        run.seq = gateway.books.admit(run.call)
+    except BaseException:
+        if run.hold is not None:
+            run.hold.release(0)
+            run.hold = None
+        raise
+    return cap
+
+
+def _gauge(gateway: Gateway, run: Run) -> Gauge:
+    ask, caller, provider = run.ask, run.caller, run.provider
+    if ask is None or caller is None or caller.meter is None or provider is None:
+        raise LavaError("internal_error")
+    tariff = caller.meter.tariff
+    rates = None
+    if tariff.rate_type == "percentage":
+        if ask.free:
+            return FREE
+        rates = gateway.books.catalog.rates(provider.id, ask.model or "", gateway.books.now())
+    found = gauge(tariff, rates, text_only=not ask.media_tokens)
+    if found is None:
+        raise LavaError(
+            "model_unpriced",
+            f"{provider.id} has no known price for {ask.model!r}; add a price override, or use a "
+            "fixed meter",
+        )
+    return found
+
+
+async def _hold(gateway: Gateway, run: Run, plan: Quote) -> Hold:
+    caller = run.caller
+    if caller is None or caller.customer is None or caller.meter is None:
+        raise LavaError("internal_error")
+    leases = gateway.books.leases
+    account = leases.account(caller.customer.customer_id)
+    overdraft = caller.meter.overdraft_e10 if caller.meter.enforcement == "soft" else 0
+    held = await leases.hold(account, plan.least_e10, plan.want_e10, overdraft)
+    if isinstance(held, Hold):
+        return held
+    details: dict[str, object] = {
+        "required": format_e10(held.required_e10),
+        "available": format_e10(held.available_e10),
+        "customer_id": caller.customer.customer_id,
+        "request_id": run.request_id,
+    }
+    upgrade_url = caller.merchant.upgrade_url or gateway.settings.upgrade_url
+    if upgrade_url:
+        details["upgrade_url"] = upgrade_url
+    raise LavaError(
+        "insufficient_credit",
+        f"this call needs {details['required']} USD of credit and {details['available']} is left",
+        details=details,
+    )

@@ -1,0 +1,250 @@
+"""The end of a call: usage -> cost -> one settlement, by the rules of docs/metering.md.
+
+provider said its last word     its counts, its price
+it said something before        per field the larger of that and our count ("partial")
+it said nothing                 our count ("estimate"), never nothing on a priced model
+the call came to nothing        a row with charge 0 that says so
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lava_adapters.contract import NO_USAGE, Ask, Usage
+from lava_proxy.core.errors import LavaError
+from lava_proxy.core.invariant import invariant
+from lava_proxy.proxy.exchange import Books, Step
+from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.run import Run
+from lava_proxy.rules.charge import Counts, charge, counts_of, units_of
+from lava_proxy.rules.estimate import Final, final_counts
+from lava_proxy.rules.gauge import FREE
+from lava_proxy.rules.price import ABSURD, COUNT_MAX, UNPRICED, Cost, cost_of
+from lava_proxy.rules.rates import Rates
+from lava_proxy.rules.settlement import Call, Settlement
+
+NO_USAGE_SEEN = "no_usage"
+METERING_FAULT = "metering_fault"
+
+
+def close(gateway: Gateway, run: Run, step: Step) -> Settlement | None:
+    """Book what the step says. Called exactly once per call; no await."""
+    call = run.call
+    if step.books is Books.NOTHING or call is None:
+        return None
+    invariant(step.outcome is not None, "a call that closes has an outcome")
+    if step.books is Books.VOID:
+        row, estimate_e10 = _void(gateway, run, call, step), 0
+    else:
+        row, estimate_e10 = _settled(gateway, run, call, step)
+    gateway.books.settle(run.seq, row, run.hold, estimate_e10)
+    run.hold = None
+    return row
+
+
+def observe(
+    gateway: Gateway, run: Run, row: Settlement | None, error: BaseException | None
+) -> None:
+    """Tell the metrics how it went."""
+    metrics = gateway.metrics
+    if row is None:
+        if isinstance(error, LavaError):
+            metrics.refused(error.code)
+        return
+    if row.outcome == "cut_off":
+        metrics.cut_off(row.call.provider)
+    for flag in row.flags:
+        metrics.anomaly(flag)
+    duration_s = gateway.books.clock.boot_s() - run.started_s
+    metrics.call_ended(
+        provider=row.call.provider,
+        outcome=row.outcome,
+        input_tokens=row.counts.input_tokens,
+        output_tokens=row.counts.output_tokens,
+        cost_e10=row.cost.total_e10 if row.cost else 0,
+        charge_e10=0,
+        added_s=max(0.0, duration_s - run.waited_s),
+        first_byte_s=None if run.first_byte_s is None else run.first_byte_s - run.started_s,
+        duration_s=duration_s,
+    )
+
+
+def _void(gateway: Gateway, run: Run, call: Call, step: Step) -> Settlement:
+    return Settlement(
+        call=call,
+        outcome=step.outcome or "void",
+        usage_source="estimate",
+        counts=Counts(),
+        cost=None,
+        model=call.model,
+        status="error",
+        flags=tuple(sorted(run.flags)),
+        completed_at=gateway.books.now(),
+        duration_ms=_since_start_ms(run, gateway.books.clock.boot_s()),
+        first_byte_ms=_since_start_ms(run, run.first_byte_s),
+    )
+
+
+def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settlement, int]:
+    final = _counts(gateway, run, step)
+    usage = final.usage
+    cost, version = _cost(gateway, run, call, usage)
+    if run.tap is not None and run.tap.faulty:
+        run.flags.add(METERING_FAULT)
+    reader = run.tap.reader if run.tap else None
+    counts = counts_of(usage)
+    row = Settlement(
+        call=call,
+        outcome=step.outcome or "completed",
+        usage_source=final.source,
+        counts=counts,
+        cost=cost,
+        model=(reader.model if reader else None) or call.model,
+        cache_read_tokens=usage.cache_read_tokens or 0,
+        cache_write_tokens=(usage.cache_write_tokens or 0),
+        reasoning_tokens=usage.reasoning_tokens or 0,
+        price_version=version,
+        response_id=reader.response_id if reader else None,
+        flags=tuple(sorted(run.flags)),
+        completed_at=gateway.books.now(),
+        object_ids=_objects_made(run),
+        duration_ms=_since_start_ms(run, gateway.books.clock.boot_s()),
+        first_byte_ms=_since_start_ms(run, run.first_byte_s),
+    )
+    return row, _charge_bound(row, run)
+
+
+def _counts(gateway: Gateway, run: Run, step: Step) -> Final:
+    """Join the provider's words with our own counts."""
+    ask, running, tap, call = run.ask, run.running, run.tap, run.call
+    invariant(ask is not None and call is not None, "a settled call was asked and admitted")
+    if ask is None or call is None or ask.free:
+        return Final(NO_USAGE, "provider")
+    if running is None or tap is None:  # the client left before the answer's head
+        return final_counts(NO_USAGE, False, input_tokens=call.input_tokens)
+    reader = tap.reader
+    cut = step.outcome == "cut_off"
+    usage = running.usage() if cut else reader.usage()
+    whole = step.outcome == "completed" and reader.final
+    outputs = running.outputs
+    if step.outcome == "client_gone":
+        outputs += _lag_allowance(gateway, run, outputs)
+    if whole:
+        _learn(gateway, run, usage)
+    elif step.outcome == "completed" and usage == NO_USAGE and ask.makes_output:
+        run.flags.add(NO_USAGE_SEEN)
+    usage = _characters(run, _sane(run, usage), ask)
+    return final_counts(
+        usage,
+        reader.final and not cut,
+        input_tokens=running.inputs,
+        output_tokens=outputs,
+    )
+
+
+def _sane(run: Run, usage: Usage) -> Usage:
+    """Counts that no answer can have are not believed: ours stand instead, and the row says so."""
+    most = max(usage.input_tokens or 0, usage.output_tokens or 0)
+    if most <= COUNT_MAX:
+        return usage
+    run.flags.add(ABSURD)
+    return NO_USAGE
+
+
+def _characters(run: Run, usage: Usage, ask: Ask) -> Usage:
+    """Characters, where the meter or the provider bills them and the answer does not state them."""
+    by_character = (
+        run.call is not None
+        and run.call.meter is not None
+        and (run.call.meter.tariff.unit == "characters_1m")
+    )
+    if usage.input_characters is None and (by_character or ask.input_characters is not None):
+        given = ask.input_bytes if ask.input_characters is None else ask.input_characters
+        usage = replace(usage, input_characters=given)
+    if by_character and usage.output_characters is None and run.running is not None:
+        usage = replace(usage, output_characters=run.running.characters)
+    return usage
+
+
+def _lag_allowance(gateway: Gateway, run: Run, outputs: int) -> int:
+    """Output that the provider makes until it notices that we hung up, at this stream's pace."""
+    ms = gateway.settings.lag_allowance_ms
+    took_ms = int((gateway.books.clock.boot_s() - run.started_s) * 1000)
+    return outputs * ms // took_ms if ms and took_ms > 0 else 0
+
+
+def _cost(gateway: Gateway, run: Run, call: Call, usage: Usage) -> tuple[Cost | None, str | None]:
+    """What the provider charges; the version of the price that was used."""
+    if run.ask is not None and run.ask.free:
+        return Cost(0, 0, 0), None
+    tier = run.tap.reader.service_tier if run.tap else None
+    versions: list[str] = []
+
+    def resolve(model: str | None) -> Rates | None:
+        for name in (model, run.tap.reader.model if run.tap else None, call.model):
+            if not name:
+                continue
+            rates = gateway.books.catalog.rates(call.provider, name, call.created_at, tier)
+            if rates is not None:
+                versions.append(rates.version)
+                return rates
+        return None
+
+    cost = cost_of(usage, resolve, own_cost=run.managed)
+    if cost is None:
+        run.flags.add(UNPRICED)
+        return None, None
+    run.flags.update(cost.flags)
+    return cost, versions[-1] if versions else "provider"
+
+
+def _learn(gateway: Gateway, run: Run, usage: Usage) -> None:
+    """Compare our count with the provider's: visible tokens on both sides."""
+    running, ask, provider = run.running, run.ask, run.provider
+    if running is None or ask is None or provider is None or usage.output_tokens is None:
+        return
+    if not ask.stream or not ask.model:
+        return
+    visible = usage.output_tokens
+    if provider.hidden_tokens_per_s:
+        visible -= usage.reasoning_tokens or 0
+    estimate = running.estimate()
+    gateway.books.learned.learn(provider.id, ask.model, estimate, visible)
+    if estimate > 0 and visible > 0:
+        gateway.metrics.drift(provider.id, visible * 1000 // estimate)
+
+
+def _charge_bound(row: Settlement, run: Run) -> int:
+    """No charge that the writer computes for this row is above this."""
+    meter = row.call.meter
+    if meter is None or run.hold is None or not row.call.billable:
+        return 0
+    if meter.tariff.rate_type == "percentage":
+        total_e10 = row.cost.total_e10 if row.cost else 0
+        highest = max(tier.rate_e12 for tier in meter.tariff.tiers)
+        return -(-total_e10 * highest // (100 * 10**12))
+    if len(meter.tariff.tiers) == 1:
+        return charge(meter.tariff, 0, units_of(meter.tariff.unit, row.counts)).amount_e10 + 1
+    gauge = run.gauge or FREE
+    counts = row.counts
+    if gauge.kind == "tokens":
+        return gauge.bound_e10(counts.input_tokens, counts.output_tokens)
+    if gauge.kind == "characters":
+        return gauge.bound_e10(counts.input_characters, counts.output_characters)
+    units = units_of(meter.tariff.unit, counts)
+    return -(-gauge.flat_e18 * units // (10**8 * meter.tariff.per))
+
+
+def _objects_made(run: Run) -> tuple[str, ...]:
+    """Objects that now exist at the provider under the managed key, so that they have an owner."""
+    if not run.managed or run.tap is None or run.route is None:
+        return ()
+    made = run.tap.reader.response_id
+    return (made,) if made and run.route.kind in OBJECT_KINDS else ()
+
+
+OBJECT_KINDS = frozenset({"responses", "conversations"})
+
+
+def _since_start_ms(run: Run, at_s: float | None) -> int | None:
+    return None if at_s is None else int((at_s - run.started_s) * 1000)

@@ -1,0 +1,178 @@
+"""One request's journey, in order. Each step is a line here and a file of its own elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import lru_cache
+
+from lava_proxy.core.errors import LavaError
+from lava_proxy.core.ids import new_id
+from lava_proxy.proxy import admission, finish, outbound
+from lava_proxy.proxy.exchange import Event, State
+from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
+from lava_proxy.proxy.refuse import refuse
+from lava_proxy.proxy.relay import HTTP_ERROR, open_tap, relay, send_cut, send_end
+from lava_proxy.proxy.run import Run, StreamCut
+from lava_proxy.wire.headers import guard
+from lava_proxy.wire.metadata import read_metadata
+from lava_proxy.wire.target import Target, parse_prefix, parse_target, split_named
+from lava_proxy.wire.token import find_credential
+
+log = logging.getLogger(__name__)
+
+AUTH_ERRORS = frozenset({401, 403})
+
+
+async def forward(
+    gateway: Gateway, scope: Scope, receive: Receive, send: Send, path: bytes
+) -> None:
+    """Serve one forwarded call; `path` is the raw path without the mount's prefix."""
+    run = Run(new_id("request"), gateway.books.clock.boot_s(), asyncio.current_task())
+    gateway.open_runs.runs.add(run)
+    watcher: asyncio.Task[None] | None = None
+    try:
+        try:
+            headers, body = await _take_in(gateway, run, scope, receive, path)
+            watcher = asyncio.create_task(_watch(run, receive))
+            event = await _exchange(gateway, run, scope["method"], headers, body, send)
+        except (LavaError, ClientGone, asyncio.CancelledError) as error:
+            event = _event_of(run, error)
+            await _close(gateway, run, event, send, error)
+        except Exception as error:  # a defect: book it, then let the server log it
+            log.exception("call %s failed", run.request_id)
+            if run.exchange.state is not State.CLOSED:
+                await _close(gateway, run, Event.STOPPED, send, LavaError("internal_error"))
+            elif run.response_started:
+                raise StreamCut from error
+        else:
+            await _close(gateway, run, event, send, None)
+    finally:
+        gateway.open_runs.runs.discard(run)
+        if watcher is not None:
+            watcher.cancel()
+        if run.answer is not None:
+            run.answer.close()
+
+
+async def _take_in(
+    gateway: Gateway, run: Run, scope: Scope, receive: Receive, path: bytes
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Everything before the provider: who, where to, what, and with which money."""
+    settings = gateway.settings
+    guard(scope, bytes_max=settings.header_limit_bytes)
+    gateway.books.refuse_if_closed()
+    target = run.target = _target(gateway, path, scope["query_string"])
+    credential = find_credential(scope["headers"], target.key)
+    run.caller = await gateway.callers.resolve(credential)
+    run.metadata = read_metadata(scope["headers"], target.metadata)
+    admission.find_route(gateway, run, scope["method"])
+    body = await read_body(
+        scope, receive, limit_bytes=settings.body_limit_bytes, timeout_s=settings.body_timeout_s
+    )
+    admission.read_ask(run, scope["method"], outbound.content_type(scope), body)
+    await admission.check_objects(gateway, run)
+    key = outbound.provider_key(gateway, run)
+    cap = await admission.admit(gateway, run, scope["method"])
+    run.exchange.on(Event.ADMITTED)
+    headers = outbound.headers(gateway, run, scope, credential, key)
+    return headers, outbound.body(run, body, cap)
+
+
+async def _exchange(
+    gateway: Gateway,
+    run: Run,
+    method: str,
+    headers: list[tuple[bytes, bytes]],
+    body: bytes,
+    send: Send,
+) -> Event:
+    """The provider: send, wait for the head, pass the body on."""
+    clock = gateway.books.clock
+    gateway.books.journal.sent(run.seq)
+    run.exchange.on(Event.SENDING)
+    asked_s = clock.boot_s()
+    answer = await gateway.upstreams.send(method, outbound.url(gateway, run), headers, body)
+    run.answer = answer
+    run.waited_s += clock.boot_s() - asked_s
+    failed = answer.status >= HTTP_ERROR
+    run.exchange.on(Event.ANSWERED_ERROR if failed else Event.ANSWERED)
+    if run.managed and answer.status in AUTH_ERRORS:
+        gateway.metrics.anomaly("upstream_auth")
+        raise LavaError("upstream_auth_failed")
+    open_tap(gateway, run, answer, asked_usage=run.asked_usage)
+    return await relay(gateway, run, answer, send)
+
+
+def _event_of(run: Run, error: BaseException) -> Event:
+    """Which event of the table an interruption is."""
+    state = run.exchange.state
+    if isinstance(error, LavaError):
+        if state is State.NEW:
+            return Event.REFUSED
+        return Event.ENDED if state is State.ERROR else Event.UNREACHABLE
+    if isinstance(error, ClientGone):
+        return Event.CLIENT_GONE
+    if run.stop is None:
+        return Event.STOPPED  # the server cancels us: it is shutting down
+    if run.task is not None:
+        run.task.uncancel()
+    if run.stop == "gone":
+        reader = run.tap.reader if run.tap else None
+        if state is State.BODY and reader is not None and reader.ended and reader.final:
+            return Event.CLIENT_GONE_DONE
+        return Event.CLIENT_GONE
+    if run.stop == "lease":
+        return Event.CUT
+    return Event.UNREACHABLE if state is State.SENT else Event.BROKE_OFF
+
+
+async def _close(
+    gateway: Gateway, run: Run, event: Event, send: Send, error: BaseException | None
+) -> None:
+    """Book the call, then send what is left to send: never the other way round."""
+    step = run.exchange.on(event)
+    row = finish.close(gateway, run, step)
+    finish.observe(gateway, run, row, error)
+    if event in (Event.CLIENT_GONE, Event.CLIENT_GONE_DONE):
+        return
+    if isinstance(error, asyncio.CancelledError) and run.stop is None:
+        raise error
+    if not run.response_started:
+        refusal = error if isinstance(error, LavaError) else LavaError("upstream_timeout")
+        await refuse(send, run, refusal)
+    elif event is Event.CUT:
+        await send_cut(run, send)
+    elif event in (Event.ENDED, Event.ENDED_FAILED):
+        await send_end(run, send)
+    else:
+        raise StreamCut
+
+
+async def _watch(run: Run, receive: Receive) -> None:
+    """See the client leave, whatever we wait for."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            if run.exchange.state is not State.CLOSED:
+                run.cancel("gone")
+            return
+
+
+def _target(gateway: Gateway, path: bytes, query: bytes) -> Target:
+    return _parse(gateway.registry_hosts, path, query, gateway.prefixes)
+
+
+@lru_cache(maxsize=4096)
+def _parse(
+    hosts: frozenset[str], path: bytes, query: bytes, prefixes: tuple[tuple[str, str], ...]
+) -> Target:
+    """All URL forms of docs/architecture.md; errors are not cached."""
+    if path.startswith((b"/v1/forward", b"/forward")):
+        named = split_named(path)
+        if named is not None and dict(prefixes).get(named[0]):
+            return parse_prefix(dict(prefixes)[named[0]], named[1], query)
+        return parse_target(path, query, plain_hosts=hosts)
+    name, _, rest = path.lstrip(b"/").partition(b"/")
+    return parse_prefix(dict(prefixes)[name.decode("latin-1")], b"/" + rest, query)

@@ -1,0 +1,71 @@
+"""What every call needs, put together once at start and passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lava_adapters.registry import Provider, Registry
+from lava_proxy.books.bank import Books
+from lava_proxy.core.errors import LavaError
+from lava_proxy.core.settings import Settings
+from lava_proxy.net.upstream import Upstreams
+from lava_proxy.proxy.caller import Callers
+from lava_proxy.proxy.run import OpenRuns
+from lava_proxy.rules.estimate import Profile
+from lava_proxy.rules.quote import OutputLimits
+from lava_proxy.telemetry.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Gateway:
+    """The gateway's parts. `count` is an exact tokenizer, where the extra is installed."""
+
+    settings: Settings
+    books: Books
+    registry: Registry
+    upstreams: Upstreams
+    callers: Callers
+    metrics: Metrics
+    open_runs: OpenRuns
+    limits: OutputLimits
+    origins: dict[str, str]
+    """Host -> the origin (and path prefix) to call: the provider's own, or an override."""
+    profiles: dict[str, Profile]
+    prefixes: tuple[tuple[str, str], ...]
+    """(name, base URL) of the ``/{provider}/...`` routes."""
+    registry_hosts: frozenset[str]
+    """Hosts that the operator named: they may be plain http, have ports, be private."""
+    response_prefixes: dict[str, tuple[bytes, ...]]
+    count: Callable[[str], int] | None = None
+    draining: bool = False
+
+    def origin(self, host: str) -> str:
+        """Where to send a request for a host of the provider table."""
+        return self.origins.get(host) or f"https://{host}"
+
+    def managed_key(self, provider: Provider) -> str:
+        """The operator's key for a provider. Raises when there is none."""
+        key = self.settings.provider_keys.get(provider.id)
+        if key is None:
+            name = provider.id.upper().replace("-", "_")
+            raise LavaError(
+                "forward_endpoint_not_supported",
+                f"there is no managed key for {provider.id}: set LAVA_PROVIDER_KEY_{name}, "
+                "or send your own in the token's provider_key",
+            )
+        return key.get_secret_value()
+
+
+def origins_of(registry: Registry, overrides: dict[str, str]) -> dict[str, str]:
+    """Apply the operator's overrides (exact host, or ``*.suffix``) to the provider table."""
+    origins: dict[str, str] = {}
+    hosts = [host for provider in registry.providers for host in provider.hosts]
+    for pattern, base in overrides.items():
+        if pattern.startswith("*."):
+            matching = [host for host in hosts if host.endswith(pattern[1:])]
+        else:
+            matching = [pattern]
+        for host in matching:
+            origins[host] = base.rstrip("/")
+    return origins

@@ -1,0 +1,33 @@
+"""Saying no, in the words that the caller's SDK understands."""
+
+from __future__ import annotations
+
+from lava_proxy.core.errors import LavaError
+from lava_proxy.proxy.intake import Send
+from lava_proxy.proxy.run import Run
+from lava_proxy.wire.headers import header_value
+from lava_proxy.wire.problem import envelope
+
+
+async def refuse(send: Send, run: Run, error: LavaError) -> None:
+    """Answer with an error: in the dialect of the adapter once it is known, else in our envelope."""
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"x-lava-request-id", run.request_id.encode()),
+        (b"x-should-retry", b"true" if error.status == 503 else b"false"),
+    ]
+    headers += [(name.lower().encode(), header_value(v)) for name, v in error.headers.items()]
+    body = _body(run, error)
+    headers.append((b"content-length", str(len(body)).encode()))
+    run.response_started = True
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _body(run: Run, error: LavaError) -> bytes:
+    if run.adapter is None:
+        return envelope(error, run.request_id)
+    facts: dict[str, object] = {"request_id": run.request_id}
+    if error.details is not None:
+        facts["details"] = error.details
+    return run.adapter.refusal(run.ask, error.status, error.code, error.message, facts)

@@ -1,0 +1,100 @@
+"""Everything that belongs to one forwarded call, and what the process knows of its open calls."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lava_adapters.contract import Adapter, Ask, Framing
+from lava_adapters.registry import Provider, Route
+from lava_proxy.books.leases import Hold
+from lava_proxy.net.upstream import Answer
+from lava_proxy.proxy.caller import Caller
+from lava_proxy.proxy.exchange import Exchange, State
+from lava_proxy.proxy.running import Running
+from lava_proxy.rules.gauge import Gauge
+from lava_proxy.rules.settlement import Call
+from lava_proxy.wire.event import Event
+from lava_proxy.wire.tap import Tap
+from lava_proxy.wire.target import Target
+
+Stop = Literal["gone", "deadline", "lease"]
+
+
+class StreamCut(Exception):  # noqa: N818
+    """Raised out of the ASGI app on purpose: the server then ends the connection without the final
+    chunk, so that no client takes a cut stream for a whole one. Logs filter it."""
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One call from intake to settlement."""
+
+    request_id: str
+    started_s: float
+    task: asyncio.Task[None] | None
+    exchange: Exchange = field(default_factory=Exchange)
+    caller: Caller | None = None
+    provider: Provider | None = None
+    route: Route | None = None
+    adapter: Adapter | None = None
+    target: Target | None = None
+    ask: Ask | None = None
+    managed: bool = True
+    metadata: dict[str, str] = field(default_factory=dict)
+    gauge: Gauge | None = None
+    call: Call | None = None
+    hold: Hold | None = None
+    seq: int = 0
+    answer: Answer | None = None
+    tap: Tap | None = None
+    running: Running | None = None
+    waited_s: float = 0.0
+    """Time spent waiting for the provider: not ours."""
+    first_byte_s: float | None = None
+    sending_since_s: float | None = None
+    """Since when a send to the client has not come back."""
+    response_started: bool = False
+    response_prefixes: tuple[bytes, ...] = ()
+    """Headers that the provider's row lets pass beside the usual ones."""
+    upstream_secrets: tuple[bytes, ...] = ()
+    """The provider key: never shown to the client."""
+    asked_usage: bool = False
+    """We asked for the usage chunk; the caller did not."""
+    framing: Framing | None = None
+    last_pieces: list[Event] = field(default_factory=list)
+    """What is still to be sent once the books are closed."""
+    stop: Stop | None = None
+    """Why somebody cancelled the call's task."""
+    flags: set[str] = field(default_factory=set)
+
+    def cancel(self, why: Stop) -> None:
+        """Stop the call from outside; its own task books it."""
+        if self.stop is None and self.task is not None:
+            self.stop = why
+            self.task.cancel()
+
+
+class OpenRuns:
+    """The calls of this process that are on their way; one sweep watches all their clocks."""
+
+    def __init__(self, *, stall_s: float, longest_s: float) -> None:
+        self._stall_s = stall_s
+        self._longest_s = longest_s
+        self.runs: set[Run] = set()
+
+    def sweep(self, now_s: float, lease_over: set[str]) -> None:
+        """Stop calls whose reader stalls, that last too long, or whose lease is over."""
+        for run in list(self.runs):
+            since = run.sending_since_s
+            if since is not None and now_s - since > self._stall_s:
+                run.cancel("gone")
+            elif now_s - run.started_s > self._longest_s:
+                run.cancel("deadline")
+            elif (
+                run.exchange.state is State.BODY
+                and run.hold is not None
+                and run.hold.account.owner_id in lease_over
+            ):
+                run.cancel("lease")

@@ -1,0 +1,175 @@
+"""The running count of one answer: what it came to so far, and whether the hold still covers it.
+
+`gate` is called for every content event, before its bytes go out. It is an integer comparison; only
+when the count passes what the hold covers does it take more from the account (no I/O), and only
+when that fails does the relay stop and wait, or cut.
+
+Counts are the larger of our own estimate and what the provider has reported so far. What was
+delivered is kept apart from what was only seen: the event that crosses the budget is not sent, and
+not charged.
+"""
+
+from __future__ import annotations
+
+from lava_adapters.contract import NO_USAGE, Ask, Usage
+from lava_proxy.books.leases import Hold
+from lava_proxy.rules.estimate import (
+    TOOL_CALL_TOKENS,
+    Profile,
+    estimate_tokens,
+    hidden_tokens,
+)
+from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge
+from lava_proxy.wire.tap import Tap
+
+HIDDEN_AFTER_MS = 1000
+"""A silence shorter than this is the network, not reasoning."""
+
+
+class Running:
+    """Counts of one call while it runs."""
+
+    __slots__ = (
+        "_covered",
+        "_gauge",
+        "_hidden_rate",
+        "_learned_e3",
+        "_profile",
+        "_slice",
+        "_token_factor_e3",
+        "characters",
+        "hidden",
+        "hold",
+        "input_characters",
+        "inputs",
+        "outputs",
+        "reader",
+        "reported",
+        "tap",
+    )
+
+    def __init__(
+        self,
+        tap: Tap,
+        ask: Ask,
+        *,
+        inputs: int,
+        hold: Hold | None,
+        gauge: Gauge,
+        profile: Profile,
+        learned_e3: int,
+        hidden_rate: int,
+        slice_tokens: int,
+        cuttable: bool,
+        token_factor_e3: int | None = None,
+    ) -> None:
+        """`cuttable`: the answer is a stream that may be cut; others are only counted.
+        `token_factor_e3`: the tap counts tokens exactly, by a vocabulary that this provider's
+        own differs from by so much."""
+        self.tap = tap
+        self.reader = tap.reader
+        self.hold = hold
+        self.inputs = inputs
+        """Input tokens: our estimate until the provider says."""
+        self.input_characters = ask.input_characters or 0
+        self.outputs = 0
+        """Output tokens delivered."""
+        self.characters = 0
+        """Output characters delivered, where the meter counts those."""
+        self.hidden = 0
+        """Assumed output that was not shown."""
+        self.reported = NO_USAGE
+        """What the provider had reported when the last delivered event went out."""
+        self._gauge = gauge if hold is not None and cuttable else FREE
+        self._profile = profile
+        self._learned_e3 = learned_e3
+        self._hidden_rate = hidden_rate
+        self._slice = slice_tokens
+        self._token_factor_e3 = token_factor_e3
+        self._covered = 0
+        self._cover()
+
+    def silence(self, ms: int) -> None:
+        """The provider sent nothing for so long: reasoning that is not shown, by assumed rate."""
+        if self._hidden_rate and ms >= HIDDEN_AFTER_MS:
+            self.hidden += hidden_tokens(ms, self._hidden_rate)
+
+    def gate(self) -> bool:
+        """Whether the event just read may go out; if so it counts as delivered. An answer whose
+        final usage is already here is whole: cutting it would save nothing."""
+        reader = self.reader
+        usage = reader.usage()
+        outputs = self._visible(self._learned_e3) + self.hidden
+        stated = usage.output_tokens
+        if stated is not None and stated > outputs:
+            outputs = stated
+        if usage is not self.reported and usage.input_tokens is not None:
+            self._set_inputs(usage.input_tokens)
+        units = outputs if self._gauge.kind != "characters" else self.tap.counted
+        if units > self._covered and not self._extend(units) and not reader.final:
+            return False
+        self.outputs = outputs
+        self.characters = self.tap.counted
+        self.reported = usage
+        return True
+
+    def shortfall_e10(self) -> int:
+        """What the hold lacks for the event that `gate` stopped."""
+        if self.hold is None:
+            return 0
+        return max(0, self._bound(self._units()) - self.hold.amount_e10)
+
+    def estimate(self) -> int:
+        """Visible output tokens without the learned factor: what learning compares with."""
+        return self._visible(1000)
+
+    def usage(self) -> Usage:
+        """What the provider had reported for what was delivered."""
+        return self.reported
+
+    def _visible(self, learned_e3: int) -> int:
+        reader = self.reader
+        if self._token_factor_e3 is not None:
+            exact = self.tap.counted * self._token_factor_e3 * learned_e3
+            return exact // 1_000_000 + reader.tool_calls * TOOL_CALL_TOKENS
+        return estimate_tokens(
+            reader.deltas, reader.delta_bytes, reader.tool_calls, self._profile, learned_e3
+        )
+
+    def _units(self) -> int:
+        if self._gauge.kind == "characters":
+            return self.tap.counted
+        visible = self._visible(self._learned_e3) + self.hidden
+        return max(visible, self.reader.usage().output_tokens or 0)
+
+    def _bound(self, outputs: int) -> int:
+        return self._gauge.bound_e10(self._inputs_in_gauge(), outputs)
+
+    def _inputs_in_gauge(self) -> int:
+        return self.inputs if self._gauge.kind == "tokens" else self.input_characters
+
+    def _set_inputs(self, inputs: int) -> None:
+        if inputs != self.inputs:
+            self.inputs = inputs
+            self._cover()
+
+    def _cover(self) -> None:
+        """Recompute how many output units the hold covers."""
+        if self._gauge.kind == "flat":
+            self._covered = UNBOUNDED
+            return
+        held_e10 = self.hold.amount_e10 if self.hold else 0
+        self._covered = self._gauge.affordable_outputs(held_e10, self._inputs_in_gauge())
+
+    def _extend(self, outputs: int) -> bool:
+        """Take a slice more, or at least what this event needs. No await."""
+        hold = self.hold
+        if hold is None:
+            return True
+        needed_e10 = self._bound(outputs) - hold.amount_e10
+        if needed_e10 > 0:
+            wanted_e10 = self._bound(outputs + self._slice) - hold.amount_e10
+            if not (hold.extend(wanted_e10) or hold.extend(needed_e10)):
+                return False
+        self._cover()
+        return True

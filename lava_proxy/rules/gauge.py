@@ -1,0 +1,83 @@
+"""A linear upper bound of what a call will be charged, for holds and for the running count.
+
+The exact charge needs the units used before it (tiers) and the provider's final counts; both are
+known only when the call is booked. A hold needs less: no charge may be above it. So a gauge takes
+the highest rate of any tier, and its weights are integers in 10^-18 USD per token or character,
+rounded up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lava_proxy.core.money import divide_up
+from lava_proxy.rules.charge import highest_rate
+from lava_proxy.rules.rates import Rates
+from lava_proxy.rules.tiers import Tariff
+
+_E18_TO_E10 = 10**8
+_PERCENT_E12 = 100 * 10**12
+_E18_DENOMINATOR = 9 * 10**6
+UNBOUNDED = 1 << 62
+
+Kind = Literal["tokens", "characters", "flat"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """`flat` once per call, `per_input` and `per_output` for each unit of `kind`."""
+
+    kind: Kind
+    flat_e18: int
+    per_input_e18: int
+    per_output_e18: int
+
+    def bound_e10(self, inputs: int, outputs: int) -> int:
+        """No call with these counts is charged more."""
+        return divide_up(
+            self.flat_e18 + inputs * self.per_input_e18 + outputs * self.per_output_e18,
+            _E18_TO_E10,
+        )
+
+    def affordable_outputs(self, amount_e10: int, inputs: int) -> int:
+        """How many output units `amount_e10` covers beside `inputs`; 0 when not even those."""
+        left = amount_e10 * _E18_TO_E10 - self.flat_e18 - inputs * self.per_input_e18
+        if left < 0:
+            return 0
+        return left // self.per_output_e18 if self.per_output_e18 else UNBOUNDED
+
+
+FREE = Gauge("flat", 0, 0, 0)
+
+
+def gauge(tariff: Tariff, rates: Rates | None, *, text_only: bool) -> Gauge | None:
+    """The gauge of a meter; None for a percentage meter without a price.
+
+    `text_only` takes the price of text; otherwise that of the dearest kind of token (audio, cache
+    writes) is assumed for all.
+    """
+    rate_e12 = highest_rate(tariff, 0)
+    if tariff.rate_type == "percentage":
+        return None if rates is None else _of_cost(rates, rate_e12, text_only=text_only)
+    if tariff.unit == "tokens_1m":
+        return Gauge("tokens", 0, rate_e12, rate_e12)
+    if tariff.unit == "characters_1m":
+        return Gauge("characters", 0, rate_e12, rate_e12)
+    return Gauge("flat", rate_e12 * 10**6, 0, 0)
+
+
+def _of_cost(rates: Rates, rate_e12: int, *, text_only: bool) -> Gauge:
+    per_input, per_output = rates.input_max_e18, rates.output_max_e18
+    if text_only:
+        bands = (rates.base, *(band for _, band in rates.cliffs))
+        per_input = divide_up(max(b.input for b in bands), _E18_DENOMINATOR)
+        per_output = divide_up(max(b.output for b in bands), _E18_DENOMINATOR)
+    # The cost is rounded before the percentage is taken, and the charge again: half a unit each.
+    flat = divide_up(rates.base.request, _E18_DENOMINATOR) + _E18_TO_E10
+    return Gauge(
+        "tokens",
+        divide_up(flat * rate_e12, _PERCENT_E12) + _E18_TO_E10,
+        divide_up(per_input * rate_e12, _PERCENT_E12),
+        divide_up(per_output * rate_e12, _PERCENT_E12),
+    )

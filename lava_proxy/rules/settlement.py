@@ -1,0 +1,132 @@
+"""The values that the books speak: who is billed, by which meter, and what one call came to.
+
+A `Settlement` holds every fact about one finished call except its charge: that is computed when the
+row is booked, under the customer's lock, because it depends on the units used before (tiers).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from lava_proxy.rules.charge import Counts
+from lava_proxy.rules.price import Cost
+from lava_proxy.rules.tiers import Tariff
+
+Enforcement = Literal["sliced", "strict", "soft"]
+Outcome = Literal[
+    "completed",
+    "cut_off",
+    "client_gone",
+    "upstream_error",
+    "truncated",
+    "recovered",
+    "refused",
+    "void",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Merchant:
+    """Who sells: owns keys, customers and meters."""
+
+    merchant_id: str
+    name: str
+    upgrade_url: str | None
+    require_plan: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """Who pays the merchant: the owner of a credit account."""
+
+    customer_id: str
+    merchant_id: str
+    reference_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """How a call is charged, and how strictly credit is enforced."""
+
+    meter_id: str
+    merchant_id: str
+    slug: str
+    tariff: Tariff
+    enforcement: Enforcement = "sliced"
+    overdraft_e10: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What is fixed about a call when it is admitted; journaled in HOLD, never re-derived."""
+
+    request_id: str
+    merchant_id: str
+    holder_id: str
+    """The process whose leases pay for it."""
+    owner_id: str
+    """The credit account that is charged and whose tiers advance: the customer's, or the merchant's
+    own for meter-only traffic."""
+    customer_id: str | None
+    meter: Meter | None
+    cycle: str
+    """Tier scope."""
+    billable: bool
+    """False with disable_billing: charge 0, no tier advances."""
+    provider: str
+    provider_key_type: Literal["managed", "unmanaged"]
+    model: str | None
+    endpoint: str
+    stream: bool
+    created_at: datetime
+    metadata: dict[str, str] | None = None
+    input_tokens: int = 0
+    """Estimate before the call: what a crash after SENT costs."""
+    input_characters: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """One call, ready to be booked. Exactly one of these exists per request id."""
+
+    call: Call
+    outcome: Outcome
+    usage_source: Literal["provider", "partial", "estimate", "reported"]
+    counts: Counts
+    cost: Cost | None
+    """Provider cost; None where the model has no price."""
+    model: str | None
+    """As the provider named it, else as asked for."""
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    price_version: str | None = None
+    response_id: str | None = None
+    status: Literal["completed", "error"] = "completed"
+    flags: tuple[str, ...] = ()
+    duration_ms: int | None = None
+    first_byte_ms: int | None = None
+    completed_at: datetime | None = None
+    content_hash: bytes | None = None
+    """What was reported, for `POST /v1/requests`; None for calls through the gateway."""
+    object_ids: tuple[str, ...] = ()
+    """Objects that this call made at the provider with a managed key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What became of a settlement: its exact charge, or that its id was booked before."""
+
+    request_id: str
+    owner_id: str
+    charge_e10: int
+    fresh: bool
+    leased_e10: int = 0
+    """The part of the charge that the holder's own leases paid."""
+
+
+def calendar_cycle(at: datetime) -> str:
+    """The tier scope where no subscription sets one: the UTC calendar month, ``"2026-11"``."""
+    return f"{at.year:04d}-{at.month:02d}"

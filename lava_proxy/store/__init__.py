@@ -1,0 +1,1 @@
+"""PostgreSQL: the server, the schema, named SQL, and one connection pool with deadlines."""

@@ -1,0 +1,275 @@
+"""Credit accounts in PostgreSQL: grants come in, leases move slices to workers and back.
+
+Every function locks the account first (`lock_accounts`), so grants, leases and debt change one at a
+time per customer. Nothing here is ever doubled by a retry: ids come from the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from lava_proxy.core.errors import LavaError
+from lava_proxy.core.ids import new_id
+from lava_proxy.core.money import format_e10
+from lava_proxy.store.database import Connection
+from lava_proxy.store.entries import Entries
+from lava_proxy.store.sql import load
+
+Q = load("credit")
+S = load("settle")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAsk:
+    """What a worker asks for. It gets nothing unless `least_e10` can be had; else `hold_e10` if
+    there is so much, or more: `burn_e10`, but at most a quarter of what is left."""
+
+    lease_id: str
+    owner_id: str
+    holder_id: str
+    least_e10: int
+    hold_e10: int
+    burn_e10: int
+    overdraft_e10: int
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAnswer:
+    """What a worker got: `amount_e10` is 0 when credit is short. `free_e10` is what nobody holds
+    (before the grant), `elsewhere_e10` what other workers hold."""
+
+    amount_e10: int
+    free_e10: int
+    elsewhere_e10: int
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """An account's money; amounts in 10^-10 USD."""
+
+    available_e10: int
+    held_e10: int
+    debt_e10: int
+    cycle_e10: int
+    bundle_e10: int
+
+
+async def lease(conn: Connection, ask: LeaseAsk, now: datetime) -> LeaseAnswer:
+    """Move a slice of credit to a worker. Inside the caller's transaction."""
+    account = await _lock(conn, ask.owner_id)
+    known = await Q["lease_by_id"].fetchrow(conn, lease_id=ask.lease_id)
+    if known is not None:  # asked before: the first answer's commit was ambiguous
+        return LeaseAnswer(known["amount_e10"], 0, 0)
+    await expire(conn, ask.owner_id, account["merchant_id"], now)
+    grants = await S["available_grants"].fetch(conn, owner_ids=[ask.owner_id], now=now)
+    overdraft = max(0, ask.overdraft_e10 - account["debt_e10"] - account["overdraft_leased_e10"])
+    free = sum(row["available_e10"] for row in grants) + overdraft
+    elsewhere = await Q["leased_by_others"].fetchval(
+        conn, owner_id=ask.owner_id, holder_id=ask.holder_id
+    )
+    amount = _size(ask, free)
+    await Q["close_spent_leases"].execute(conn, owner_id=ask.owner_id, now=now)
+    if amount:
+        await _open_lease(conn, ask, amount, grants, now)
+    await Q["renew_leases"].execute(
+        conn, owner_id=ask.owner_id, holder_id=ask.holder_id, now=now, lease_s=ask.lease_s
+    )
+    return LeaseAnswer(amount, free, elsewhere)
+
+
+def _size(ask: LeaseAsk, free_e10: int) -> int:
+    """At least one hold, at most a quarter of what is left, so leases shrink towards zero."""
+    if free_e10 < max(1, ask.least_e10):
+        return 0
+    return min(free_e10, max(ask.hold_e10, min(ask.burn_e10, free_e10 // 4)))
+
+
+async def _open_lease(
+    conn: Connection, ask: LeaseAsk, amount: int, grants: Sequence[asyncpg.Record], now: datetime
+) -> None:
+    parts: list[tuple[str | None, int]] = []
+    left = amount
+    for row in grants:
+        take = min(left, row["available_e10"])
+        if take:
+            parts.append((row["grant_id"], take))
+            left -= take
+    if left:
+        parts.append((None, left))
+        await S["change_accounts"].execute(
+            conn, owner_ids=[ask.owner_id], debts=[0], overdrafts=[left]
+        )
+    await Q["insert_lease"].execute(
+        conn,
+        lease_id=ask.lease_id,
+        owner_id=ask.owner_id,
+        holder_id=ask.holder_id,
+        amount=amount,
+        now=now,
+        lease_s=ask.lease_s,
+    )
+    await Q["insert_parts"].execute(
+        conn,
+        lease_id=ask.lease_id,
+        seqs=list(range(len(parts))),
+        grant_ids=[grant for grant, _ in parts],
+        amounts=[amount for _, amount in parts],
+    )
+
+
+async def give_back(
+    conn: Connection, owner_id: str, holder_id: str, amount_e10: int | None, now: datetime
+) -> int:
+    """Return up to `amount_e10` (None = all) of a holder's leases, in reverse burn order; answers
+    how much came back."""
+    account = await _lock(conn, owner_id)
+    rows = await Q["open_parts_newest_first"].fetch(conn, owner_id=owner_id, holder_id=holder_id)
+    left = sum(r["left_e10"] for r in rows) if amount_e10 is None else amount_e10
+    takes: list[tuple[str, int, int]] = []
+    overdraft = 0
+    for row in rows:
+        take = min(left, row["left_e10"])
+        if take:
+            takes.append((row["lease_id"], row["seq"], take))
+            overdraft += take if row["grant_id"] is None else 0
+            left -= take
+    if takes:
+        await Q["return_parts"].execute(
+            conn,
+            lease_ids=[t[0] for t in takes],
+            seqs=[t[1] for t in takes],
+            amounts=[t[2] for t in takes],
+            now=now,
+        )
+    if overdraft:
+        await S["change_accounts"].execute(
+            conn, owner_ids=[owner_id], debts=[0], overdrafts=[-overdraft]
+        )
+    await Q["close_spent_leases"].execute(conn, owner_id=owner_id, now=now)
+    await expire(conn, owner_id, account["merchant_id"], now)
+    return sum(t[2] for t in takes)
+
+
+async def renew(
+    conn: Connection, owner_id: str, holder_id: str, lease_s: float, now: datetime
+) -> None:
+    """Give a holder more time on what it has."""
+    await Q["renew_leases"].execute(
+        conn, owner_id=owner_id, holder_id=holder_id, now=now, lease_s=lease_s
+    )
+
+
+async def close_holder(conn: Connection, holder_id: str, now: datetime) -> int:
+    """Return everything that a holder has: it is gone, and its journal was replayed."""
+    total = 0
+    for row in await Q["holder_owners"].fetch(conn, holder_id=holder_id):
+        total += await give_back(conn, row["owner_id"], holder_id, None, now)
+    return total
+
+
+async def expired(conn: Connection, grace_s: float, most: int) -> list[tuple[str, str]]:
+    """(owner, holder) pairs whose leases are over, by the database's own clock."""
+    rows = await Q["expired_leases"].fetch(conn, grace_s=grace_s, most=most)
+    return [(row["owner_id"], row["holder_id"]) for row in rows]
+
+
+async def grant(
+    conn: Connection,
+    *,
+    grant_id: str,
+    owner_id: str,
+    kind: str,
+    amount_e10: int,
+    expires_at: datetime | None,
+    note: str | None,
+    now: datetime,
+) -> int:
+    """Add credit; old debt is paid from it at once. Answers what remains of the grant."""
+    account = await _lock(conn, owner_id)
+    repaid: int = min(account["debt_e10"], amount_e10)
+    await Q["insert_grant"].execute(
+        conn,
+        grant_id=grant_id,
+        owner_id=owner_id,
+        merchant_id=account["merchant_id"],
+        kind=kind,
+        amount=amount_e10,
+        spent=repaid,
+        expires_at=expires_at,
+        note=note,
+        created_at=now,
+    )
+    if repaid:
+        await S["change_accounts"].execute(
+            conn, owner_ids=[owner_id], debts=[-repaid], overdrafts=[0]
+        )
+    await _post_credit(conn, account["merchant_id"], owner_id, "grant", amount_e10, now)
+    return amount_e10 - repaid
+
+
+async def withdraw(conn: Connection, *, owner_id: str, amount_e10: int, now: datetime) -> None:
+    """Take credit back (a correction): from the last to burn first, never more than is free."""
+    account = await _lock(conn, owner_id)
+    await expire(conn, owner_id, account["merchant_id"], now)
+    rows = await S["available_grants"].fetch(conn, owner_ids=[owner_id], now=now)
+    left = amount_e10
+    takes: list[tuple[str, int]] = []
+    for row in reversed(rows):
+        take = min(left, row["available_e10"])
+        if take:
+            takes.append((row["grant_id"], take))
+            left -= take
+    if left:
+        free = format_e10(amount_e10 - left)
+        raise LavaError("conflict", f"only {free} of this customer's credit is free to take back")
+    await Q["withdraw_grants"].execute(
+        conn, grant_ids=[g for g, _ in takes], amounts=[a for _, a in takes]
+    )
+    await _post_credit(conn, account["merchant_id"], owner_id, "withdrawal", -amount_e10, now)
+
+
+async def expire(conn: Connection, owner_id: str, merchant_id: str, now: datetime) -> None:
+    """Move expired credit out of reach, with its ledger line. The account must be locked."""
+    rows = await Q["expire_grants"].fetch(conn, owner_id=owner_id, now=now)
+    entries = Entries(now)
+    for row in rows:
+        with entries.transaction(new_id("transaction"), merchant_id, None, owner_id) as post:
+            post("expiry", f"customer:{owner_id}", -row["amount_e10"])
+            post("expiry", "expired", row["amount_e10"])
+    await entries.insert(conn)
+
+
+async def balance(conn: Connection, owner_id: str) -> Balance:
+    """An account's money as the books have it now."""
+    row = await Q["balance"].fetchrow(conn, owner_id=owner_id)
+    if row is None:
+        raise LavaError("not_found", "no such credit account")
+    return Balance(
+        available_e10=row["available_e10"] - row["debt_e10"],
+        held_e10=row["leased_e10"],
+        debt_e10=row["debt_e10"],
+        cycle_e10=row["cycle_e10"],
+        bundle_e10=row["bundle_e10"],
+    )
+
+
+async def _post_credit(
+    conn: Connection, merchant_id: str, owner_id: str, kind: str, amount_e10: int, now: datetime
+) -> None:
+    entries = Entries(now)
+    with entries.transaction(new_id("transaction"), merchant_id, None, owner_id) as post:
+        post(kind, "operator:grants", -amount_e10)
+        post(kind, f"customer:{owner_id}", amount_e10)
+    await entries.insert(conn)
+
+
+async def _lock(conn: Connection, owner_id: str) -> asyncpg.Record:
+    rows = await S["lock_accounts"].fetch(conn, owner_ids=[owner_id])
+    if not rows:
+        raise LavaError("not_found", "no such credit account")
+    return rows[0]

@@ -1,0 +1,275 @@
+"""One process's few connections to PostgreSQL, each wait with a deadline.
+
+* A free connection: 0.25 s. When the server went away, the pool reconnects in the background, so
+  a slow connect does not make that deadline impossible.
+* A statement: `statement_timeout` at the server, and a little later the client's own.
+* A lock: 0.5 s. A transaction that does nothing: 5 s.
+
+Behind a transaction pooler (statement cache 0) session settings are refused or would leak to other
+clients: there the server's deadlines are set inside each transaction, and LISTEN needs the direct
+address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, TypeAlias
+
+import asyncpg
+import orjson
+import stamina
+
+from lava_proxy.core.settings import ConfigurationError
+from lava_proxy.store.faults import (
+    StoreBroken,
+    StoreConflict,
+    StoreDown,
+    StoreError,
+    StorePoison,
+    mapped,
+)
+from lava_proxy.store.sql import load
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+__all__ = [
+    "Connection",
+    "Database",
+    "StoreBroken",
+    "StoreConflict",
+    "StoreDown",
+    "StoreError",
+    "StorePoison",
+    "connect",
+    "mapped",
+]
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+
+POSTGRES_MIN = 15
+ACQUIRE_TIMEOUT_S = 0.25
+CONNECT_TIMEOUT_S = 5.0
+STATEMENT_TIMEOUT_S = 2.0
+LOCK_TIMEOUT = "500ms"
+IDLE_TIMEOUT = "5s"
+CLOSE_TIMEOUT_S = 5.0
+HEARTBEAT_S = 15.0
+"""A listening connection is silent for hours; this often we ask whether it still lives."""
+
+_CLIENT_MARGIN_S = 0.5  # The server's deadline comes first: its error says more.
+_JSONB_VERSION = b"\x01"
+
+Q = load("plumbing")
+
+
+class Database:
+    """A fixed pool. `open` it once, `close` it once."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        direct_url: str | None = None,
+        size: int = 4,
+        statement_cache_size: int = 200,
+        statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+        application_name: str = "lava_proxy",
+    ) -> None:
+        self._url = url
+        self._direct_url = direct_url
+        self._size = size
+        self._statement_cache_size = statement_cache_size
+        self._statement_timeout_s = statement_timeout_s
+        self._application_name = application_name
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    @property
+    def behind_pooler(self) -> bool:
+        return self._statement_cache_size == 0
+
+    @property
+    def can_listen(self) -> bool:
+        """False where only polling is left."""
+        return self._direct_url is not None or not self.behind_pooler
+
+    async def open(self) -> None:
+        """Connect. Raises `StoreError`, and `ConfigurationError` for a PostgreSQL too old."""
+        with mapped():
+            pool = await asyncpg.create_pool(
+                self._url,
+                min_size=self._size,
+                max_size=self._size,
+                max_inactive_connection_lifetime=0,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=self._statement_timeout_s + _CLIENT_MARGIN_S,
+                statement_cache_size=self._statement_cache_size,
+                server_settings=self._session_settings(),
+                init=_prepare,
+                # A round trip per release, to undo what we never do to a session.
+                reset=_leave_as_is,
+            )
+        self._pool = pool
+
+    async def close(self) -> None:
+        """Wait for statements under way, at most `CLOSE_TIMEOUT_S`, then cut them off."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await pool.close()
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self, timeout_s: float = ACQUIRE_TIMEOUT_S) -> AsyncIterator[Connection]:
+        """A connection of the pool; whatever it raises inside comes out as a `StoreError`."""
+        pool = self._pool
+        if pool is None:
+            raise StoreDown("the database is not open")
+        with mapped():
+            conn = await pool.acquire(timeout=timeout_s)
+        try:
+            with mapped():
+                yield conn
+        except StoreDown as error:
+            if error.sqlstate is None:  # The driver said so, not the server: start afresh.
+                with suppress(StoreError), mapped():
+                    conn.terminate()
+            raise
+        finally:
+            # A connection that was lost meanwhile cannot be given back. What was done with it is
+            # decided already, so this is nobody's error (and the pool drops it by itself).
+            with suppress(StoreError), mapped():
+                await pool.release(conn)
+
+    @asynccontextmanager
+    async def transaction(self, timeout_s: float = ACQUIRE_TIMEOUT_S) -> AsyncIterator[Connection]:
+        """A connection inside a transaction: committed at the end, rolled back on an exception."""
+        async with self.connection(timeout_s) as conn, conn.transaction():
+            if self.behind_pooler:
+                await Q["set_local_deadlines"].fetchrow(
+                    conn,
+                    statement_timeout=self._statement_timeout(),
+                    lock_timeout=LOCK_TIMEOUT,
+                    idle_timeout=IDLE_TIMEOUT,
+                )
+            yield conn
+
+    async def listen(self, channel: str, callback: Callable[[str | None], None]) -> None:
+        """Call back with each payload of `channel`, until cancelled.
+
+        After every (re)connect it is called with None: anything may have changed meanwhile.
+        """
+        if not self.can_listen:
+            raise ConfigurationError(
+                "LISTEN does not work behind a transaction pooler: set LAVA_DATABASE_DIRECT_URL"
+            )
+        while True:
+            retries = stamina.retry_context(
+                on=StoreError, attempts=None, timeout=None, wait_initial=0.05, wait_max=5.0
+            )
+            async for attempt in retries:
+                with attempt:
+                    _stop_if_cancelled()
+                    conn = await connect(
+                        self._direct_url or self._url,
+                        application_name=f"{self._application_name} listen",
+                        command_timeout_s=self._statement_timeout_s,
+                    )
+            try:
+                await _listen_while_alive(conn, channel, callback)
+            finally:
+                conn.terminate()
+
+    def _session_settings(self) -> dict[str, str]:
+        settings = {"application_name": self._application_name, "timezone": "UTC"}
+        if not self.behind_pooler:
+            settings["statement_timeout"] = self._statement_timeout()
+            settings["lock_timeout"] = LOCK_TIMEOUT
+            settings["idle_in_transaction_session_timeout"] = IDLE_TIMEOUT
+        return settings
+
+    def _statement_timeout(self) -> str:
+        return f"{int(self._statement_timeout_s * 1000)}ms"
+
+
+async def connect(
+    url: str,
+    *,
+    application_name: str = "lava_proxy",
+    command_timeout_s: float | None = None,
+    lock_timeout: str = LOCK_TIMEOUT,
+) -> asyncpg.Connection[asyncpg.Record]:
+    """A connection of its own, for LISTEN, migrations and tools. Raises like `Database.open`."""
+    with mapped():
+        conn = await asyncpg.connect(
+            url,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=command_timeout_s,
+            statement_cache_size=0,
+            server_settings={
+                "application_name": application_name,
+                "timezone": "UTC",
+                "lock_timeout": lock_timeout,
+            },
+        )
+        try:
+            await _prepare(conn)
+        except BaseException:
+            conn.terminate()
+            raise
+        return conn
+
+
+async def _prepare(conn: asyncpg.Connection[asyncpg.Record]) -> None:
+    version = conn.get_server_version()
+    if version.major < POSTGRES_MIN:
+        raise ConfigurationError(
+            f"the database is PostgreSQL {version.major}.{version.minor}; "
+            f"{POSTGRES_MIN} or later is needed"
+        )
+    await conn.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=_to_jsonb, decoder=_from_jsonb, format="binary"
+    )
+
+
+async def _leave_as_is(_: asyncpg.Connection[asyncpg.Record]) -> None:
+    return
+
+
+def _to_jsonb(value: object) -> bytes:
+    return _JSONB_VERSION + orjson.dumps(value)
+
+
+def _from_jsonb(data: bytes) -> object:
+    return orjson.loads(memoryview(data)[len(_JSONB_VERSION) :])
+
+
+def _stop_if_cancelled() -> None:
+    """Raise a cancellation that a race below us lost (it can, before Python 3.12)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def _listen_while_alive(
+    conn: asyncpg.Connection[asyncpg.Record], channel: str, callback: Callable[[str | None], None]
+) -> None:
+    ended = asyncio.Event()
+    conn.add_termination_listener(lambda _: ended.set())
+    try:
+        with mapped():
+            await conn.add_listener(channel, lambda _c, _pid, _channel, text: callback(str(text)))
+            callback(None)
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await ended.wait()
+                if not ended.is_set():
+                    await Q["ping"].fetchval(conn)
+    except StoreError:
+        return

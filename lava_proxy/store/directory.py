@@ -1,0 +1,101 @@
+"""Reads what workers keep in memory: keys, customers, meters, operator prices, the change feed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+import asyncpg
+
+from lava_proxy.rules.settlement import Customer, Enforcement, Merchant, Meter
+from lava_proxy.rules.tiers import RateType, Tariff, Tier, Unit
+from lava_proxy.store.database import Connection
+from lava_proxy.store.sql import load
+
+Q = load("directory")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who holds a secret key."""
+
+    merchant: Merchant
+    secret_key_id: str
+    test: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideRow:
+    """An operator's price as stored; `rates` are decimal strings by unit name."""
+
+    override_id: str
+    provider: str
+    match: str
+    model: str
+    rates: Mapping[str, str]
+
+
+async def find_key(conn: Connection, key_hash: bytes) -> Principal | None:
+    row = await Q["key_by_hash"].fetchrow(conn, key_hash=key_hash)
+    if row is None:
+        return None
+    merchant = Merchant(row["merchant_id"], row["name"], row["upgrade_url"], row["require_plan"])
+    return Principal(merchant, row["secret_key_id"], row["test"])
+
+
+async def find_customer(conn: Connection, merchant_id: str, customer: str) -> Customer | None:
+    row = await Q["customer_by_id"].fetchrow(conn, merchant_id=merchant_id, customer=customer)
+    if row is None:
+        return None
+    return Customer(row["customer_id"], row["merchant_id"], row["reference_id"])
+
+
+async def find_meter(conn: Connection, merchant_id: str, meter: str) -> Meter | None:
+    row = await Q["meter_by_slug"].fetchrow(conn, merchant_id=merchant_id, meter=meter)
+    return None if row is None else meter_of(row)
+
+
+async def meter_by_id(conn: Connection, meter_id: str) -> Meter | None:
+    row = await Q["meter_by_id"].fetchrow(conn, meter_id=meter_id)
+    return None if row is None else meter_of(row)
+
+
+def meter_of(row: asyncpg.Record) -> Meter:
+    """A meter from its row."""
+    tiers = tuple(Tier(start, rate_e12) for start, rate_e12 in row["tiers"])
+    return Meter(
+        row["meter_id"],
+        row["merchant_id"],
+        row["slug"],
+        Tariff(cast(RateType, row["rate_type"]), cast(Unit, row["tier_type"]), tiers),
+        cast(Enforcement, row["enforcement"]),
+        row["overdraft_e10"],
+    )
+
+
+async def overrides(conn: Connection, now: datetime) -> list[OverrideRow]:
+    rows = await Q["price_overrides"].fetch(conn, now=now)
+    return [
+        OverrideRow(r["override_id"], r["provider"], r["match"], r["model"], r["rates"])
+        for r in rows
+    ]
+
+
+async def changes_since(conn: Connection, seconds: float) -> list[tuple[int, str, str]]:
+    """(change id, kind, object id) of the last `seconds`."""
+    rows = await Q["changes_since"].fetch(conn, seconds=seconds)
+    return [(r["change_id"], r["kind"], r["object_id"]) for r in rows]
+
+
+async def customers_named(conn: Connection, customer: str) -> list[str]:
+    """Ids of customers, of any merchant, with this id or reference (three at most)."""
+    rows = await Q["customers_named"].fetch(conn, customer=customer)
+    return [row["customer_id"] for row in rows]
+
+
+async def backend_pid(conn: Connection) -> int:
+    """The server process that answers."""
+    pid: int = await Q["backend_pid"].fetchval(conn)
+    return pid

@@ -1,0 +1,61 @@
+-- name: key_by_hash
+-- The owner of a secret key, if it is in force.
+-- args: key_hash bytea
+SELECT k.secret_key_id, k.test, m.merchant_id, m.name, m.upgrade_url, m.require_plan
+FROM secret_keys k JOIN merchants m USING (merchant_id)
+WHERE k.key_hash = :key_hash::bytea AND k.revoked_at IS NULL;
+
+-- name: customer_by_id
+-- A customer of a merchant by our id or by the merchant's own.
+-- args: merchant_id text, customer text
+SELECT customer_id, merchant_id, reference_id FROM customers
+WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
+  AND (customer_id = :customer::text OR reference_id = :customer::text)
+ORDER BY customer_id <> :customer::text LIMIT 1;
+
+-- name: meter_by_slug
+-- A meter of a merchant by slug or id.
+-- args: merchant_id text, meter text
+SELECT meter_id, merchant_id, slug, rate_type, tier_type, tiers, enforcement, overdraft_e10
+FROM meters
+WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
+  AND (slug = :meter::text OR meter_id = :meter::text)
+ORDER BY meter_id <> :meter::text LIMIT 1;
+
+-- name: meter_by_id
+-- A meter by id, deleted or not: replay must charge what was promised.
+-- args: meter_id text
+SELECT meter_id, merchant_id, slug, rate_type, tier_type, tiers, enforcement, overdraft_e10
+FROM meters WHERE meter_id = :meter_id::text;
+
+-- name: price_overrides
+-- The operator's prices in force, the latest of each match first.
+-- args: now timestamptz
+SELECT override_id, provider, match, model, rates FROM price_overrides
+WHERE removed_at IS NULL AND effective_from <= :now::timestamptz
+ORDER BY effective_from DESC, override_id DESC;
+
+-- name: changes_since
+-- What changed lately, a little overlap included: commits may appear out of order.
+-- args: seconds float8
+SELECT change_id, kind, object_id FROM changes
+WHERE changed_at > clock_timestamp() - make_interval(secs => :seconds::float8)
+ORDER BY change_id;
+
+-- name: prune_changes
+-- Forgets changes that every worker has seen long ago.
+-- args: seconds float8
+DELETE FROM changes
+WHERE changed_at < clock_timestamp() - make_interval(secs => :seconds::float8);
+
+-- name: customers_named
+-- Customers of any merchant with this id or reference.
+-- args: customer text
+SELECT customer_id FROM customers
+WHERE deleted_at IS NULL
+  AND (customer_id = :customer::text OR reference_id = :customer::text)
+LIMIT 3;
+
+-- name: backend_pid
+-- The server process that answers.
+SELECT pg_backend_pid();

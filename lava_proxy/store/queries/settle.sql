@@ -1,0 +1,165 @@
+-- name: claim_request_ids
+-- Claims request ids for ever; returns only those that were new.
+-- args: merchant_ids text[], request_ids text[], created_ats timestamptz[], content_hashes bytea[]
+INSERT INTO request_ids (merchant_id, request_id, created_at, content_hash)
+SELECT * FROM unnest(:merchant_ids::text[], :request_ids::text[], :created_ats::timestamptz[],
+                     :content_hashes::bytea[])
+ON CONFLICT DO NOTHING
+RETURNING merchant_id, request_id;
+
+-- name: lock_accounts
+-- Locks the accounts of a batch in one order, which is what prevents deadlocks.
+-- args: owner_ids text[]
+SELECT owner_id, merchant_id, debt_e10, overdraft_leased_e10
+FROM accounts WHERE owner_id = ANY(:owner_ids::text[])
+ORDER BY owner_id FOR NO KEY UPDATE;
+
+-- name: read_counters
+-- Units used so far in each tier scope of a batch.
+-- args: owner_ids text[], meter_ids text[], cycles text[]
+SELECT c.owner_id, c.meter_id, c.cycle, c.units
+FROM unnest(:owner_ids::text[], :meter_ids::text[], :cycles::text[])
+    AS k(owner_id, meter_id, cycle)
+JOIN usage_counters c USING (owner_id, meter_id, cycle);
+
+-- name: open_parts_of_holders
+-- What is left of the holders' leases on these accounts, in burn order.
+-- args: owner_ids text[], holder_ids text[]
+SELECT l.owner_id, l.holder_id, p.lease_id, p.seq, p.grant_id, p.left_e10
+FROM leases l JOIN lease_parts p USING (lease_id)
+WHERE l.closed_at IS NULL AND l.owner_id = ANY(:owner_ids::text[])
+  AND l.holder_id = ANY(:holder_ids::text[]) AND p.left_e10 > 0
+ORDER BY l.owner_id, l.created_at, p.lease_id, p.seq;
+
+-- name: available_grants
+-- Grants with credit that no worker holds, in burn order: cycle first, then the soonest-expiring,
+-- then the oldest. Expired ones are left out.
+-- args: owner_ids text[], now timestamptz
+SELECT owner_id, grant_id, available_e10
+FROM credit_grants
+WHERE owner_id = ANY(:owner_ids::text[]) AND available_e10 > 0
+  AND (expires_at IS NULL OR expires_at > :now::timestamptz)
+ORDER BY owner_id, (kind <> 'cycle'), expires_at NULLS LAST, created_at, grant_id;
+
+-- name: insert_requests
+-- Books the rows of a batch.
+-- args: merchant_ids text[], request_ids text[], created_ats timestamptz[], customer_ids text[],
+--   meter_ids text[], cycles text[], providers text[], key_types text[], models text[],
+--   endpoints text[], response_ids text[], statuses text[], outcomes text[], sources text[],
+--   streams boolean[], input_tokens bigint[], output_tokens bigint[], cache_reads bigint[],
+--   cache_writes bigint[], reasonings bigint[], input_characters bigint[],
+--   output_characters bigint[], input_ms bigint[], output_ms bigint[], units bigint[],
+--   input_costs bigint[], output_costs bigint[], costs bigint[], charges bigint[],
+--   rate_types text[], breakdowns text[], tier_types text[], metadatas text[],
+--   price_versions text[], flags text[], durations bigint[], first_bytes bigint[],
+--   completed_ats timestamptz[]
+INSERT INTO requests (
+    merchant_id, request_id, created_at, customer_id, meter_id, cycle, provider, provider_key_type,
+    model, endpoint, response_id, status, outcome, usage_source, stream, input_tokens,
+    output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, input_characters,
+    output_characters, input_ms, output_ms, units, input_cost_e10, output_cost_e10, cost_e10,
+    charge_e10, rate_type, breakdown, tier_type, metadata, price_version, flags, duration_ms,
+    first_byte_ms, completed_at)
+SELECT r.merchant_id, r.request_id, r.created_at, r.customer_id, r.meter_id, r.cycle, r.provider,
+       r.key_type, r.model, r.endpoint, r.response_id, r.status, r.outcome, r.source, r.stream,
+       r.input_tokens, r.output_tokens, r.cache_read, r.cache_write, r.reasoning, r.input_chars,
+       r.output_chars, r.input_ms, r.output_ms, r.units, r.input_cost, r.output_cost, r.cost,
+       r.charge, r.rate_type, r.breakdown::jsonb, r.tier_type, r.metadata::jsonb, r.price_version,
+       string_to_array(r.flags, ' '), r.duration, r.first_byte, r.completed_at
+FROM unnest(
+    :merchant_ids::text[], :request_ids::text[], :created_ats::timestamptz[],
+    :customer_ids::text[], :meter_ids::text[], :cycles::text[], :providers::text[],
+    :key_types::text[], :models::text[], :endpoints::text[], :response_ids::text[],
+    :statuses::text[], :outcomes::text[], :sources::text[], :streams::boolean[],
+    :input_tokens::bigint[], :output_tokens::bigint[], :cache_reads::bigint[],
+    :cache_writes::bigint[], :reasonings::bigint[], :input_characters::bigint[],
+    :output_characters::bigint[], :input_ms::bigint[], :output_ms::bigint[], :units::bigint[],
+    :input_costs::bigint[], :output_costs::bigint[], :costs::bigint[], :charges::bigint[],
+    :rate_types::text[], :breakdowns::text[], :tier_types::text[], :metadatas::text[],
+    :price_versions::text[], :flags::text[], :durations::bigint[], :first_bytes::bigint[],
+    :completed_ats::timestamptz[])
+AS r(merchant_id, request_id, created_at, customer_id, meter_id, cycle, provider, key_type, model,
+     endpoint, response_id, status, outcome, source, stream, input_tokens, output_tokens,
+     cache_read, cache_write, reasoning, input_chars, output_chars, input_ms, output_ms, units,
+     input_cost, output_cost, cost, charge, rate_type, breakdown, tier_type, metadata,
+     price_version, flags, duration, first_byte, completed_at);
+
+-- name: insert_entries
+-- Adds ledger entries; every transaction must be whole in one call.
+-- args: transaction_ids text[], merchant_ids text[], accounts text[], amounts bigint[],
+--   kinds text[], request_ids text[], customer_ids text[], created_at timestamptz
+INSERT INTO ledger_entries
+    (transaction_id, merchant_id, account, amount_e10, kind, request_id, customer_id, created_at)
+SELECT *, :created_at::timestamptz
+FROM unnest(:transaction_ids::text[], :merchant_ids::text[], :accounts::text[],
+            :amounts::bigint[], :kinds::text[], :request_ids::text[], :customer_ids::text[]);
+
+-- name: burn_parts
+-- Takes from shares of leases, and keeps lease and grant in step.
+-- args: lease_ids text[], seqs int[], amounts bigint[]
+WITH taken AS (
+    UPDATE lease_parts p SET left_e10 = p.left_e10 - t.amount
+    FROM unnest(:lease_ids::text[], :seqs::int[], :amounts::bigint[]) AS t(lease_id, seq, amount)
+    WHERE p.lease_id = t.lease_id AND p.seq = t.seq
+    RETURNING p.lease_id, p.grant_id, t.amount
+), per_lease AS (
+    UPDATE leases l SET spent_e10 = l.spent_e10 + s.amount
+    FROM (SELECT lease_id, sum(amount)::bigint AS amount FROM taken GROUP BY lease_id) s
+    WHERE l.lease_id = s.lease_id
+)
+UPDATE credit_grants g
+SET leased_e10 = g.leased_e10 - s.amount, spent_e10 = g.spent_e10 + s.amount
+FROM (SELECT grant_id, sum(amount)::bigint AS amount FROM taken
+      WHERE grant_id IS NOT NULL GROUP BY grant_id) s
+WHERE g.grant_id = s.grant_id;
+
+-- name: burn_grants
+-- Takes from credit that no worker holds.
+-- args: grant_ids text[], amounts bigint[]
+UPDATE credit_grants g
+SET available_e10 = g.available_e10 - t.amount, spent_e10 = g.spent_e10 + t.amount
+FROM unnest(:grant_ids::text[], :amounts::bigint[]) AS t(grant_id, amount)
+WHERE g.grant_id = t.grant_id;
+
+-- name: change_accounts
+-- Moves debt and leased overdraft.
+-- args: owner_ids text[], debts bigint[], overdrafts bigint[]
+UPDATE accounts a
+SET debt_e10 = a.debt_e10 + t.debt, overdraft_leased_e10 = a.overdraft_leased_e10 + t.overdraft
+FROM unnest(:owner_ids::text[], :debts::bigint[], :overdrafts::bigint[])
+    AS t(owner_id, debt, overdraft)
+WHERE a.owner_id = t.owner_id;
+
+-- name: advance_counters
+-- Adds units to tier scopes.
+-- args: owner_ids text[], meter_ids text[], cycles text[], units bigint[]
+INSERT INTO usage_counters AS c (owner_id, meter_id, cycle, units)
+SELECT * FROM unnest(:owner_ids::text[], :meter_ids::text[], :cycles::text[], :units::bigint[])
+ON CONFLICT (owner_id, meter_id, cycle) DO UPDATE SET units = c.units + excluded.units;
+
+-- name: insert_objects
+-- Remembers who made which object at a provider.
+-- args: providers text[], object_ids text[], merchant_ids text[], customer_ids text[]
+INSERT INTO provider_objects (provider, object_id, merchant_id, customer_id)
+SELECT * FROM unnest(:providers::text[], :object_ids::text[], :merchant_ids::text[],
+                     :customer_ids::text[])
+ON CONFLICT DO NOTHING;
+
+-- name: owner_of_object
+-- Who made this object at the provider.
+-- args: provider text, object_id text
+SELECT merchant_id, customer_id FROM provider_objects
+WHERE provider = :provider::text AND object_id = :object_id::text;
+
+-- name: booked_request
+-- Whether an id is taken, by which content, and since when.
+-- args: merchant_id text, request_id text
+SELECT created_at, content_hash FROM request_ids
+WHERE merchant_id = :merchant_id::text AND request_id = :request_id::text;
+
+-- name: quarantine
+-- Keeps a settlement that cannot be booked as it is.
+-- args: merchant_id text, request_id text, settlement bytea, error text
+INSERT INTO quarantine (merchant_id, request_id, settlement, error)
+VALUES (:merchant_id::text, :request_id::text, :settlement::bytea, :error::text)
+ON CONFLICT (merchant_id, request_id) DO NOTHING;

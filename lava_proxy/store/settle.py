@@ -1,0 +1,359 @@
+"""Booking a batch of settlements: one transaction, money changed only from rows that were new.
+
+Order of work, which is also the lock order of the whole store:
+
+1. claim the request ids (`ON CONFLICT DO NOTHING RETURNING`): whoever gets a row back books it;
+2. lock the accounts in the order of their ids;
+3. read counters, leases and grants under those locks;
+4. compute every charge in Python (`rules.charge`, the only copy), in the order of the batch;
+5. insert requests and ledger entries, then write back counters, leases, grants and debt.
+
+A charge is paid from the leases of the process that admitted the call, then from credit nobody
+holds, and what is left becomes debt: a late row is charged, never dropped.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import orjson
+
+from lava_proxy.core.ids import new_id
+from lava_proxy.core.invariant import invariant
+from lava_proxy.rules.charge import Charge, charge, units_of
+from lava_proxy.rules.settlement import Booked, Settlement
+from lava_proxy.store.database import Connection
+from lava_proxy.store.entries import Entries
+from lava_proxy.store.sql import load
+
+Q = load("settle")
+
+NO_CHARGE = Charge(0, ())
+
+
+@dataclass(slots=True)
+class _Share:
+    """What is left of one source of money: a lease's share of a grant, or a grant itself."""
+
+    lease_id: str
+    seq: int
+    grant_id: str | None
+    left_e10: int
+    taken_e10: int = 0
+
+
+@dataclass(slots=True)
+class _Account:
+    """One account's money during a batch."""
+
+    debt_e10: int
+    new_debt_e10: int = 0
+    overdraft_back_e10: int = 0
+    leases: dict[str, list[_Share]] = field(default_factory=lambda: defaultdict(list))
+    grants: list[_Share] | None = None
+
+
+@dataclass(slots=True)
+class _Line:
+    """A settlement with what was computed for it."""
+
+    settlement: Settlement
+    units: int
+    charge: Charge
+    leased_e10: int = 0
+
+
+async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -> list[Booked]:
+    """Book `batch` inside the caller's transaction; answers in the same order.
+
+    A settlement whose id was booked before comes back with ``fresh=False`` and changes nothing.
+    """
+    fresh = await _claim(conn, batch)
+    lines: list[_Line] = []
+    booked: dict[int, Booked] = {}
+    if fresh:
+        accounts = await _lock(conn, fresh)
+        counters = await _counters(conn, fresh)
+        lines = [_compute(row, counters) for row in fresh]
+        await _pay(conn, lines, accounts, now)
+        await _write(conn, lines, now)
+        await _write_back(conn, lines, accounts)
+        booked = {
+            id(line.settlement): Booked(
+                line.settlement.call.request_id,
+                line.settlement.call.owner_id,
+                line.charge.amount_e10,
+                True,
+                line.leased_e10,
+            )
+            for line in lines
+        }
+    return [
+        booked.get(id(row)) or Booked(row.call.request_id, row.call.owner_id, 0, False)
+        for row in batch
+    ]
+
+
+async def _claim(conn: Connection, batch: Sequence[Settlement]) -> list[Settlement]:
+    rows = await Q["claim_request_ids"].fetch(
+        conn,
+        merchant_ids=[s.call.merchant_id for s in batch],
+        request_ids=[s.call.request_id for s in batch],
+        created_ats=[s.call.created_at for s in batch],
+        content_hashes=[s.content_hash for s in batch],
+    )
+    new = {(row[0], row[1]) for row in rows}
+    fresh = []
+    for settlement in batch:  # a batch may hold the same id twice: the first one is booked
+        key = (settlement.call.merchant_id, settlement.call.request_id)
+        if key in new:
+            new.discard(key)
+            fresh.append(settlement)
+    return fresh
+
+
+async def _lock(conn: Connection, fresh: Sequence[Settlement]) -> dict[str, _Account]:
+    owners = sorted({s.call.owner_id for s in fresh})
+    rows = await Q["lock_accounts"].fetch(conn, owner_ids=owners)
+    invariant(len(rows) == len(owners), "every owner of a settlement has an account")
+    return {row["owner_id"]: _Account(row["debt_e10"]) for row in rows}
+
+
+async def _counters(
+    conn: Connection, fresh: Sequence[Settlement]
+) -> dict[tuple[str, str, str], int]:
+    keys = sorted(
+        {(s.call.owner_id, s.call.meter.meter_id, s.call.cycle) for s in fresh if s.call.meter}
+    )
+    rows = await Q["read_counters"].fetch(
+        conn,
+        owner_ids=[k[0] for k in keys],
+        meter_ids=[k[1] for k in keys],
+        cycles=[k[2] for k in keys],
+    )
+    return {(r["owner_id"], r["meter_id"], r["cycle"]): r["units"] for r in rows}
+
+
+def _compute(row: Settlement, counters: dict[tuple[str, str, str], int]) -> _Line:
+    """The exact charge of one row; advances the counters for the rows behind it."""
+    meter = row.call.meter
+    if meter is None or row.status == "error":
+        return _Line(row, 0, NO_CHARGE)
+    units = units_of(meter.tariff.unit, row.counts)
+    if not row.call.billable:
+        return _Line(row, units, NO_CHARGE)
+    key = (row.call.owner_id, meter.meter_id, row.call.cycle)
+    before = counters.get(key, 0)
+    counters[key] = before + units
+    cost_e10 = row.cost.total_e10 if row.cost else None
+    if cost_e10 is None and meter.tariff.rate_type == "percentage":
+        return _Line(row, units, NO_CHARGE)  # flagged `unpriced` by whoever made the settlement
+    return _Line(row, units, charge(meter.tariff, before, units, cost_e10))
+
+
+async def _pay(
+    conn: Connection, lines: Sequence[_Line], accounts: dict[str, _Account], now: datetime
+) -> None:
+    """Take each customer's charge from leases, then grants, then as debt."""
+    owing = [li for li in lines if li.charge.amount_e10 and li.settlement.call.customer_id]
+    if not owing:
+        return
+    await _load_leases(conn, owing, accounts)
+    short: list[tuple[_Line, int]] = []
+    for line in owing:
+        account = accounts[line.settlement.call.owner_id]
+        line.leased_e10 = _take(
+            account, account.leases[line.settlement.call.holder_id], line.charge.amount_e10
+        )
+        if line.leased_e10 < line.charge.amount_e10:
+            short.append((line, line.charge.amount_e10 - line.leased_e10))
+    if short:
+        await _load_grants(conn, [line for line, _ in short], accounts, now)
+    for line, amount_e10 in short:
+        account = accounts[line.settlement.call.owner_id]
+        rest = amount_e10 - _take(account, account.grants or [], amount_e10)
+        account.new_debt_e10 += rest
+
+
+def _take(account: _Account, shares: Sequence[_Share], amount_e10: int) -> int:
+    """Take up to `amount_e10` from `shares` in order; a share of the overdraft becomes debt."""
+    taken = 0
+    for share in shares:
+        if taken == amount_e10:
+            break
+        part = min(share.left_e10, amount_e10 - taken)
+        if not part:
+            continue
+        share.left_e10 -= part
+        share.taken_e10 += part
+        taken += part
+        if share.grant_id is None:
+            account.new_debt_e10 += part
+            account.overdraft_back_e10 += part
+    return taken
+
+
+async def _load_leases(
+    conn: Connection, owing: Sequence[_Line], accounts: dict[str, _Account]
+) -> None:
+    rows = await Q["open_parts_of_holders"].fetch(
+        conn,
+        owner_ids=sorted({li.settlement.call.owner_id for li in owing}),
+        holder_ids=sorted({li.settlement.call.holder_id for li in owing}),
+    )
+    for r in rows:
+        share = _Share(r["lease_id"], r["seq"], r["grant_id"], r["left_e10"])
+        accounts[r["owner_id"]].leases[r["holder_id"]].append(share)
+
+
+async def _load_grants(
+    conn: Connection, short: Sequence[_Line], accounts: dict[str, _Account], now: datetime
+) -> None:
+    owners = sorted({li.settlement.call.owner_id for li in short})
+    for owner in owners:
+        accounts[owner].grants = []
+    for r in await Q["available_grants"].fetch(conn, owner_ids=owners, now=now):
+        grants = accounts[r["owner_id"]].grants
+        invariant(grants is not None, "only asked-for accounts come back")
+        (grants or []).append(_Share("", 0, r["grant_id"], r["available_e10"]))
+
+
+async def _write(conn: Connection, lines: Sequence[_Line], now: datetime) -> None:
+    rows = [line.settlement for line in lines]
+    charges = [line.charge for line in lines]
+    await Q["insert_requests"].execute(
+        conn,
+        merchant_ids=[s.call.merchant_id for s in rows],
+        request_ids=[s.call.request_id for s in rows],
+        created_ats=[s.call.created_at for s in rows],
+        customer_ids=[s.call.customer_id for s in rows],
+        meter_ids=[s.call.meter.meter_id if s.call.meter else None for s in rows],
+        cycles=[s.call.cycle for s in rows],
+        providers=[s.call.provider for s in rows],
+        key_types=[s.call.provider_key_type for s in rows],
+        models=[s.model for s in rows],
+        endpoints=[s.call.endpoint for s in rows],
+        response_ids=[s.response_id for s in rows],
+        statuses=[s.status for s in rows],
+        outcomes=[s.outcome for s in rows],
+        sources=[s.usage_source for s in rows],
+        streams=[s.call.stream for s in rows],
+        input_tokens=[s.counts.input_tokens for s in rows],
+        output_tokens=[s.counts.output_tokens for s in rows],
+        cache_reads=[s.cache_read_tokens for s in rows],
+        cache_writes=[s.cache_write_tokens for s in rows],
+        reasonings=[s.reasoning_tokens for s in rows],
+        input_characters=[s.counts.input_characters for s in rows],
+        output_characters=[s.counts.output_characters for s in rows],
+        input_ms=[s.counts.input_ms for s in rows],
+        output_ms=[s.counts.output_ms for s in rows],
+        units=[line.units for line in lines],
+        input_costs=[s.cost.input_e10 if s.cost else 0 for s in rows],
+        output_costs=[s.cost.output_e10 if s.cost else 0 for s in rows],
+        costs=[s.cost.total_e10 if s.cost else 0 for s in rows],
+        charges=[c.amount_e10 for c in charges],
+        rate_types=[s.call.meter.tariff.rate_type if s.call.meter else None for s in rows],
+        breakdowns=[_breakdown(c) for c in charges],
+        tier_types=[s.call.meter.tariff.unit if s.call.meter else None for s in rows],
+        metadatas=[
+            orjson.dumps(s.call.metadata).decode() if s.call.metadata else None for s in rows
+        ],
+        price_versions=[s.price_version for s in rows],
+        flags=[_flags(s) for s in rows],
+        durations=[s.duration_ms for s in rows],
+        first_bytes=[s.first_byte_ms for s in rows],
+        completed_ats=[s.completed_at for s in rows],
+    )
+    entries = Entries(now)
+    for line in lines:
+        _post(entries, line)
+    await entries.insert(conn)
+
+
+def _flags(row: Settlement) -> str:
+    flags = row.flags if row.call.billable else (*row.flags, "unbilled")
+    return " ".join(flags)
+
+
+def _breakdown(of: Charge) -> str:
+    lines = [[li.tier.start, li.tier.rate_e12, li.units, li.amount_e10] for li in of.lines]
+    return orjson.dumps(lines).decode()
+
+
+def _post(entries: Entries, line: _Line) -> None:
+    """A request's ledger transaction: what the customer paid, and what the provider costs."""
+    row = line.settlement
+    cost_e10 = row.cost.total_e10 if row.cost else 0
+    charge_e10 = line.charge.amount_e10 if row.call.customer_id else 0
+    if not (cost_e10 or charge_e10):
+        return
+    with entries.transaction(
+        new_id("transaction"), row.call.merchant_id, row.call.request_id, row.call.customer_id
+    ) as post:
+        if charge_e10:
+            post("charge", f"customer:{row.call.customer_id}", -charge_e10)
+            post("charge", f"merchant:{row.call.merchant_id}:revenue", charge_e10)
+        if cost_e10:
+            post("cost", f"merchant:{row.call.merchant_id}:cost", -cost_e10)
+            post("cost", f"provider:{row.call.provider}", cost_e10)
+
+
+async def _write_back(
+    conn: Connection, lines: Sequence[_Line], accounts: dict[str, _Account]
+) -> None:
+    await _write_counters(conn, lines)
+    leased = [
+        share
+        for account in accounts.values()
+        for shares in account.leases.values()
+        for share in shares
+        if share.taken_e10
+    ]
+    if leased:
+        await Q["burn_parts"].execute(
+            conn,
+            lease_ids=[s.lease_id for s in leased],
+            seqs=[s.seq for s in leased],
+            amounts=[s.taken_e10 for s in leased],
+        )
+    free = [s for account in accounts.values() for s in account.grants or [] if s.taken_e10]
+    if free:
+        await Q["burn_grants"].execute(
+            conn, grant_ids=[s.grant_id for s in free], amounts=[s.taken_e10 for s in free]
+        )
+    owing = sorted((o, a) for o, a in accounts.items() if a.new_debt_e10)
+    if owing:
+        await Q["change_accounts"].execute(
+            conn,
+            owner_ids=[owner for owner, _ in owing],
+            debts=[a.new_debt_e10 for _, a in owing],
+            overdrafts=[-a.overdraft_back_e10 for _, a in owing],
+        )
+    made = [(line.settlement, o) for line in lines for o in line.settlement.object_ids]
+    if made:
+        await Q["insert_objects"].execute(
+            conn,
+            providers=[s.call.provider for s, _ in made],
+            object_ids=[o for _, o in made],
+            merchant_ids=[s.call.merchant_id for s, _ in made],
+            customer_ids=[s.call.customer_id for s, _ in made],
+        )
+
+
+async def _write_counters(conn: Connection, lines: Sequence[_Line]) -> None:
+    added: dict[tuple[str, str, str], int] = defaultdict(int)
+    for line in lines:
+        row = line.settlement
+        if row.call.meter and row.call.billable and line.units and row.status != "error":
+            added[row.call.owner_id, row.call.meter.meter_id, row.call.cycle] += line.units
+    if added:
+        await Q["advance_counters"].execute(
+            conn,
+            owner_ids=[k[0] for k in added],
+            meter_ids=[k[1] for k in added],
+            cycles=[k[2] for k in added],
+            units=list(added.values()),
+        )

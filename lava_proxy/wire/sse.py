@@ -1,0 +1,136 @@
+"""Server-sent events by the WHATWG rules, incremental, with the raw bytes of every event.
+
+Lines end in LF, CRLF or CR, and an empty line ends an event. The usual piece is one or a few
+complete ``data: {...}`` events with LF and nothing waiting: those take a short way through `feed`.
+A byte order mark counts only at the start. Comment lines go out as soon as they are whole, because
+they keep the connection alive. What is left at the end of the body is an event too, and llama.cpp's
+``error: {...}`` line is handed on as an event named error.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .event import DEFAULT_LIMITS, Carry, Event, Limits
+
+# Atomic groups: CRLF is one line end and never two.
+_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_IDLE_LINES = re.compile(rb"(?:(?::[^\r\n]*+)?+(?>\r\n|\n|\r))++")
+# Half the time of calling Event itself, on the hottest line of the house.
+_new = tuple.__new__
+_BOM = b"\xef\xbb\xbf"
+
+
+class SseFramer:
+    """`event.Framer` for text/event-stream."""
+
+    __slots__ = ("_carry", "_first", "_parse_bytes")
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._carry = Carry(limits)
+        self._parse_bytes = limits.parse_bytes
+        self._first = True
+
+    @property
+    def pending(self) -> bytes:
+        return self._carry.pending
+
+    @property
+    def mid_event(self) -> bool:
+        return self._carry.mid_event
+
+    def feed(self, piece: bytes) -> list[Event]:
+        if (
+            not self._carry.text
+            and piece[-2:] == b"\n\n"
+            and piece[:6] == b"data: "
+            and b"\r" not in piece
+            and len(piece) <= self._parse_bytes
+        ):
+            self._first = False
+            if piece.find(b"\n") == len(piece) - 2:
+                return [_new(Event, (piece, "", piece[6:-2], False))]
+            return self._split(piece)
+        return self._search(piece)
+
+    def finish(self) -> list[Event]:
+        carry = self._carry
+        if not carry.text:
+            return []
+        event = self._event(len(carry.text))
+        carry.clear()
+        return [event]
+
+    def _split(self, piece: bytes) -> list[Event]:
+        """Several complete events with LF."""
+        events = []
+        for block in piece[:-2].split(b"\n\n"):
+            if block[:6] == b"data: " and b"\n" not in block:
+                events.append(Event(block + b"\n\n", "", block[6:]))
+            else:
+                events.append(Event(block + b"\n\n", *_fields(block)))
+        return events
+
+    def _joined(self, piece: bytes) -> list[Event] | None:
+        """Where the waiting tail and `piece` hold complete events and LF only: those events, with
+        the rest left waiting."""
+        tail = self._carry.text
+        if self._carry.mid_event or self._first or len(piece) > self._parse_bytes:
+            return None
+        ends_here = b"\n\n" in piece or (piece[:1] == b"\n" and tail[-1:] == b"\n")
+        if not ends_here or b"\r" in piece or b"\r" in tail:
+            return None
+        text = bytes(tail) + piece
+        cut = text.rfind(b"\n\n") + 2
+        if cut > self._parse_bytes:
+            return None
+        events = self._split(text[:cut])
+        self._carry.restart(text[cut:])
+        return events
+
+    def _search(self, piece: bytes) -> list[Event]:
+        carry = self._carry
+        events = self._joined(piece)
+        if events is None:
+            events = []
+            carry.text += piece
+        while (end := _END.search(carry.text, carry.seen)) is not None:
+            events.append(self._event(end.end()))
+        # A line end may be waiting for its second half, or for the second line end.
+        carry.seen = max(carry.start, len(carry.text) - 2)
+        if not carry.mid_event and (b"\n" in piece or b"\r" in piece):
+            idle = _IDLE_LINES.match(carry.text, carry.start)
+            if idle is not None:
+                events.append(self._event(idle.end()))
+        loose = carry.settle()
+        if loose:
+            events.append(Event(loose, "", b"", True))
+        return events
+
+    def _event(self, end: int) -> Event:
+        raw, text, torn = self._carry.take(end)
+        if self._first:
+            self._first = False
+            text = text.removeprefix(_BOM)
+        return Event(raw, *_fields(text), torn)
+
+
+def _fields(block: bytes) -> tuple[str, bytes]:
+    """The name and the joined data lines of one event's text."""
+    name = b""
+    data: list[bytes] = []
+    error = None
+    for line in _LINE_END.split(block) if b"\r" in block else block.split(b"\n"):
+        field, colon, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value
+        elif field == b"error" and colon:
+            error = value
+    if not data and error is not None:
+        return "error", error
+    return name.decode("utf-8", "replace"), b"\n".join(data)

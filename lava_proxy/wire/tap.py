@@ -1,0 +1,128 @@
+"""The tap on one answer: cuts it into events, lets the reader see each, passes the bytes on.
+
+`gate`, where it is set, is asked after every event with content: may it go out? When it says no, the
+tap stops there: `held` has that event and those behind it, unread, until `resume`.
+
+A fault in counting never breaks a stream: it sets `faulty`, and the bytes flow on. If the cutting
+itself fails, the rest of the answer passes through unread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lava_adapters.contract import Framing, Reader
+
+from .event import DEFAULT_LIMITS, Event, Framer, Limits
+from .jsonarray import JsonArrayFramer
+from .ndjson import NdjsonFramer, OpaqueFramer, WholeFramer
+from .sieve import drops
+from .sse import SseFramer
+
+_FRAMERS: dict[Framing, Callable[[Limits], Framer]] = {
+    Framing.SSE: SseFramer,
+    Framing.JSON_ARRAY: JsonArrayFramer,
+    Framing.NDJSON: NdjsonFramer,
+    Framing.JSON: WholeFramer,
+    Framing.OPAQUE: OpaqueFramer,
+}
+
+
+class Tap:
+    """Framer and reader for one answer. `count` says how much an event's text is: characters, or
+    tokens by an exact tokenizer."""
+
+    __slots__ = (
+        "_count",
+        "_framer",
+        "_sieved",
+        "counted",
+        "events",
+        "faulty",
+        "gate",
+        "held",
+        "reader",
+    )
+
+    def __init__(
+        self,
+        framing: Framing,
+        reader: Reader,
+        *,
+        sieved: bool = False,
+        count: Callable[[str], int] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._framer = _FRAMERS[framing](limits)
+        self._sieved = sieved
+        self._count = count
+        self.reader = reader
+        self.events = 0
+        """Events with content to parse so far."""
+        self.counted = 0
+        """Sum of what `count` said."""
+        self.faulty = False
+        self.gate: Callable[[], bool] | None = None
+        self.held: list[Event] | None = None
+        """The event that the gate stopped, read already, and the unread ones behind it."""
+
+    @property
+    def mid_event(self) -> bool:
+        """Nothing may be appended to what has been sent; only closing is left."""
+        return self._framer.mid_event
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """The events that `piece` completes, read already; send their raw bytes at once."""
+        try:
+            events = self._framer.feed(piece)
+        except Exception:
+            return self._let_go()
+        return self._read(events)
+
+    def finish(self) -> list[Event]:
+        """The upstream's body is complete: the events that were still waiting."""
+        try:
+            events = self._framer.finish()
+        except Exception:
+            return self._let_go()
+        if self.held is not None:  # the gate is closed: they wait behind it
+            self.held += events
+            return []
+        return self._read(events)
+
+    def resume(self) -> list[Event]:
+        """The gate is open again: the event that it stopped, and those behind it."""
+        held, self.held = self.held or [], None
+        return held[:1] + self._read(held[1:])
+
+    def _read(self, events: list[Event]) -> list[Event]:
+        reader, gate = self.reader, self.gate
+        dropped = None
+        for index, event in enumerate(events):
+            if not event.data:
+                continue
+            self.events += 1
+            try:
+                reader.event(event.name, event.data)
+                if self._count is not None and reader.text:
+                    self.counted += self._count(reader.text)
+                open_ = gate is None or gate()
+            except Exception:
+                self.faulty = True
+                continue
+            if self._sieved and drops(event, reader):
+                dropped = event
+            elif not open_:
+                self.held = events[index:]
+                events = events[:index]
+                break
+        if dropped is not None:
+            return [event for event in events if event is not dropped]
+        return events
+
+    def _let_go(self) -> list[Event]:
+        """Give up cutting; what is held goes out as it is."""
+        self.faulty = True
+        held = self._framer.pending
+        self._framer = OpaqueFramer()
+        return self._framer.feed(held) if held else []

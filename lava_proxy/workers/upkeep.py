@@ -1,0 +1,112 @@
+"""What a worker's books need from time to time: leases renewed and given back, memory kept fresh,
+journal synced, figures sampled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+from lava_proxy.books.bank import Books
+from lava_proxy.store import credit
+from lava_proxy.telemetry.metrics import Metrics
+from lava_proxy.workers.loop import every
+
+LEASE_IDLE_S = 20.0
+"""Credit of a customer who has been quiet for so long goes back."""
+
+REAP_MOST = 100
+CHANGES_CHANNEL = "lava_changes"
+CREDIT_CHANNEL = "lava_credit"
+STATES = {"normal": 0, "leases": 1, "closed": 2}
+
+
+class Upkeep:
+    """The loops of one worker."""
+
+    def __init__(self, books: Books, metrics: Metrics, sweep: Callable[[], None]) -> None:
+        self._books = books
+        self._metrics = metrics
+        self._sweep = sweep
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start every loop; `stop` ends them."""
+        books, settings = self._books, self._books.settings
+        loops: list[Coroutine[object, object, None]] = [
+            every(settings.directory_poll_s, "directory", self.refresh),
+            every(5.0, "leases", self.keep_leases),
+            every(15.0, "lease reaper", self.reap),
+            every(1.0, "sweep", self.sweep),
+            every(3600.0, "partitions", self.ensure_partitions),
+        ]
+        if settings.journal_fsync_ms:
+            loops.append(every(settings.journal_fsync_ms / 1000, "journal sync", self.sync))
+        if books.database.can_listen:
+            loops.append(books.database.listen(CHANGES_CHANNEL, books.directory.heard))
+            loops.append(books.database.listen(CREDIT_CHANNEL, self._credit_heard))
+        self._tasks = [asyncio.create_task(self._guarded(loop)) for loop in loops]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def refresh(self) -> None:
+        """Read the change feed, and prices when they changed."""
+        await self._books.directory.poll()
+        if self._books.prices_stale:
+            await self._books.refresh_prices()
+
+    async def keep_leases(self) -> None:
+        """Renew what is in use past half of its time, return what is idle."""
+        leases = self._books.leases
+        for account in leases.idle_accounts(LEASE_IDLE_S):
+            if account.idle:
+                await leases.give_back(account)
+        for owner_id in leases.to_renew():
+            await self._books.renew(owner_id)
+
+    async def reap(self) -> None:
+        """Take back leases that are over, grace and reclaim time included: their worker is gone or
+        was stopped for too long."""
+        settings = self._books.settings
+        async with self._books.database.connection() as conn:
+            over = await credit.expired(
+                conn, settings.lease_grace_s + settings.lease_reclaim_s, REAP_MOST
+            )
+        for owner_id, holder_id in over:
+            async with self._books.database.transaction() as conn:
+                await credit.give_back(conn, owner_id, holder_id, None, self._books.now())
+
+    async def sync(self) -> None:
+        """fsync the journal, off the event loop."""
+        await asyncio.to_thread(self._books.journal.sync)
+
+    async def sweep(self) -> None:
+        """Watch open calls' clocks, and sample the figures."""
+        self._sweep()
+        books = self._books
+        accounts = books.leases.accounts.values()
+        self._metrics.sample(
+            ledger_queue_rows=books.writer.depth,
+            ledger_queue_age_seconds=books.writer.age_s(),
+            ledger_failing=int(books.writer.failing_since_s is not None),
+            leased_e10=sum(max(a.free_e10, 0) + a.held_e10 + a.pending_e10 for a in accounts),
+            held_e10=sum(a.held_e10 for a in accounts),
+            books_state=STATES[books.state()],
+            journal_open_calls=books.journal.open_calls,
+            lease_trips=books.leases.trips,
+            lease_warm_holds=books.leases.warm,
+        )
+
+    async def ensure_partitions(self) -> None:
+        """Make next months' partitions ahead of time."""
+        async with self._books.database.transaction() as conn:
+            await credit.Q["ensure_partitions"].fetchval(conn, ahead=3)
+
+    def _credit_heard(self, owner_id: str | None) -> None:
+        if owner_id is not None:
+            self._books.leases.credit_changed(owner_id)
+
+    async def _guarded(self, loop: Coroutine[object, object, None]) -> None:
+        await loop

@@ -1,0 +1,177 @@
+"""The provider table: rows, routes, adapters, and rows of an operator's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lava_adapters import Registry, RegistryError, load_family
+from lava_adapters.families import BUILTIN
+
+REGISTRY = Registry.builtin()
+FORWARD_NAMES = [
+    "alibaba",
+    "anthropic",
+    "baseten",
+    "cerebras",
+    "chutes",
+    "cohere",
+    "crusoe",
+    "deepgram",
+    "deepinfra",
+    "deepseek",
+    "elevenlabs",
+    "embercloud",
+    "fireworks",
+    "gmicloud",
+    "google",
+    "groq",
+    "huggingface",
+    "hyperbolic",
+    "inference",
+    "kluster",
+    "minimax",
+    "mistral",
+    "moonshot",
+    "nebius",
+    "novita",
+    "openai",
+    "openrouter",
+    "parasail",
+    "perplexity",
+    "sambanova",
+    "targon",
+    "together",
+    "vercel",
+    "voyage",
+    "writer",
+    "xai",
+    "zai",
+]
+
+
+def family(host: str, method: str, path: str) -> tuple[str, str, bool] | None:
+    provider = REGISTRY.by_host(host)
+    assert provider is not None
+    found = provider.route(method, path)
+    return None if found is None else (found[0].family, found[0].kind, found[0].managed)
+
+
+def test_every_advertised_provider_has_a_row() -> None:
+    assert all(REGISTRY.by_id(name) is not None for name in FORWARD_NAMES)
+    assert REGISTRY.by_host("API.OPENAI.COM") is None
+    assert REGISTRY.by_id("nobody") is None
+
+
+def test_every_row_is_usable() -> None:
+    for provider in REGISTRY.providers:
+        assert provider.base.removeprefix("https://") in provider.hosts
+        assert provider.checked
+        assert provider.docs
+        for route in provider.routes:
+            assert REGISTRY.adapter(provider, route).family == route.family
+            assert route.path.startswith("/")
+            assert route.object_param is None or f"{{{route.object_param}}}" in route.path
+
+
+@pytest.mark.parametrize(
+    ("host", "method", "path", "wanted"),
+    [
+        ("api.openai.com", "POST", "/v1/chat/completions", ("openai_chat", "chat", True)),
+        ("api.openai.com", "GET", "/v1/chat/completions", None),
+        ("api.openai.com", "POST", "/v1/chat/completions/", None),
+        ("api.openai.com", "POST", "/v1/files", ("opaque", "opaque", False)),
+        ("api.openai.com", "GET", "/v1/organization/usage", None),
+        ("api.openai.com", "GET", "/v1/responses/r", ("openai_responses", "retrieve", True)),
+        ("api.openai.com", "GET", "/v1/responses/r/x", None),
+        (
+            "api.anthropic.com",
+            "POST",
+            "/v1/messages/batches",
+            ("anthropic_messages", "free", False),
+        ),
+        ("api.groq.com", "POST", "/openai/v1/chat/completions", ("openai_chat", "chat", True)),
+        ("api.groq.com", "POST", "/v1/chat/completions", None),
+        (
+            "generativelanguage.googleapis.com",
+            "POST",
+            "/v1beta/models/gemini-3-pro:streamGenerateContent",
+            ("gemini", "gemini", True),
+        ),
+        (
+            "generativelanguage.googleapis.com",
+            "POST",
+            "/v1beta/openai/chat/completions",
+            ("openai_chat", "chat", True),
+        ),
+    ],
+)
+def test_routes(host: str, method: str, path: str, wanted: tuple[str, str, bool] | None) -> None:
+    assert family(host, method, path) == wanted
+
+
+def test_path_parameters() -> None:
+    openai = REGISTRY.by_id("openai")
+    assert openai is not None
+    found = openai.route("POST", "/v1/responses/resp_1/cancel")
+    assert found is not None
+    assert found[1] == {"response_id": "resp_1"}
+    assert found[0].object_param == "response_id"
+
+
+OWN: dict[str, Any] = {
+    "id": "mine",
+    "hosts": ["LLM.example.org"],
+    "base": "https://llm.example.org",
+}
+
+
+def test_operators_add_compatible_hosts() -> None:
+    row = OWN | {"serves": ["chat"], "prefix": "/api", "usage_opt_in": True}
+    mine = REGISTRY.with_providers([row]).by_host("llm.example.org")
+    assert mine is not None
+    assert mine.usage_opt_in
+    assert mine.route("POST", "/api/chat/completions") is not None
+    more = REGISTRY.with_providers([{"id": "openai", "hosts": ["eu.api.openai.com"]}])
+    assert (
+        more.by_host("eu.api.openai.com") is more.by_id("openai") is more.by_host("api.openai.com")
+    )
+    assert REGISTRY.by_host("eu.api.openai.com") is None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        OWN | {"hosts": ["api.openai.com"]},
+        OWN | {"id": "openai"},
+        OWN | {"id": "Not An Id"},
+        OWN | {"hosts": []},
+        OWN | {"hosts": ["a/b"]},
+        OWN | {"base": "https://llm.example.org/v1"},
+        OWN | {"credential": "cookie"},
+        OWN | {"serves": ["everything"]},
+        OWN | {"surprise": 1},
+        OWN | {"usage_opt_in": "yes"},
+        OWN | {"hidden_tokens_per_s": True},
+        OWN | {"routes": [{"methods": ["POST"], "path": "/x", "family": "none", "kind": "x"}]},
+        OWN | {"routes": [{"path": "/x"}]},
+        OWN | {"serves": ["chat", "chat"]},
+        {"id": "mine"},
+    ],
+)
+def test_bad_rows_are_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(RegistryError):
+        REGISTRY.with_providers([row])
+
+
+def test_families_of_others() -> None:
+    with pytest.raises(RegistryError):
+        load_family("nobody-has-this")
+    with pytest.raises(RegistryError):
+        REGISTRY.with_families({"gemini": BUILTIN["opaque"]})
+    route = {"methods": ["POST"], "path": "/x", "family": "theirs", "kind": "x"}
+    wider = REGISTRY.with_families({"theirs": BUILTIN["opaque"]})
+    mine = wider.with_providers([OWN | {"routes": [route]}]).by_id("mine")
+    assert mine is not None
+    assert wider.adapter(mine, mine.routes[0]).family == "opaque"

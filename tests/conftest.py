@@ -1,0 +1,84 @@
+"""One embedded PostgreSQL for the whole run; every test that asks gets a database of its own.
+
+The schema is migrated once, into a template that each `database_url` is a copy of. Crash safety is
+off here: what a test writes need not survive the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from lava_proxy.store.database import Database
+from lava_proxy.store.embedded import EmbeddedServer, start_embedded
+from lava_proxy.store.migrate import migrate
+
+TEMPLATE = "lava_template"
+UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The run's server."""
+    folder = tmp_path_factory.mktemp("postgres")
+    server = asyncio.run(start_embedded(folder, settings=UNSAFE_BUT_FAST))
+    yield server
+    asyncio.run(server.release())
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedServer) -> str:
+    """The name of a database with the whole schema and no rows."""
+
+    async def make() -> None:
+        await _on_server(postgres, f"CREATE DATABASE {TEMPLATE}")
+        await migrate(postgres.url_of(TEMPLATE))
+
+    asyncio.run(make())
+    return TEMPLATE
+
+
+@pytest.fixture
+async def database_url(postgres: EmbeddedServer, template: str) -> AsyncIterator[str]:
+    """A fresh database with the whole schema."""
+    async with _copy(postgres, template) as url:
+        yield url
+
+
+@pytest.fixture
+async def empty_database_url(postgres: EmbeddedServer) -> AsyncIterator[str]:
+    """A fresh database with nothing in it."""
+    async with _copy(postgres, "template0") as url:
+        yield url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """An open pool on a fresh database."""
+    pool = Database(database_url)
+    await pool.open()
+    yield pool
+    await pool.close()
+
+
+@asynccontextmanager
+async def _copy(server: EmbeddedServer, template: str) -> AsyncIterator[str]:
+    name = f"test_{next(_numbers)}"
+    await _on_server(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server.url_of(name)
+    await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _on_server(server: EmbeddedServer, statement: str) -> None:
+    conn = await asyncpg.connect(server.url_of("postgres"))
+    try:
+        await conn.execute(statement)
+    finally:
+        await conn.close()

@@ -1,0 +1,399 @@
+"""The catalogue: which price holds, when, and that it agrees with genai-prices to the last digit.
+
+The oracle is genai_prices.calc_price: exact Decimal sums, rounded half up to 10 places. Left out
+are the documented differences: counts it refuses (sub-counts above totals), and models without any
+price, which it calls free and we call unknown.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal, localcontext
+
+import pytest
+from genai_prices import calc_price, data_snapshot
+from genai_prices.types import (
+    ConditionalPrice,
+    ModelPrice,
+    TieredPrices,
+    TimeOfDateConstraint,
+)
+from genai_prices.types import Usage as OracleUsage
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from lava_adapters.contract import Usage
+from lava_proxy.core.money import parse_e10
+from lava_proxy.rules import catalog as catalog_module
+from lava_proxy.rules.catalog import (
+    BUNDLED_VERSION,
+    MODEL_NAME_MAX,
+    Catalog,
+    Override,
+    bucket,
+    compile_override,
+    compile_rates,
+)
+from lava_proxy.rules.price import cost
+from lava_proxy.rules.rates import DENOMINATOR, RateError
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+PROVIDERS = data_snapshot.get_snapshot().providers
+MODELS = [(provider, model) for provider in PROVIDERS for model in provider.models]
+TIERS = (None, "priority", "flex", "batch", "fast", "default", "nonsense")
+
+
+def price_sets(model):
+    """Every ModelPrice that the data hold for a model."""
+    standard = (
+        [model.prices]
+        if isinstance(model.prices, ModelPrice)
+        else [conditional.prices for conditional in model.prices]
+    )
+    return [*standard, *(variant.prices for variant in model.price_variants or ())]
+
+
+def decimals(prices):
+    for key, price in prices.__dict__.items():
+        if isinstance(price, TieredPrices):
+            yield from ((key, p) for p in (price.base, *(t.price for t in price.tiers)))
+        elif price is not None:
+            yield key, price
+
+
+def oracle_e10(provider_id, model, usage, at, tier):
+    """genai-prices' total in 10^-10 USD; LookupError where it knows no such model."""
+    minutes = ((usage.input_ms or 0) + (usage.output_ms or 0)) or None
+    joint = max(
+        (usage.cache_read_tokens or 0)
+        + (usage.input_audio_tokens or 0)
+        - (usage.input_tokens or 0),
+        0,
+    )
+    counts = OracleUsage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        input_audio_tokens=usage.input_audio_tokens,
+        input_image_tokens=usage.input_image_tokens,
+        output_audio_tokens=usage.output_audio_tokens,
+        output_image_tokens=usage.output_image_tokens,
+        output_reasoning_tokens=usage.reasoning_tokens,
+        cache_audio_read_tokens=joint,
+        cache_image_read_tokens=0,
+        input_characters=usage.input_characters,
+        input_document_pages=usage.pages,
+        web_searches=usage.web_searches,
+        audio_seconds=None if minutes is None else Decimal(minutes) / 1000,
+        input_audio_seconds=None if usage.input_ms is None else Decimal(usage.input_ms) / 1000,
+    )
+    context = {"service_tier": tier, "speed": tier, "processing": tier} if tier else None
+    with localcontext() as decimal_context:
+        decimal_context.prec = 60
+        total = calc_price(
+            counts,
+            model,
+            provider_id=provider_id,
+            genai_request_timestamp=at,
+            price_context=context,
+        ).total_price
+        return int((total * 10**10).to_integral_value(ROUND_HALF_UP))
+
+
+SWEEP = (
+    Usage(1, 1),
+    Usage(123_457, 8_191),
+    Usage(300_001, 7, cache_read_tokens=299_000, cache_write_tokens=900, cache_write_1h_tokens=13),
+    Usage(5_003, 2_001, input_audio_tokens=701, output_audio_tokens=33, output_image_tokens=1_290),
+    Usage(5_003, 2_001, cache_read_tokens=4_500, input_audio_tokens=701, reasoning_tokens=1_999),
+    Usage(600_000, 99, input_image_tokens=258, web_searches=3),
+    Usage(input_characters=4_321, input_ms=61_337, pages=7),
+)
+
+
+def test_every_bundled_model_agrees_with_the_oracle():
+    agreed, unpriced, wrong = 0, 0, []
+    for provider, model in MODELS:
+        rates = compile_rates(provider.id, model.id, NOW)
+        if rates is None:
+            unpriced += 1
+            assert provider.find_model(model.id) is None or all(
+                oracle_e10(provider.id, model.id, usage, NOW, None) == 0 for usage in SWEEP[:2]
+            ), model.id
+            continue
+        pairs = [
+            (cost(rates, usage).total_e10, oracle_e10(provider.id, model.id, usage, NOW, None))
+            for usage in SWEEP
+        ]
+        if all(ours == theirs for ours, theirs in pairs):
+            agreed += 1
+        else:
+            wrong.append((provider.id, model.id, pairs))
+    assert wrong == []
+    assert agreed > 2000
+    assert unpriced < 150
+
+
+def test_every_service_tier_agrees_with_the_oracle():
+    checked = 0
+    for provider, model in MODELS:
+        if not model.price_variants:
+            continue
+        for tier in TIERS[1:]:
+            rates = compile_rates(provider.id, model.id, NOW, tier)
+            for usage in SWEEP[:4] if rates else ():
+                theirs = oracle_e10(provider.id, model.id, usage, NOW, tier)
+                assert cost(rates, usage).total_e10 == theirs, (model.id, tier, usage)
+                checked += 1
+    assert checked > 500
+
+
+counts = st.integers(0, 1_000_000)
+
+
+@st.composite
+def coherent_usages(draw):
+    """Counts whose sub-counts fit in their totals."""
+    read, write, audio, image, rest = (draw(counts) for _ in range(5))
+    hour = draw(st.integers(0, write))
+    reasoning, out_audio, out_image, text = (draw(counts) for _ in range(4))
+    joint = draw(st.integers(0, min(read, audio)))
+    media = draw(st.booleans())
+    return Usage(
+        input_tokens=read
+        + write
+        + (audio + image - joint if media else 0)
+        + (0 if joint else rest),
+        output_tokens=reasoning + out_audio + out_image + text,
+        cache_read_tokens=read,
+        cache_write_tokens=write if not media else 0,
+        cache_write_1h_tokens=hour if not media else 0,
+        input_audio_tokens=audio if media else 0,
+        reasoning_tokens=reasoning,
+        output_audio_tokens=out_audio,
+        output_image_tokens=out_image,
+        web_searches=draw(st.integers(0, 9)),
+        pages=draw(st.integers(0, 99)),
+        input_characters=draw(counts),
+        input_ms=draw(st.integers(0, 10**7)),
+    )
+
+
+@settings(max_examples=400)
+@given(
+    st.sampled_from(MODELS),
+    coherent_usages(),
+    st.sampled_from(TIERS),
+    st.integers(0, 60 * 24 * 500),
+)
+def test_any_model_any_usage_any_time_agrees(entry, usage, tier, minutes):
+    provider, model = entry
+    at = NOW - timedelta(days=200) + timedelta(minutes=minutes)
+    rates = compile_rates(provider.id, model.id, at, tier)
+    assume(rates is not None)
+    try:
+        theirs = oracle_e10(provider.id, model.id, usage, at, tier)
+    except ValueError:
+        assume(False)
+    assert cost(rates, usage).total_e10 == theirs
+
+
+def test_every_listed_price_is_held_exactly():
+    for _, model in MODELS:
+        for prices in price_sets(model):
+            for key, price in decimals(prices):
+                if key in catalog_module._BUNDLED_UNITS:
+                    numerator, denominator = price.as_integer_ratio()
+                    per = catalog_module._BUNDLED_UNITS[key][1]
+                    assert numerator * DENOMINATOR % (denominator * per) == 0, (model.id, price)
+
+
+def test_every_time_boundary_in_the_data_is_a_whole_minute():
+    times = [
+        edge
+        for _, model in MODELS
+        if isinstance(model.prices, list)
+        for conditional in model.prices
+        if isinstance(conditional, ConditionalPrice)
+        and isinstance(conditional.constraint, TimeOfDateConstraint)
+        for edge in (conditional.constraint.start_time, conditional.constraint.end_time)
+    ]
+    assert times
+    assert all(edge.second == 0 and edge.microsecond == 0 for edge in times)
+
+
+# --- which price ---------------------------------------------------------------------------------
+
+
+def test_known_models_of_the_big_providers():
+    made = {
+        (provider, model): cost(compile_rates(provider, model, NOW), Usage(1_000_000, 0)).total_e10
+        for provider, model in (("openai", "gpt-4o-mini"), ("anthropic", "claude-haiku-4-5"))
+    }
+    assert made == {
+        ("openai", "gpt-4o-mini"): parse_e10("0.15"),
+        ("anthropic", "claude-haiku-4-5"): parse_e10("1"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "model"),
+    [
+        ("bedrock", "aws", "anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("xai", "x-ai", "grok-3"),
+        ("azure", "openai", "gpt-4o-mini"),
+    ],
+)
+def test_other_names_and_borrowed_models(ours, theirs, model):
+    assert compile_rates(ours, model, NOW) == compile_rates(theirs, model, NOW)
+    assert compile_rates(ours, model, NOW) is not None
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("openai", "no-such-model"),
+        ("no-such-provider", "gpt-4o"),
+        ("", "gpt-4o"),
+        ("openai", ""),
+        ("openai", "gpt-4o" + "x" * MODEL_NAME_MAX),
+        ("litellm", "openai/gpt-4o"),
+        ("openai", "\x00\ud800"),
+    ],
+)
+def test_unknown_is_none_and_never_raises(provider, model):
+    assert compile_rates(provider, model, NOW) is None
+
+
+@given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=9))
+@settings(max_examples=50)
+def test_no_name_raises(provider, model, tier):
+    compile_rates(provider, model, NOW, tier)
+    assert compile_rates("openai", "zz" + model, NOW, tier) is None
+
+
+def test_a_library_fault_is_an_unknown_price(monkeypatch):
+    def fault(*_):
+        raise ValueError("broken data")
+
+    monkeypatch.setattr(catalog_module, "_prices", fault)
+    assert compile_rates("openai", "gpt-4o", NOW) is None
+
+
+def test_models_listed_without_a_price_are_unknown_unless_free_by_name():
+    bare = [(p.id, m.id) for p, m in MODELS if all(not list(decimals(x)) for x in price_sets(m))]
+    free = [entry for entry in bare if entry[1].endswith(":free")]
+    assert free
+    rates = compile_rates(*free[0], NOW)
+    assert cost(rates, Usage(10, 10)).total_e10 == 0
+    assert compile_rates("openai", "omni-moderation-latest", NOW) is None
+
+
+def test_dated_prices_change_at_their_date():
+    dated = [
+        (p.id, m.id, c.constraint.start_date)
+        for p, m in MODELS
+        if isinstance(m.prices, list)
+        for c in m.prices[1:]
+        if hasattr(c.constraint, "start_date")
+    ]
+    changed = 0
+    for provider, model, day in dated:
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        before = compile_rates(provider, model, start - timedelta(microseconds=1))
+        changed += before != compile_rates(provider, model, start)
+    assert changed > 50
+
+
+def test_a_bucket_is_a_utc_minute():
+    at = datetime.fromisoformat("2026-11-20T12:34:56.789+05:30")
+    assert bucket(at) == datetime(2026, 11, 20, 7, 4, tzinfo=UTC)
+
+
+def test_prices_say_where_they_come_from():
+    assert compile_rates("openai", "gpt-4o", NOW).version == BUNDLED_VERSION
+    assert BUNDLED_VERSION.startswith("genai-prices/0.")
+
+
+# --- overrides -----------------------------------------------------------------------------------
+
+
+def override(id, match, model, provider="openai", **rates):
+    return Override(id, provider, match, model, tuple(rates.items()))
+
+
+TABLE = [
+    override("short", "prefix", "gpt-", input_1m="1"),
+    override("long", "prefix", "gpt-4o", input_1m="2"),
+    override("exact", "exact", "GPT-4o-mini", input_1m="3", output_1m="4"),
+    override("default", "default", "", input_1m="5"),
+    override("speech", "default", "", provider="deepgram", input_minute="0.0043"),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "version"),
+    [
+        ("gpt-4o-mini", "override/exact"),
+        ("gpt-4o-2024", "override/long"),
+        ("GPT-9", "override/short"),
+        ("text-embedding-3-small", BUNDLED_VERSION),
+        ("private-model", "override/default"),
+    ],
+)
+def test_the_operators_table_wins(model, version):
+    assert Catalog(TABLE).rates("openai", model, NOW).version == version
+
+
+def test_overrides_of_another_provider_do_not_apply():
+    assert Catalog(TABLE).rates("groq", "gpt-9", NOW) is None
+
+
+def test_override_rates_are_per_named_unit():
+    minute = Catalog(TABLE).rates("deepgram", "nova-3", NOW)
+    assert cost(minute, Usage(input_ms=90_000)).total_e10 == parse_e10("0.00645")
+    rates = compile_override(
+        override("x", "exact", "m", input_1m="2", request="0.5", web_search="0.01", image="0.04")
+    )
+    usage = Usage(1_000_000, 0, web_searches=2, images=3)
+    assert cost(rates, usage).total_e10 == parse_e10("2.64")
+
+
+@pytest.mark.parametrize(
+    ("rates", "name"),
+    [
+        ({"input": "1"}, "input:"),
+        ({"input_1m": "-1"}, "input_1m:"),
+        ({"input_1m": "1e3"}, "input_1m:"),
+        ({}, "rates:"),
+    ],
+)
+def test_bad_overrides_name_the_member(rates, name):
+    with pytest.raises(RateError, match=name):
+        compile_override(override("x", "exact", "m", **rates))
+
+
+# --- the table of compiled prices ----------------------------------------------------------------
+
+
+def test_a_compiled_price_is_kept_for_its_minute(monkeypatch):
+    seen = []
+
+    def compiled(provider, model, at, tier):
+        seen.append((model, at, tier))
+
+    monkeypatch.setattr(catalog_module, "compile_rates", compiled)
+    prices = Catalog()
+    for seconds in (0, 30, 59, 60):
+        prices.rates("openai", "m", NOW + timedelta(seconds=seconds))
+    prices.rates("openai", "m", NOW + timedelta(seconds=61), "flex")
+    assert [(model, tier) for model, _, tier in seen] == [("m", None), ("m", None), ("m", "flex")]
+
+
+def test_the_table_is_bounded():
+    prices = Catalog(cache_max=3)
+    for index in range(10):
+        prices.rates("openai", f"invented-{index}", NOW)
+    assert len(prices._cache) == 3
