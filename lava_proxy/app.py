@@ -299,7 +299,18 @@ def _gateway(settings: Settings, books: Books, registry: Registry, metrics: Metr
         response_prefixes={
             p.id: tuple(name.encode() for name in p.response_headers) for p in registry.providers
         },
+        count=_tokenizer() if settings.exact_tokens else None,
     )
+
+
+def _tokenizer() -> Callable[[str], int] | None:
+    """The exact tokenizer of the extra ``[tokens]``; None where it is not installed."""
+    try:
+        from rs_bpe import openai
+    except ImportError:
+        return None
+    count: Callable[[str], int] = openai.o200k_base().count
+    return count
 
 
 def _sweep(gateway: Gateway) -> None:

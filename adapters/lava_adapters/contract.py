@@ -99,6 +99,9 @@ class Ask:
     input_bytes: int = 0
     """UTF-8 bytes of everything that becomes prompt tokens: an upper bound for byte-level
     tokenizers."""
+    text_bytes: int = 0
+    """UTF-8 bytes of the text in it, names and punctuation of the JSON left aside: what an estimate
+    starts from."""
     media_tokens: int = 0
     """Tokens that images, audio and files in the body may cost, by per-item constants."""
     hidden_input: bool = False
@@ -131,6 +134,10 @@ class Reader(Protocol):
     `event` never raises: whatever a provider sends gives usage or nothing.
     """
 
+    reads_headers: bool
+    """Whether `headers` wants to be called: some families state counts there."""
+    read_text: bool
+    """Set it to have text read where usage would make that unnecessary (to count characters)."""
     deltas: int
     """Content-carrying events so far."""
     delta_bytes: int

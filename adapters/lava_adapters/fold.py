@@ -20,6 +20,8 @@ DONE = b"[DONE]"
 class Fold:
     """A `contract.Reader` without a format: subclasses add `_fold` and `_settle`."""
 
+    reads_headers = False
+
     __slots__ = (
         "_ask",
         "_counts",
@@ -30,6 +32,7 @@ class Fold:
         "failed",
         "final",
         "model",
+        "read_text",
         "response_id",
         "service_tier",
         "surplus",
@@ -48,6 +51,7 @@ class Fold:
         self.ended = False
         self.failed = False
         self.surplus = False
+        self.read_text = False
         self.final = False
         self.model: str | None = None
         self.response_id: str | None = None

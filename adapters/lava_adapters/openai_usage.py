@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from .contract import Usage
-from .counts import clamp, cost_e10, count, exact, member, take, ticks_e10
+from .counts import COUNT_MAX, clamp, cost_e10, count, exact, member, ticks_e10
 
 _TOP = {
     "prompt_tokens": "input",
@@ -39,13 +39,15 @@ _OUTPUT = {
     "audio_tokens": "output_audio",
     "image_tokens": "output_image",
 }
-_INPUT_DETAILS = (
-    "prompt_tokens_details",
-    "prompt_token_details",
-    "input_tokens_details",
-    "input_token_details",
-)
-_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
+_DETAILS = {
+    "prompt_tokens_details": _INPUT,
+    "prompt_token_details": _INPUT,
+    "input_tokens_details": _INPUT,
+    "input_token_details": _INPUT,
+    "completion_tokens_details": _OUTPUT,
+    "output_tokens_details": _OUTPUT,
+    "output_token_details": _OUTPUT,
+}
 
 
 def take_usage(usage: object, into: dict[str, int]) -> bool:
@@ -53,12 +55,19 @@ def take_usage(usage: object, into: dict[str, int]) -> bool:
     if type(usage) is not dict:
         return False
     found: dict[str, int] = {}
-    take(usage, _TOP, found)
-    # Details are the newer spelling: they win over the top level.
-    for name in _INPUT_DETAILS:
-        take(usage.get(name), _INPUT, found)
-    for name in _OUTPUT_DETAILS:
-        take(usage.get(name), _OUTPUT, found)
+    details = []
+    for name, value in usage.items():  # fewer members than names that we know: walk those
+        target = _TOP.get(name)
+        if target is not None:
+            if type(value) is int and 0 <= value < COUNT_MAX:
+                found[target] = value
+        elif type(value) is dict and name in _DETAILS:
+            details.append((value, _DETAILS[name]))
+    for value, names in details:  # the newer spelling: it wins over the top level
+        for name, inner in value.items():
+            target = names.get(name)
+            if target is not None and type(inner) is int and 0 <= inner < COUNT_MAX:
+                found[target] = inner
     into.update(found)
     return bool(found)
 

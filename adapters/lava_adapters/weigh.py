@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 IMAGE_TOKENS = 3_000
 """Tokens held for one image: above what large images cost at the usual detail settings."""
 
@@ -40,6 +42,7 @@ class Weight:
     """What a walk found."""
 
     input_bytes: int = 0
+    text_bytes: int = 0
     media_tokens: int = 0
     hidden: bool = False
     object_ids: list[str] = field(default_factory=list)
@@ -51,6 +54,7 @@ class Weight:
 
     def _media(self, mime: str, size: int) -> None:
         self.input_bytes -= size
+        self.text_bytes -= size
         if mime.startswith("image/"):
             self.media_tokens += IMAGE_TOKENS
         elif mime.startswith(("audio/", "video/")):
@@ -77,20 +81,30 @@ def weigh(body: bytes, request: dict[str, Any]) -> Weight:
     while stack:
         node = stack.pop()
         if type(node) is list:
-            stack.extend(item for item in node if type(item) is dict or type(item) is list)
+            for item in node:
+                if type(item) is dict or type(item) is list:
+                    stack.append(item)
+                elif type(item) is str:
+                    weight.text_bytes += _size(item)
             continue
         kind = node.get("type")
         if kind == "item_reference" and type(node.get("id")) is str:
             weight._point(node["id"])
         for key, value in node.items():
             if key in _OWN_DATA or (key == "input" and kind == "tool_use"):
+                weight.text_bytes += len(orjson.dumps(value))
                 continue
             if type(value) is str:
+                weight.text_bytes += _size(value)
                 _string(weight, node, key, value)
             elif type(value) is dict or type(value) is list:
                 _nested(weight, key, value)
                 stack.append(value)
     return weight
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def _string(weight: Weight, node: dict[str, Any], key: str, value: str) -> None:

@@ -11,18 +11,22 @@ Entries are found by the full SHA-256 of a key, never by a part of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.rules.settlement import Customer, Meter
 from lava_proxy.store import directory as store
-from lava_proxy.store.database import Database
+from lava_proxy.store.database import Connection, Database, StoreConflict, StoreDown
 from lava_proxy.store.directory import Principal
 from lava_proxy.store.settle import Q as SETTLE
 
 V = TypeVar("V")
+
+log = logging.getLogger(__name__)
 
 MISS_S = 1.0
 """How long an unknown key, customer or meter is answered from memory."""
@@ -120,7 +124,7 @@ class Directory:
         self._refuse_stale()
 
         async def fetch() -> Principal | None:
-            async with self._database.connection() as conn:
+            async with self._reading() as conn:
                 return await store.find_key(conn, key_hash)
 
         return await self._keys.load(key_hash, self._clock.boot_s(), fetch)
@@ -133,7 +137,7 @@ class Directory:
             return known
 
         async def fetch() -> Customer | None:
-            async with self._database.connection() as conn:
+            async with self._reading() as conn:
                 return await store.find_customer(conn, merchant_id, customer)
 
         return await self._customers.load(key, self._clock.boot_s(), fetch)
@@ -146,14 +150,14 @@ class Directory:
             return known
 
         async def fetch() -> Meter | None:
-            async with self._database.connection() as conn:
+            async with self._reading() as conn:
                 return await store.find_meter(conn, merchant_id, meter)
 
         return await self._meters.load(key, self._clock.boot_s(), fetch)
 
     async def object_owner(self, provider: str, object_id: str) -> tuple[str, str | None] | None:
         """(merchant id, customer id) of whoever made this object at the provider."""
-        async with self._database.connection() as conn:
+        async with self._reading() as conn:
             row = await SETTLE["owner_of_object"].fetchrow(
                 conn, provider=provider, object_id=object_id
             )
@@ -190,6 +194,18 @@ class Directory:
                 self.changed(kind, object_id)
         self._seen = {row[0] for row in rows}
         self._fresh_at_s = asked_at_s
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Connection]:
+        """A connection for a look-up that a caller waits for: the database away is 503."""
+        try:
+            async with self._database.connection() as conn:
+                yield conn
+        except (StoreDown, StoreConflict) as error:
+            log.warning("directory: %s", error)
+            raise LavaError(
+                "unavailable", "the database is away; try again", headers={"retry-after": "1"}
+            ) from None
 
     def _stale(self) -> bool:
         return self._clock.boot_s() - self._fresh_at_s > self._stale_s

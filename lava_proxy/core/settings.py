@@ -98,6 +98,9 @@ class Settings(BaseSettings):
         ge=0,
         description="When the client leaves: output at the stream's own pace for so long is added.",
     )
+    exact_tokens: bool = Field(
+        True, description="Count streamed tokens with rs-bpe where the extra [tokens] is installed."
+    )
     refusal_cache_s: float = Field(
         1.0, ge=0, description="A confirmed refusal is answered from memory for so long."
     )
@@ -125,7 +128,7 @@ class Settings(BaseSettings):
     journal_fsync_ms: int = Field(
         1000, ge=0, description="Group fsync interval, for power loss; 0 leaves it to the kernel."
     )
-    writer_interval_ms: int = Field(20, ge=1, description="Longest wait before a batch is written.")
+    writer_interval_ms: int = Field(50, ge=1, description="Longest wait before a batch is written.")
     writer_batch_rows: int = Field(200, ge=1, le=2000, description="Rows in one transaction.")
     writer_queue_rows: int = Field(100_000, ge=1, description="Settled rows waiting at most.")
     database_timeout_s: float = Field(2.0, gt=0, description="Deadline of one statement.")

@@ -78,7 +78,7 @@ async def check_objects(gateway: Gateway, run: Run) -> None:
             raise LavaError("not_found", f"there is no object {object_id} of yours")
 
 
-async def admit(gateway: Gateway, run: Run, method: str) -> int | None:
+async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int | None:
     """Open the hold and write HOLD; answers the output cap to set in the body (None = leave it).
 
     Raises 402 when the call cannot be paid.
@@ -91,7 +91,9 @@ async def admit(gateway: Gateway, run: Run, method: str) -> int | None:
     run.gauge = _gauge(gateway, run) if billable else FREE
     cap: int | None = None
     if caller.customer is not None and meter is not None and billable:
-        plan = quote(ask, run.gauge, meter.enforcement, gateway.limits)
+        plan = quote(
+            ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes
+        )
         run.hold = await _hold(gateway, run, plan)
         cap = plan.cap_for(run.hold.amount_e10)
     now = gateway.books.now()
@@ -111,7 +113,7 @@ async def admit(gateway: Gateway, run: Run, method: str) -> int | None:
         stream=ask.stream,
         created_at=now,
         metadata=run.metadata or None,
-        input_tokens=0 if ask.free else input_tokens_estimate(ask.input_bytes, ask.media_tokens),
+        input_tokens=0 if ask.free else input_tokens_estimate(ask.text_bytes, ask.media_tokens),
         input_characters=ask.input_characters or 0,
     )
     try:

@@ -21,39 +21,41 @@ from lava_proxy.core.invariant import InvariantBroken
 from lava_proxy.rules.settlement import Outcome
 
 
-class State(enum.Enum):
-    NEW = "new"
-    HELD = "held"
-    SENT = "sent"
-    ERROR = "error"
-    BODY = "body"
-    CLOSED = "closed"
+class State(enum.IntEnum):
+    """Where a call stands. Integers, because the table is looked up several times per call."""
+
+    NEW = enum.auto()
+    HELD = enum.auto()
+    SENT = enum.auto()
+    ERROR = enum.auto()
+    BODY = enum.auto()
+    CLOSED = enum.auto()
 
 
-class Event(enum.Enum):
+class Event(enum.IntEnum):
     """What can happen to a call."""
 
-    REFUSED = "refused"
-    ADMITTED = "admitted"
-    SENDING = "sending"
-    UNREACHABLE = "unreachable"
+    REFUSED = enum.auto()
+    ADMITTED = enum.auto()
+    SENDING = enum.auto()
+    UNREACHABLE = enum.auto()
     """No connection, no valid answer head, or none in time."""
-    ANSWERED = "answered"
-    ANSWERED_ERROR = "answered_error"
-    ENDED = "ended"
+    ANSWERED = enum.auto()
+    ANSWERED_ERROR = enum.auto()
+    ENDED = enum.auto()
     """The body is complete as far as HTTP can tell."""
-    ENDED_SHORT = "ended_short"
+    ENDED_SHORT = enum.auto()
     """Close-delimited, and the format's own end marker did not come."""
-    ENDED_FAILED = "ended_failed"
+    ENDED_FAILED = enum.auto()
     """Complete, but the provider reported an error inside the stream."""
-    BROKE_OFF = "broke_off"
+    BROKE_OFF = enum.auto()
     """Truncated or stalled upstream, or the longest answer time is over."""
-    CUT = "cut"
+    CUT = enum.auto()
     """The money ended."""
-    CLIENT_GONE = "client_gone"
-    CLIENT_GONE_DONE = "client_gone_done"
+    CLIENT_GONE = enum.auto()
+    CLIENT_GONE_DONE = enum.auto()
     """The client left after usage and end marker had both been seen."""
-    STOPPED = "stopped"
+    STOPPED = enum.auto()
     """The process is told to stop while the call runs."""
 
 
@@ -129,6 +131,6 @@ class Exchange:
         """Take a step; an impossible one raises `InvariantBroken`."""
         step = TABLE.get((self.state, event))
         if step is None:
-            raise InvariantBroken(f"a call in state {self.state.value} cannot meet {event.value}")
+            raise InvariantBroken(f"a call in state {self.state.name} cannot meet {event.name}")
         self.state = step.state
         return step

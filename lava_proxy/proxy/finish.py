@@ -16,7 +16,7 @@ from lava_proxy.core.invariant import invariant
 from lava_proxy.proxy.exchange import Books, Step
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
-from lava_proxy.rules.charge import Counts, charge, counts_of, units_of
+from lava_proxy.rules.charge import Counts, counts_of, units_of
 from lava_proxy.rules.estimate import Final, final_counts
 from lava_proxy.rules.gauge import FREE
 from lava_proxy.rules.price import ABSURD, COUNT_MAX, UNPRICED, Cost, cost_of
@@ -159,7 +159,7 @@ def _characters(run: Run, usage: Usage, ask: Ask) -> Usage:
         and (run.call.meter.tariff.unit == "characters_1m")
     )
     if usage.input_characters is None and (by_character or ask.input_characters is not None):
-        given = ask.input_bytes if ask.input_characters is None else ask.input_characters
+        given = ask.text_bytes if ask.input_characters is None else ask.input_characters
         usage = replace(usage, input_characters=given)
     if by_character and usage.output_characters is None and run.running is not None:
         usage = replace(usage, output_characters=run.running.characters)
@@ -223,8 +223,6 @@ def _charge_bound(row: Settlement, run: Run) -> int:
         total_e10 = row.cost.total_e10 if row.cost else 0
         highest = max(tier.rate_e12 for tier in meter.tariff.tiers)
         return -(-total_e10 * highest // (100 * 10**12))
-    if len(meter.tariff.tiers) == 1:
-        return charge(meter.tariff, 0, units_of(meter.tariff.unit, row.counts)).amount_e10 + 1
     gauge = run.gauge or FREE
     counts = row.counts
     if gauge.kind == "tokens":

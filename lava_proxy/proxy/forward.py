@@ -74,7 +74,7 @@ async def _take_in(
     admission.read_ask(run, scope["method"], outbound.content_type(scope), body)
     await admission.check_objects(gateway, run)
     key = outbound.provider_key(gateway, run)
-    cap = await admission.admit(gateway, run, scope["method"])
+    cap = await admission.admit(gateway, run, scope["method"], len(body))
     run.exchange.on(Event.ADMITTED)
     headers = outbound.headers(gateway, run, scope, credential, key)
     return headers, outbound.body(run, body, cap)

@@ -12,7 +12,6 @@ client can see the end.
 from __future__ import annotations
 
 from lava_adapters.contract import Framing
-from lava_proxy.core.money import format_e10
 from lava_proxy.net.upstream import Answer, UpstreamEnded
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
@@ -41,12 +40,14 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
         run.flags.add("encoded_answer")
         framing = Framing.OPAQUE
     reader = adapter.reader(ask)
-    reader.headers(
-        answer.status,
-        {n.decode("latin-1"): v.decode("latin-1") for n, v in answer.headers},
-    )
+    if reader.reads_headers:
+        reader.headers(
+            answer.status,
+            {n.decode("latin-1"): v.decode("latin-1") for n, v in answer.headers},
+        )
     by_character = call.meter is not None and call.meter.tariff.unit == "characters_1m"
     count = len if by_character else gateway.count
+    reader.read_text = by_character
     tap = Tap(framing, reader, sieved=sieves(ask, injected=asked_usage), count=count)
     running = Running(
         tap,
@@ -89,11 +90,13 @@ async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event
             running.silence(int(waited_s * 1000))
         if run.first_byte_s is None and piece:
             run.first_byte_s = now_s
-        last = answer.at_end
+        last = not piece or answer.at_end
         pieces = tap.feed(piece) if piece else []
-        if last or not piece:
+        if last:
             pieces += tap.finish()
         while True:
+            if tap.held is None and last:
+                break  # SETTLE comes before these bytes go out
             if body and running.outputs != journaled:
                 journaled = running.outputs
                 _journal(gateway, run, running)
@@ -103,7 +106,7 @@ async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event
             if not await _afford(gateway, run):
                 return Event.CUT
             pieces = tap.resume()
-        if last or not piece:
+        if last:
             run.last_pieces = pieces
             return _ended(run, answer)
         await _send_pieces(run, pieces, send, now_s)
@@ -171,7 +174,6 @@ async def _afford(gateway: Gateway, run: Run) -> bool:
     more_e10 = running.shortfall_e10()
     if await hold.extend_soon(more_e10, gateway.settings.extension_wait_s):
         return running.gate()
-    run.flags.add(f"short_{format_e10(more_e10)}")
     return False
 
 

@@ -138,6 +138,8 @@ def _completed(usage: Usage, input_tokens: int, output_tokens: int) -> Final:
     filled = (usage.input_tokens is None and input_tokens > 0) or (
         usage.output_tokens is None and output_tokens > 0
     )
+    if usage.input_tokens is not None and usage.output_tokens is not None:
+        return Final(usage, "provider")  # the usual case
     counts = replace(usage, input_tokens=given, output_tokens=made)
     return Final(counts, "partial" if filled else "provider")
 

@@ -9,6 +9,7 @@ rounded up.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from lava_proxy.core.money import divide_up
@@ -51,6 +52,7 @@ class Gauge:
 FREE = Gauge("flat", 0, 0, 0)
 
 
+@lru_cache(maxsize=4096)
 def gauge(tariff: Tariff, rates: Rates | None, *, text_only: bool) -> Gauge | None:
     """The gauge of a meter; None for a percentage meter without a price.
 

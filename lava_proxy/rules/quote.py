@@ -18,8 +18,8 @@ from lava_proxy.rules.settlement import Enforcement
 HIDDEN_INPUT_TOKENS = 200_000
 """Assumed for context that the body does not show, where a ceiling must hold: a usual window."""
 
-MESSAGES_MAX = 64
-"""Frames of so many messages are added to the input bound; more messages have more bytes."""
+MESSAGE_BYTES = 24
+"""No message of any dialect is shorter than this in JSON, so a body holds at most so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,12 @@ class Quote:
         return self.cap_tokens if self.inject else None
 
 
-def quote(ask: Ask, gauge: Gauge, enforcement: Enforcement, limits: OutputLimits) -> Quote:
+def quote(
+    ask: Ask, gauge: Gauge, enforcement: Enforcement, limits: OutputLimits, *, body_bytes: int
+) -> Quote:
     """What a call with this ask must hold under a meter's enforcement."""
     ceiling = enforcement == "strict" or not ask.stream or ask.background
-    inputs = input_units(ask, gauge, bound=ceiling)
+    inputs = input_units(ask, gauge, body_bytes=body_bytes, bound=ceiling)
     cap = ask.output_cap or limits.default_tokens
     outputs = cap * ask.choices if ask.makes_output and gauge.kind != "flat" else 0
     if gauge.kind == "characters":
@@ -87,13 +89,14 @@ def quote(ask: Ask, gauge: Gauge, enforcement: Enforcement, limits: OutputLimits
     )
 
 
-def input_units(ask: Ask, gauge: Gauge, *, bound: bool) -> int:
+def input_units(ask: Ask, gauge: Gauge, *, body_bytes: int, bound: bool) -> int:
     """Input units of a call, estimated or bounded from above."""
     if gauge.kind == "flat":
         return 0
     if gauge.kind == "characters":
-        return ask.input_characters if ask.input_characters is not None else ask.input_bytes
+        return ask.input_characters if ask.input_characters is not None else ask.text_bytes
     if not bound:
-        return input_tokens_estimate(ask.input_bytes, ask.media_tokens)
+        return input_tokens_estimate(ask.text_bytes, ask.media_tokens)
     hidden = HIDDEN_INPUT_TOKENS if ask.hidden_input else 0
-    return input_tokens_bound(ask.input_bytes, ask.media_tokens, MESSAGES_MAX) + hidden
+    messages = body_bytes // MESSAGE_BYTES + 1
+    return input_tokens_bound(ask.input_bytes, ask.media_tokens, messages) + hidden

@@ -94,9 +94,10 @@ class Band:
         object.__setattr__(self, "output_max", max(outputs))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rates:
-    """One model's compiled prices at one time and service tier."""
+    """One model's compiled prices at one time and service tier. Compared by identity: the catalog
+    hands out one object per price, and caches are keyed by it."""
 
     version: str
     """Where they come from: ``genai-prices/<version>`` or ``override/<id>``."""

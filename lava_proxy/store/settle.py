@@ -21,7 +21,7 @@ from datetime import datetime
 
 import orjson
 
-from lava_proxy.core.ids import new_id
+from lava_proxy.core.ids import PREFIXES, new_id
 from lava_proxy.core.invariant import invariant
 from lava_proxy.rules.charge import Charge, charge, units_of
 from lava_proxy.rules.settlement import Booked, Settlement
@@ -222,65 +222,60 @@ async def _load_grants(
 
 
 async def _write(conn: Connection, lines: Sequence[_Line], now: datetime) -> None:
-    rows = [line.settlement for line in lines]
-    charges = [line.charge for line in lines]
-    await Q["insert_requests"].execute(
-        conn,
-        merchant_ids=[s.call.merchant_id for s in rows],
-        request_ids=[s.call.request_id for s in rows],
-        created_ats=[s.call.created_at for s in rows],
-        customer_ids=[s.call.customer_id for s in rows],
-        meter_ids=[s.call.meter.meter_id if s.call.meter else None for s in rows],
-        cycles=[s.call.cycle for s in rows],
-        providers=[s.call.provider for s in rows],
-        key_types=[s.call.provider_key_type for s in rows],
-        models=[s.model for s in rows],
-        endpoints=[s.call.endpoint for s in rows],
-        response_ids=[s.response_id for s in rows],
-        statuses=[s.status for s in rows],
-        outcomes=[s.outcome for s in rows],
-        sources=[s.usage_source for s in rows],
-        streams=[s.call.stream for s in rows],
-        input_tokens=[s.counts.input_tokens for s in rows],
-        output_tokens=[s.counts.output_tokens for s in rows],
-        cache_reads=[s.cache_read_tokens for s in rows],
-        cache_writes=[s.cache_write_tokens for s in rows],
-        reasonings=[s.reasoning_tokens for s in rows],
-        input_characters=[s.counts.input_characters for s in rows],
-        output_characters=[s.counts.output_characters for s in rows],
-        input_ms=[s.counts.input_ms for s in rows],
-        output_ms=[s.counts.output_ms for s in rows],
-        units=[line.units for line in lines],
-        input_costs=[s.cost.input_e10 if s.cost else 0 for s in rows],
-        output_costs=[s.cost.output_e10 if s.cost else 0 for s in rows],
-        costs=[s.cost.total_e10 if s.cost else 0 for s in rows],
-        charges=[c.amount_e10 for c in charges],
-        rate_types=[s.call.meter.tariff.rate_type if s.call.meter else None for s in rows],
-        breakdowns=[_breakdown(c) for c in charges],
-        tier_types=[s.call.meter.tariff.unit if s.call.meter else None for s in rows],
-        metadatas=[
-            orjson.dumps(s.call.metadata).decode() if s.call.metadata else None for s in rows
-        ],
-        price_versions=[s.price_version for s in rows],
-        flags=[_flags(s) for s in rows],
-        durations=[s.duration_ms for s in rows],
-        first_bytes=[s.first_byte_ms for s in rows],
-        completed_ats=[s.completed_at for s in rows],
-    )
+    rows = orjson.dumps([_columns(line) for line in lines], option=orjson.OPT_PASSTHROUGH_DATACLASS)
+    await Q["insert_requests"].execute(conn, rows=rows.decode())
     entries = Entries(now)
     for line in lines:
         _post(entries, line)
     await entries.insert(conn)
 
 
-def _flags(row: Settlement) -> str:
-    flags = row.flags if row.call.billable else (*row.flags, "unbilled")
-    return " ".join(flags)
-
-
-def _breakdown(of: Charge) -> str:
-    lines = [[li.tier.start, li.tier.rate_e12, li.units, li.amount_e10] for li in of.lines]
-    return orjson.dumps(lines).decode()
+def _columns(line: _Line) -> dict[str, object]:
+    """One row of `requests`, by column."""
+    row, call, counts = line.settlement, line.settlement.call, line.settlement.counts
+    tariff, cost = (call.meter.tariff if call.meter else None), row.cost
+    return {
+        "merchant_id": call.merchant_id,
+        "request_id": call.request_id,
+        "created_at": call.created_at,
+        "customer_id": call.customer_id,
+        "meter_id": call.meter.meter_id if call.meter else None,
+        "cycle": call.cycle,
+        "provider": call.provider,
+        "provider_key_type": call.provider_key_type,
+        "model": row.model,
+        "endpoint": call.endpoint,
+        "response_id": row.response_id,
+        "status": row.status,
+        "outcome": row.outcome,
+        "usage_source": row.usage_source,
+        "stream": call.stream,
+        "input_tokens": counts.input_tokens,
+        "output_tokens": counts.output_tokens,
+        "cache_read_tokens": row.cache_read_tokens,
+        "cache_write_tokens": row.cache_write_tokens,
+        "reasoning_tokens": row.reasoning_tokens,
+        "input_characters": counts.input_characters,
+        "output_characters": counts.output_characters,
+        "input_ms": counts.input_ms,
+        "output_ms": counts.output_ms,
+        "units": line.units,
+        "input_cost_e10": cost.input_e10 if cost else 0,
+        "output_cost_e10": cost.output_e10 if cost else 0,
+        "cost_e10": cost.total_e10 if cost else 0,
+        "charge_e10": line.charge.amount_e10,
+        "rate_type": tariff.rate_type if tariff else None,
+        "breakdown": [
+            (li.tier.start, li.tier.rate_e12, li.units, li.amount_e10) for li in line.charge.lines
+        ],
+        "tier_type": tariff.unit if tariff else None,
+        "metadata": call.metadata,
+        "price_version": row.price_version,
+        "flags": row.flags if call.billable else (*row.flags, "unbilled"),
+        "duration_ms": row.duration_ms,
+        "first_byte_ms": row.first_byte_ms,
+        "completed_at": row.completed_at,
+    }
 
 
 def _post(entries: Entries, line: _Line) -> None:
@@ -291,7 +286,7 @@ def _post(entries: Entries, line: _Line) -> None:
     if not (cost_e10 or charge_e10):
         return
     with entries.transaction(
-        new_id("transaction"), row.call.merchant_id, row.call.request_id, row.call.customer_id
+        _transaction_id(row), row.call.merchant_id, row.call.request_id, row.call.customer_id
     ) as post:
         if charge_e10:
             post("charge", f"customer:{row.call.customer_id}", -charge_e10)
@@ -299,6 +294,13 @@ def _post(entries: Entries, line: _Line) -> None:
         if cost_e10:
             post("cost", f"merchant:{row.call.merchant_id}:cost", -cost_e10)
             post("cost", f"provider:{row.call.provider}", cost_e10)
+
+
+def _transaction_id(row: Settlement) -> str:
+    """A gateway call's request id is ours and unique; a reported one is unique per merchant."""
+    if row.content_hash is None:
+        return PREFIXES["transaction"] + row.call.request_id.removeprefix(PREFIXES["request"])
+    return new_id("transaction")
 
 
 async def _write_back(

@@ -71,7 +71,8 @@ async def value(server: EmbeddedServer, query: str) -> object:
 
 async def test_starts_serves_and_stops(data_dir: Path) -> None:
     server = await start_embedded(data_dir)
-    assert server.pid is not None
+    pid = server.pid
+    assert pid is not None
     assert str(await value(server, "SHOW server_version")).startswith("18")
     assert await value(server, "SELECT current_database()") == "lava"
     assert await value(server, "SHOW synchronous_commit") == "on"
@@ -80,7 +81,7 @@ async def test_starts_serves_and_stops(data_dir: Path) -> None:
     assert await value(server, "SHOW listen_addresses") == ""
     assert stat.S_IMODE((data_dir / "postgres").stat().st_mode) == 0o700
     await server.release()
-    assert server.pid is None
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     await server.release()
     assert not (data_dir / "postgres" / "postmaster.pid").exists()
 
@@ -145,7 +146,7 @@ async def test_server_killed_under_its_user(data_dir: Path) -> None:
     second = await start_embedded(data_dir)
     assert await value(first, "SELECT 1") == 1
     await second.release()
-    assert first.pid is not None
+    assert await value(first, "SELECT 1") == 1
     await first.release()
     assert first.pid is None
 
@@ -209,7 +210,7 @@ async def test_large_log_is_turned(data_dir: Path, monkeypatch: pytest.MonkeyPat
 async def test_files_of_another_release(data_dir: Path) -> None:
     version = data_dir / "postgres" / "PG_VERSION"
     version.write_text("17\n")
-    with pytest.raises(ConfigurationError, match="made by PostgreSQL 17.*LAVA_DATABASE_URL"):
+    with pytest.raises(ConfigurationError, match=r"made by PostgreSQL 17.*LAVA_DATABASE_URL"):
         await start_embedded(data_dir)
     version.write_text("18\n")
 
@@ -258,7 +259,7 @@ def test_a_parent_that_cannot_be_opened_is_named(
     closed.chmod(0o700)
     monkeypatch.setattr(server_user, "_add_passage", _no_lists)
     monkeypatch.setattr(Path, "chmod", _no_lists)
-    with pytest.raises(ConfigurationError, match="cannot enter /.*: .*chmod o[+]x"):
+    with pytest.raises(ConfigurationError, match=r"cannot enter /.*: .*chmod o[+]x"):
         server_user.let_pass(server_user.ServerUser(65534, 65534, switch=True), closed / "data")
 
 
@@ -277,8 +278,8 @@ def test_passage_is_for_one_user_and_keeps_other_entries(tmp_path: Path) -> None
 
 
 def test_no_build_for_this_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ConfigurationError, match="no build for it.*LAVA_DATABASE_URL"):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match=r"no build for it.*LAVA_DATABASE_URL"):
         EmbeddedServer(tmp_path, {}, 1)
 
 

@@ -61,7 +61,7 @@ async def test_a_failing_file_leaves_nothing_but_those_before_it(
     empty_database_url: str, directory: Path
 ) -> None:
     (directory / "0002_two.sql").write_text("INSERT INTO one VALUES (7); SELECT no_such_column;")
-    with pytest.raises(MigrationError, match="0002_two failed and left nothing.*no_such_column"):
+    with pytest.raises(MigrationError, match=r"0002_two failed and left nothing.*no_such_column"):
         await migrate(empty_database_url, directory)
     assert await rows(empty_database_url) == [1]
     (directory / "0002_two.sql").write_text("INSERT INTO one VALUES (8)")
@@ -121,7 +121,7 @@ def test_names_out_of_line(directory: Path, name: str, complaint: str) -> None:
 
 
 def test_ours_are_in_line() -> None:
-    assert [m.name[:4] for m in read_migrations(DIRECTORY)][0] == "0001"
+    assert next(m.name[:4] for m in read_migrations(DIRECTORY)) == "0001"
 
 
 async def test_ours_are_applied_to_the_template(database_url: str) -> None:

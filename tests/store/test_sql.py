@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from importlib.resources import files
 
+import asyncpg
 import pytest
 
-from lava_proxy.store.database import connect
+from lava_proxy.store.database import Connection, connect
 from lava_proxy.store.embedded import EmbeddedServer
 from lava_proxy.store.sql import Queries, SqlFileError, Statement, load, parse
 
@@ -30,25 +31,24 @@ def block(body: str, args: str = "") -> Statement:
 def prepared(postgres: EmbeddedServer, template: str) -> dict[tuple[str, str], str]:
     """(file, block) -> what is wrong with it, "" when nothing is; on one connection."""
 
-    async def check(statement: Statement) -> str:
-        try:
-            real = await conn.prepare(statement.text)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        got = [parameter.oid for parameter in real.get_parameters()]
-        said = [await conn.fetchval("SELECT to_regtype($1)::oid", a.type) for a in statement.args]
-        return "" if got == said else f"types: PostgreSQL says {real.get_parameters()}"
-
     async def check_all() -> dict[tuple[str, str], str]:
-        nonlocal conn
         conn = await connect(postgres.url_of(template))
         try:
-            return {key: await check(load(key[0])[key[1]]) for key in BLOCKS}
+            return {key: await complaint_of(conn, load(key[0])[key[1]]) for key in BLOCKS}
         finally:
             await conn.close()
 
-    conn = None
     return asyncio.run(check_all())
+
+
+async def complaint_of(conn: Connection, statement: Statement) -> str:
+    try:
+        real = await conn.prepare(statement.text)
+    except asyncpg.PostgresError as error:
+        return f"{type(error).__name__}: {error}"
+    got = [parameter.oid for parameter in real.get_parameters()]
+    said = [await conn.fetchval("SELECT to_regtype($1)::oid", a.type) for a in statement.args]
+    return "" if got == said else f"types: PostgreSQL says {real.get_parameters()}"
 
 
 @pytest.mark.parametrize(("file", "name"), BLOCKS, ids=lambda part: part)

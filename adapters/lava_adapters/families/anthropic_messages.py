@@ -49,6 +49,7 @@ class AnthropicMessages:
             stream=flag(request, "stream"),
             output_cap=limit(request, _CAP),
             input_bytes=weight.input_bytes,
+            text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or _server_tools(request),
             capable_of_cap=not free,

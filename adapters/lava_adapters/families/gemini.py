@@ -60,6 +60,7 @@ class Gemini:
             output_cap=_either(config, _CAPS),
             choices=_either(config, _CHOICES) or 1,
             input_bytes=weight.input_bytes,
+            text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or _server_tools(request),
             capable_of_cap=makes_output,

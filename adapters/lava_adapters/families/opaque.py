@@ -19,7 +19,7 @@ class Opaque:
         self._free = kind == "free"
 
     def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
-        return Ask(input_bytes=len(body), makes_output=False, free=self._free)
+        return Ask(input_bytes=len(body), text_bytes=len(body), makes_output=False, free=self._free)
 
     def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:
         return body

@@ -53,6 +53,7 @@ class OpenAIChat:
             output_cap=max(caps, default=None),
             choices=self._choices(request),
             input_bytes=weight.input_bytes,
+            text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or _searches(request),
             wants_usage=wants_usage,

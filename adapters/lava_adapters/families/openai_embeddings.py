@@ -31,6 +31,7 @@ class OpenAIEmbeddings:
         return Ask(
             model=text(request, "model"),
             input_bytes=weight.input_bytes,
+            text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden,
             makes_output=False,

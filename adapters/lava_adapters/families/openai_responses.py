@@ -51,6 +51,7 @@ class OpenAIResponses:
             stream=flag(request, "stream"),
             output_cap=limit(request, _CAP),
             input_bytes=weight.input_bytes,
+            text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or bool(stored) or _server_tools(request),
             capable_of_cap=self._kind == "responses",

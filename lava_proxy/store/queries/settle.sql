@@ -42,47 +42,10 @@ WHERE owner_id = ANY(:owner_ids::text[]) AND available_e10 > 0
 ORDER BY owner_id, (kind <> 'cycle'), expires_at NULLS LAST, created_at, grant_id;
 
 -- name: insert_requests
--- Books the rows of a batch.
--- args: merchant_ids text[], request_ids text[], created_ats timestamptz[], customer_ids text[],
---   meter_ids text[], cycles text[], providers text[], key_types text[], models text[],
---   endpoints text[], response_ids text[], statuses text[], outcomes text[], sources text[],
---   streams boolean[], input_tokens bigint[], output_tokens bigint[], cache_reads bigint[],
---   cache_writes bigint[], reasonings bigint[], input_characters bigint[],
---   output_characters bigint[], input_ms bigint[], output_ms bigint[], units bigint[],
---   input_costs bigint[], output_costs bigint[], costs bigint[], charges bigint[],
---   rate_types text[], breakdowns text[], tier_types text[], metadatas text[],
---   price_versions text[], flags text[], durations bigint[], first_bytes bigint[],
---   completed_ats timestamptz[]
-INSERT INTO requests (
-    merchant_id, request_id, created_at, customer_id, meter_id, cycle, provider, provider_key_type,
-    model, endpoint, response_id, status, outcome, usage_source, stream, input_tokens,
-    output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, input_characters,
-    output_characters, input_ms, output_ms, units, input_cost_e10, output_cost_e10, cost_e10,
-    charge_e10, rate_type, breakdown, tier_type, metadata, price_version, flags, duration_ms,
-    first_byte_ms, completed_at)
-SELECT r.merchant_id, r.request_id, r.created_at, r.customer_id, r.meter_id, r.cycle, r.provider,
-       r.key_type, r.model, r.endpoint, r.response_id, r.status, r.outcome, r.source, r.stream,
-       r.input_tokens, r.output_tokens, r.cache_read, r.cache_write, r.reasoning, r.input_chars,
-       r.output_chars, r.input_ms, r.output_ms, r.units, r.input_cost, r.output_cost, r.cost,
-       r.charge, r.rate_type, r.breakdown::jsonb, r.tier_type, r.metadata::jsonb, r.price_version,
-       string_to_array(r.flags, ' '), r.duration, r.first_byte, r.completed_at
-FROM unnest(
-    :merchant_ids::text[], :request_ids::text[], :created_ats::timestamptz[],
-    :customer_ids::text[], :meter_ids::text[], :cycles::text[], :providers::text[],
-    :key_types::text[], :models::text[], :endpoints::text[], :response_ids::text[],
-    :statuses::text[], :outcomes::text[], :sources::text[], :streams::boolean[],
-    :input_tokens::bigint[], :output_tokens::bigint[], :cache_reads::bigint[],
-    :cache_writes::bigint[], :reasonings::bigint[], :input_characters::bigint[],
-    :output_characters::bigint[], :input_ms::bigint[], :output_ms::bigint[], :units::bigint[],
-    :input_costs::bigint[], :output_costs::bigint[], :costs::bigint[], :charges::bigint[],
-    :rate_types::text[], :breakdowns::text[], :tier_types::text[], :metadatas::text[],
-    :price_versions::text[], :flags::text[], :durations::bigint[], :first_bytes::bigint[],
-    :completed_ats::timestamptz[])
-AS r(merchant_id, request_id, created_at, customer_id, meter_id, cycle, provider, key_type, model,
-     endpoint, response_id, status, outcome, source, stream, input_tokens, output_tokens,
-     cache_read, cache_write, reasoning, input_chars, output_chars, input_ms, output_ms, units,
-     input_cost, output_cost, cost, charge, rate_type, breakdown, tier_type, metadata,
-     price_version, flags, duration, first_byte, completed_at);
+-- Books the rows of a batch: a JSON array of objects named like the columns. One argument instead of
+-- forty arrays, because encoding those cost the gateway more CPU than all else in a batch.
+-- args: rows text
+INSERT INTO requests SELECT * FROM json_populate_recordset(NULL::requests, :rows::text::json);
 
 -- name: insert_entries
 -- Adds ledger entries; every transaction must be whole in one call.
