@@ -29,6 +29,7 @@ from lava_proxy.proxy.gateway import Gateway, origins_of
 from lava_proxy.proxy.run import OpenRuns, StreamCut
 from lava_proxy.rules.estimate import Profile
 from lava_proxy.rules.quote import OutputLimits
+from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store.database import Database
 from lava_proxy.store.embedded import EmbeddedServer, start_embedded
 from lava_proxy.store.migrate import migrate
@@ -56,7 +57,7 @@ class LavaProxy:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings(os.environ)
-        self._metrics = Metrics([p.id for p in Registry.builtin().providers])
+        self.metrics = Metrics([p.id for p in Registry.builtin().providers])
         self._open: _Open | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +74,7 @@ class LavaProxy:
         if self._open is not None:
             yield
             return
-        self._open = await _Open.start(self.settings, self._metrics)
+        self._open = await _Open.start(self.settings, self.metrics)
         try:
             yield
         finally:
@@ -185,7 +186,7 @@ class _Open:
             database,
             clock,
             on_flush=metrics.flushed,
-            on_booked=metrics.booked,
+            on_booked=lambda row, booked: _tell_booked(metrics, row, booked),
         )
         await books.open()
         gateway = _gateway(settings, books, registry, metrics)
@@ -313,10 +314,20 @@ def _tokenizer() -> Callable[[str], int] | None:
     return count
 
 
+def _tell_booked(metrics: Metrics, row: Settlement, booked: Booked) -> None:
+    cost_e10 = row.cost.total_e10 if row.cost else 0
+    if booked.fresh:
+        metrics.booked(row.call.provider, cost_e10, booked.charge_e10)
+
+
 def _sweep(gateway: Gateway) -> None:
     leases = gateway.books.leases
     over = {a.owner_id for a in leases.accounts.values() if a.held_e10 and not leases.in_grace(a)}
     gateway.open_runs.sweep(gateway.books.clock.boot_s(), over)
+    runs = gateway.open_runs.runs
+    gateway.metrics.sample_open(
+        calls=len(runs), streams=sum(1 for run in runs if run.ask is not None and run.ask.stream)
+    )
 
 
 def _path(scope: Scope) -> str:

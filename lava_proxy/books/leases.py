@@ -16,10 +16,12 @@ look-up and a subtraction. The rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from lava_proxy.core.clock import Clock
+from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.invariant import invariant
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
@@ -119,12 +121,9 @@ class Hold:
 
     async def extend_soon(self, more_e10: int, wait_s: float) -> bool:
         """As `extend`, after waiting at most `wait_s` for a lease."""
-        try:
+        with contextlib.suppress(TimeoutError, LavaError):  # too late, or the database is away
             async with asyncio.timeout(wait_s):
                 await self._leases.fetch(self.account, more_e10, more_e10, self.overdraft_e10)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError):
-                raise
         return self.extend(more_e10)
 
     def release(self, charge_e10: int) -> None:

@@ -122,9 +122,7 @@ class Upstreams:
         """Send a request and wait for the answer's head. Raises `LavaError`."""
         parsed = URL(url, encoded=True)
         session = self._session(parsed)
-        fields = CIMultiDict(
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in headers
-        )
+        fields = CIMultiDict(_text(headers, "utf-8"))
         data: bytes | AsyncIterator[bytes] | None = body or None
         if len(body) > _LARGE_BODY:
             fields["Content-Length"] = str(len(body))
@@ -139,9 +137,7 @@ class Upstreams:
                 skip_auto_headers=_SKIP,
             )
         except aiohttp.ConnectionTimeoutError:
-            raise LavaError("upstream_unreachable", "no connection to the provider in time") from (
-                None
-            )
+            raise self._no_connection(session) from None
         except aiohttp.ServerTimeoutError:
             raise LavaError("upstream_timeout") from None
         except (aiohttp.ClientResponseError, aiohttp.http_exceptions.HttpProcessingError):
@@ -151,6 +147,16 @@ class Upstreams:
         except ValueError:
             raise LavaError("upstream_protocol_error") from None
         return Answer(response, self._timeouts.idle_s)
+
+    def _no_connection(self, session: aiohttp.ClientSession) -> LavaError:
+        connector = session.connector
+        if connector is not None and len(connector._acquired) >= self._per_host:
+            return LavaError(
+                "unavailable",
+                "all connections to the provider are in use; try again",
+                headers={"retry-after": "1"},
+            )
+        return LavaError("upstream_unreachable", "no connection to the provider in time")
 
     async def close(self) -> None:
         """Close every connection."""
@@ -201,6 +207,15 @@ class PublicResolver(AbstractResolver):
 
     async def close(self) -> None:
         await self._inner.close()
+
+
+def _text(headers: Sequence[tuple[bytes, bytes]], encoding: str) -> list[tuple[str, str]]:
+    """Headers as aiohttp takes them; it writes UTF-8, so those bytes pass as they are. Others can
+    only be read as Latin-1."""
+    try:
+        return [(name.decode("ascii"), value.decode(encoding)) for name, value in headers]
+    except UnicodeDecodeError:
+        return _text(headers, "latin-1")
 
 
 async def _in_steps(body: bytes) -> AsyncIterator[bytes]:

@@ -91,9 +91,7 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
     run.gauge = _gauge(gateway, run) if billable else FREE
     cap: int | None = None
     if caller.customer is not None and meter is not None and billable:
-        plan = quote(
-            ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes
-        )
+        plan = quote(ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes)
         run.hold = await _hold(gateway, run, plan)
         cap = plan.cap_for(run.hold.amount_e10)
     now = gateway.books.now()

@@ -8,6 +8,7 @@ the call came to nothing        a row with charge 0 that says so
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from lava_adapters.contract import NO_USAGE, Ask, Usage
@@ -23,6 +24,8 @@ from lava_proxy.rules.price import ABSURD, COUNT_MAX, UNPRICED, Cost, cost_of
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Call, Settlement
 
+log = logging.getLogger(__name__)
+
 NO_USAGE_SEEN = "no_usage"
 METERING_FAULT = "metering_fault"
 
@@ -36,7 +39,12 @@ def close(gateway: Gateway, run: Run, step: Step) -> Settlement | None:
     if step.books is Books.VOID:
         row, estimate_e10 = _void(gateway, run, call, step), 0
     else:
-        row, estimate_e10 = _settled(gateway, run, call, step)
+        try:
+            row, estimate_e10 = _settled(gateway, run, call, step)
+        except Exception:
+            log.exception("call %s: settled by our own count", run.request_id)
+            row = _counted(gateway, run, call, step)
+            estimate_e10 = run.hold.amount_e10 if run.hold else 0
     gateway.books.settle(run.seq, row, run.hold, estimate_e10)
     run.hold = None
     return row
@@ -61,8 +69,6 @@ def observe(
         outcome=row.outcome,
         input_tokens=row.counts.input_tokens,
         output_tokens=row.counts.output_tokens,
-        cost_e10=row.cost.total_e10 if row.cost else 0,
-        charge_e10=0,
         added_s=max(0.0, duration_s - run.waited_s),
         first_byte_s=None if run.first_byte_s is None else run.first_byte_s - run.started_s,
         duration_s=duration_s,
@@ -112,6 +118,25 @@ def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settle
         first_byte_ms=_since_start_ms(run, run.first_byte_s),
     )
     return row, _charge_bound(row, run)
+
+
+def _counted(gateway: Gateway, run: Run, call: Call, step: Step) -> Settlement:
+    """When pricing or reading fails, which is a defect: what was used is booked all the same."""
+    running = run.running
+    run.flags.add(METERING_FAULT)
+    counts = Counts(
+        input_tokens=running.inputs if running else call.input_tokens,
+        output_tokens=running.outputs if running else 0,
+        input_characters=call.input_characters,
+        output_characters=running.characters if running else 0,
+    )
+    return replace(
+        _void(gateway, run, call, step),
+        counts=counts,
+        outcome=step.outcome or "completed",
+        status="completed",
+        flags=tuple(sorted(run.flags)),
+    )
 
 
 def _counts(gateway: Gateway, run: Run, step: Step) -> Final:

@@ -13,7 +13,7 @@ from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
 from lava_proxy.proxy.refuse import refuse
-from lava_proxy.proxy.relay import HTTP_ERROR, open_tap, relay, send_cut, send_end
+from lava_proxy.proxy.relay import HTTP_ERROR, open_tap, relay, send_cut, send_end, send_rest
 from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.metadata import read_metadata
@@ -112,18 +112,21 @@ def _event_of(run: Run, error: BaseException) -> Event:
         if state is State.NEW:
             return Event.REFUSED
         return Event.ENDED if state is State.ERROR else Event.UNREACHABLE
+    stop, run.stop = run.stop, None
     if isinstance(error, ClientGone):
-        return Event.CLIENT_GONE
-    if run.stop is None:
+        stop = "gone"
+    elif stop is None:
         return Event.STOPPED  # the server cancels us: it is shutting down
-    if run.task is not None:
+    elif run.task is not None:
         run.task.uncancel()
-    if run.stop == "gone":
+    if stop == "gone":
         reader = run.tap.reader if run.tap else None
         if state is State.BODY and reader is not None and reader.ended and reader.final:
             return Event.CLIENT_GONE_DONE
         return Event.CLIENT_GONE
-    if run.stop == "lease":
+    if state is State.NEW:
+        return Event.REFUSED
+    if stop == "lease":
         return Event.CUT
     return Event.UNREACHABLE if state is State.SENT else Event.BROKE_OFF
 
@@ -134,19 +137,35 @@ async def _close(
     """Book the call, then send what is left to send: never the other way round."""
     step = run.exchange.on(event)
     row = finish.close(gateway, run, step)
+    if run.answer is not None:
+        run.answer.close()  # before we wait for the client: a provider that is not read goes on
     finish.observe(gateway, run, row, error)
     if event in (Event.CLIENT_GONE, Event.CLIENT_GONE_DONE):
         return
-    if isinstance(error, asyncio.CancelledError) and run.stop is None:
+    if event is Event.STOPPED and isinstance(error, asyncio.CancelledError):
         raise error
+    run.sending_since_s = gateway.books.clock.boot_s()
+    try:
+        await _last_words(run, event, send, error)
+    except OSError:
+        return  # the client is gone, and the call is booked
+    except asyncio.CancelledError:
+        if run.stop is None:
+            raise
+        raise StreamCut from None
+
+
+async def _last_words(run: Run, event: Event, send: Send, error: BaseException | None) -> None:
+    """What the client gets once the books are closed."""
     if not run.response_started:
-        refusal = error if isinstance(error, LavaError) else LavaError("upstream_timeout")
-        await refuse(send, run, refusal)
+        late = "request_timeout" if event is Event.REFUSED else "upstream_timeout"
+        await refuse(send, run, error if isinstance(error, LavaError) else LavaError(late))
     elif event is Event.CUT:
         await send_cut(run, send)
     elif event in (Event.ENDED, Event.ENDED_FAILED):
         await send_end(run, send)
     else:
+        await send_rest(run, send)
         raise StreamCut
 
 

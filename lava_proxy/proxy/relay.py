@@ -12,10 +12,11 @@ client can see the end.
 from __future__ import annotations
 
 from lava_adapters.contract import Framing
+from lava_proxy.core.errors import LavaError
 from lava_proxy.net.upstream import Answer, UpstreamEnded
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
-from lava_proxy.proxy.intake import Send
+from lava_proxy.proxy.intake import ClientGone, Send
 from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.proxy.running import Running
 from lava_proxy.rules.gauge import FREE
@@ -119,6 +120,14 @@ async def send_end(run: Run, send: Send) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+async def send_rest(run: Run, send: Send) -> None:
+    """What came last of an answer that is not whole: the end of the stream does not follow."""
+    pieces, run.last_pieces = run.last_pieces, []
+    if pieces:
+        body = b"".join([piece.raw for piece in pieces])
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
 async def send_cut(run: Run, send: Send) -> None:
     """End a stream whose money ended: the dialect's error event, then no final chunk."""
     adapter, tap, framing = run.adapter, run.tap, run.framing
@@ -154,7 +163,10 @@ async def _start(run: Run, answer: Answer, send: Send) -> None:
     )
     headers.append((b"x-lava-request-id", run.request_id.encode()))
     run.response_started = True
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    try:
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    except OSError:
+        raise ClientGone from None
 
 
 async def _send_pieces(run: Run, pieces: list[Piece], send: Send, now_s: float) -> None:
@@ -162,7 +174,10 @@ async def _send_pieces(run: Run, pieces: list[Piece], send: Send, now_s: float) 
         return
     body = pieces[0].raw if len(pieces) == 1 else b"".join([piece.raw for piece in pieces])
     run.sending_since_s = now_s
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+    try:
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+    except OSError:  # how servers may say that nobody listens any more
+        raise ClientGone from None
     run.sending_since_s = None
 
 
@@ -172,14 +187,16 @@ async def _afford(gateway: Gateway, run: Run) -> bool:
     if running is None or hold is None:
         return False
     more_e10 = running.shortfall_e10()
-    if await hold.extend_soon(more_e10, gateway.settings.extension_wait_s):
-        return running.gate()
-    return False
+    try:
+        extended = await hold.extend_soon(more_e10, gateway.settings.extension_wait_s)
+    except LavaError:  # the database is away: what is leased is all there is
+        return False
+    return extended and running.gate()
 
 
 def _ended(run: Run, answer: Answer) -> Event:
     tap = run.tap
-    if tap is None:
+    if tap is None or run.exchange.state is State.ERROR:
         return Event.ENDED
     reader = tap.reader
     if reader.failed:

@@ -90,7 +90,7 @@ class OpenRuns:
             since = run.sending_since_s
             if since is not None and now_s - since > self._stall_s:
                 run.cancel("gone")
-            elif now_s - run.started_s > self._longest_s:
+            elif run.seq and now_s - run.started_s > self._longest_s:
                 run.cancel("deadline")
             elif (
                 run.exchange.state is State.BODY

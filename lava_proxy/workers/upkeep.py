@@ -95,9 +95,8 @@ class Upkeep:
             held_e10=sum(a.held_e10 for a in accounts),
             books_state=STATES[books.state()],
             journal_open_calls=books.journal.open_calls,
-            lease_trips=books.leases.trips,
-            lease_warm_holds=books.leases.warm,
         )
+        self._metrics.sample_totals(lease_trips=books.leases.trips, warm_holds=books.leases.warm)
 
     async def ensure_partitions(self) -> None:
         """Make next months' partitions ahead of time."""

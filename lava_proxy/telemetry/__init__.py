@@ -1,0 +1,1 @@
+"""Metrics and logs: what the house tells its operators."""

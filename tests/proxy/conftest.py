@@ -1,0 +1,32 @@
+"""One gateway per module, with the module's `SETTINGS`; its books must be sound after every test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from gateway_kit import Gate, database_copy, gate_running
+
+from lava_proxy.store.embedded import EmbeddedServer
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_gate(
+    request: pytest.FixtureRequest,
+    postgres: EmbeddedServer,
+    template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Gate]:
+    settings = getattr(request.module, "SETTINGS", {})
+    async with database_copy(postgres, template) as url:
+        async with gate_running(url, tmp_path_factory.mktemp("gate"), **settings) as gate:
+            yield gate
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def gate(shared_gate: Gate) -> AsyncIterator[Gate]:
+    yield shared_gate
+    shared_gate.sim.script.clear()
+    await shared_gate.check()
+    shared_gate.sim.requests.clear()

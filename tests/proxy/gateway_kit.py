@@ -1,0 +1,496 @@
+"""A whole gateway for tests: real server and socket, real PostgreSQL, simulated providers.
+
+`Gate` is the running thing. `call` and `open_call` are a client of one request per connection, on
+plain sockets, so that a test sees every byte and knows whether the answer ended properly. `Raw`
+drives the ASGI app without a server, message by message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+import uvicorn
+
+from lava_adapters.registry import Registry
+from lava_proxy.app import LavaProxy
+from lava_proxy.core.ids import hash_secret, new_id, new_secret
+from lava_proxy.core.money import parse_e10
+from lava_proxy.core.settings import load_settings
+from lava_proxy.net.simulated import SimRequest, SimulatedProvider
+from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.store import credit
+from lava_proxy.store.audit import audit
+from lava_proxy.store.database import Database
+
+CHAT = "/openai/v1/chat/completions"
+TOKEN_E10 = 100_000
+"""What a token costs by the usual meter of these tests: 10 USD per million."""
+MANAGED = {p.id: f"managed-key-of-{p.id}-0123456789" for p in Registry.builtin().providers}
+
+_numbers = itertools.count(1)
+
+
+def fresh_model() -> str:
+    """A model name that no other call uses: scripts are found by it."""
+    return f"test-model-{next(_numbers)}"
+
+
+@dataclass(frozen=True)
+class Payer:
+    """A customer of a merchant of its own, with a meter and credit."""
+
+    secret: str
+    merchant_id: str
+    customer_id: str
+    credit_e10: int
+
+    def token(self, **more: object) -> str:
+        """A forward token in the public form."""
+        members = {"secret_key": self.secret, "customer_id": self.customer_id, "meter_slug": "m"}
+        text = json.dumps({k: v for k, v in (members | more).items() if v is not ...})
+        return base64.b64encode(text.encode()).decode()
+
+
+@dataclass
+class Answer:
+    """What a client got. `whole`: the answer ended the way its framing says."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    whole: bool
+
+    def header(self, name: str) -> str | None:
+        return next((v for n, v in self.headers if n == name), None)
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def error(self) -> dict[str, Any]:
+        found = self.json()
+        error: dict[str, Any] = (found[0] if isinstance(found, list) else found)["error"]
+        return error
+
+
+class OpenCall:
+    """One request on a connection of its own."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.status = 0
+        self.headers: list[tuple[str, str]] = []
+
+    def write(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def head(self) -> int:
+        """Read the answer's head."""
+        raw = await self.reader.readuntil(b"\r\n\r\n")
+        status, *lines = raw.decode("latin-1").rstrip().split("\r\n")
+        self.status = int(status.split(" ")[1])
+        pairs = (line.partition(":") for line in lines)
+        self.headers = [(name.lower(), value.strip()) for name, _, value in pairs]
+        return self.status
+
+    async def piece(self) -> bytes | None:
+        """One chunk; b"" is the proper end, None an end without one."""
+        try:
+            size = int(await self.reader.readuntil(b"\r\n"), 16)
+            return (await self.reader.readexactly(size + 2))[:-2]
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+    async def rest(self) -> Answer:
+        """Everything up to the end."""
+        if not self.status:
+            await self.head()
+        headers = dict(self.headers)
+        if "content-length" in headers:
+            wanted = int(headers["content-length"])
+            try:
+                body, whole = await self.reader.readexactly(wanted), True
+            except asyncio.IncompleteReadError as error:
+                body, whole = error.partial, False
+        elif "transfer-encoding" in headers:
+            pieces = []
+            while piece := await self.piece():
+                pieces.append(piece)
+            body, whole = b"".join(pieces), piece == b""
+        else:
+            body, whole = await self.reader.read(), True
+        self.close()
+        return Answer(self.status, self.headers, body, whole)
+
+    def close(self) -> None:
+        self.writer.close()
+
+    def reset(self) -> None:
+        self.writer.transport.abort()
+
+
+@dataclass
+class Gate:
+    """A running gateway, its providers and its books."""
+
+    app: LavaProxy
+    sim: SimulatedProvider
+    database: Database
+    port: int = 0
+    payers: list[Payer] = field(default_factory=list)
+
+    @property
+    def gateway(self) -> Gateway:
+        opened = self.app._open
+        assert opened is not None
+        return opened.gateway
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def payer(
+        self,
+        amount: str = "1.00",
+        *,
+        rate_e12: int = 10 * 10**12,
+        rate_type: str = "fixed",
+        unit: str = "tokens_1m",
+        mode: str = "sliced",
+        overdraft: str = "0",
+    ) -> Payer:
+        """A new merchant with one key, one customer, one meter ("m") and so much credit."""
+        payer = Payer(
+            new_secret("aks_live_"), new_id("merchant"), new_id("customer"), parse_e10(amount)
+        )
+        async with self.database.transaction() as conn:
+            merchant = payer.merchant_id
+            await conn.execute("INSERT INTO merchants (merchant_id, name) VALUES ($1, 'm')", merchant)
+            await conn.execute(
+                "INSERT INTO accounts (owner_id, merchant_id) VALUES ($1, $1)", merchant
+            )
+            await conn.execute(
+                "INSERT INTO secret_keys (secret_key_id, merchant_id, name, key_hash, hint) "
+                "VALUES ($1, $2, 'k', $3, 'h')",
+                new_id("secret_key"),
+                merchant,
+                hash_secret(payer.secret),
+            )
+            await conn.execute(
+                "INSERT INTO meters (meter_id, merchant_id, slug, name, rate_type, tier_type, "
+                "tiers, enforcement, overdraft_e10) VALUES ($1, $2, 'm', 'm', $3, $4, $5, $6, $7)",
+                new_id("meter"),
+                merchant,
+                rate_type,
+                unit,
+                [[0, rate_e12]],
+                mode,
+                parse_e10(overdraft),
+            )
+        await self._customer(payer)
+        return payer
+
+    async def sibling(self, payer: Payer, amount: str = "1.00") -> Payer:
+        """Another customer of the same merchant."""
+        other = Payer(payer.secret, payer.merchant_id, new_id("customer"), parse_e10(amount))
+        await self._customer(other)
+        return other
+
+    async def _customer(self, payer: Payer) -> None:
+        async with self.database.transaction() as conn:
+            await conn.execute(
+                "INSERT INTO customers (customer_id, merchant_id) VALUES ($1, $2)",
+                payer.customer_id,
+                payer.merchant_id,
+            )
+            await conn.execute(
+                "INSERT INTO accounts (owner_id, merchant_id) VALUES ($1, $2)",
+                payer.customer_id,
+                payer.merchant_id,
+            )
+        await self.grant(payer, payer.credit_e10)
+        self.payers.append(payer)
+
+    async def grant(self, payer: Payer, amount_e10: int) -> None:
+        if not amount_e10:
+            return
+        async with self.database.transaction() as conn:
+            await credit.grant(
+                conn,
+                grant_id=new_id("credit"),
+                owner_id=payer.customer_id,
+                kind="operator",
+                amount_e10=amount_e10,
+                expires_at=None,
+                note=None,
+                now=datetime.now(UTC),
+            )
+
+    # Calls.
+
+    async def open_call(
+        self,
+        path: str,
+        body: object = None,
+        payer: Payer | None = None,
+        headers: Mapping[str, str] | list[tuple[str, str]] = (),  # type: ignore[assignment]
+        *,
+        method: str = "POST",
+        length: int | None = None,
+        buffer_bytes: int = 2**16,
+    ) -> OpenCall:
+        """Send a request; `body` is JSON unless it is bytes."""
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, limit=buffer_bytes
+        )
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        names = {name.lower() for name, _ in pairs}
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        if payer is not None and not names & {"authorization", "x-api-key", "x-goog-api-key"}:
+            pairs.append(("authorization", f"Bearer {payer.token()}"))
+        if data and "content-type" not in names:
+            pairs.append(("content-type", "application/json"))
+        if data and "transfer-encoding" not in names:
+            pairs.append(("content-length", str(len(data) if length is None else length)))
+        lines = [f"{method} {path} HTTP/1.1", *(f"{n}: {v}" for n, v in pairs)]
+        if "host" not in names:
+            lines.append("host: gateway")
+        if "connection" not in names:
+            lines.append("connection: close")
+        writer.write(("\r\n".join([*lines, "", ""])).encode("latin-1") + data)
+        return OpenCall(reader, writer)
+
+    async def call(
+        self,
+        path: str,
+        body: object = None,
+        payer: Payer | None = None,
+        headers: Mapping[str, str] | list[tuple[str, str]] = (),  # type: ignore[assignment]
+        *,
+        method: str = "POST",
+    ) -> Answer:
+        return await (await self.open_call(path, body, payer, headers, method=method)).rest()
+
+    # What became of it.
+
+    def seen(self, model: str) -> list[SimRequest]:
+        """What the provider got for a model."""
+        return [r for r in self.sim.requests if r.model == model]
+
+    async def until(self, predicate: Any, timeout_s: float = 5.0) -> None:
+        """For what has no event of its own."""
+        async with asyncio.timeout(timeout_s):
+            while not predicate():
+                await asyncio.sleep(0.002)
+
+    async def booked(self) -> None:
+        """Every call is over and in the ledger."""
+        gateway = self.gateway
+        await self.until(lambda: not gateway.open_runs.runs)
+        await gateway.books.writer.flush()
+        await self.until(lambda: all(a.trip is None for a in gateway.books.leases.accounts.values()))
+
+    async def rows(self, payer: Payer) -> list[asyncpg.Record]:
+        await self.booked()
+        async with self.database.connection() as conn:
+            return await conn.fetch(
+                "SELECT * FROM requests WHERE merchant_id = $1 "
+                "AND (customer_id = $2 OR customer_id IS NULL) ORDER BY created_at, request_id",
+                payer.merchant_id,
+                payer.customer_id,
+            )
+
+    async def row(self, payer: Payer) -> asyncpg.Record:
+        """The one row of a payer's one call."""
+        rows = await self.rows(payer)
+        assert len(rows) == 1, [dict(row) for row in rows]
+        return rows[0]
+
+    async def left_e10(self, payer: Payer) -> int:
+        """Credit that a payer still has, wherever it is."""
+        await self.booked()
+        async with self.database.connection() as conn:
+            balance = await credit.balance(conn, payer.customer_id)
+        return balance.available_e10 + balance.held_e10
+
+    async def check(self) -> None:
+        """Nothing is held or pending, memory and books agree on what is leased, and the ledger
+        adds up."""
+        await self.booked()
+        leases = self.gateway.books.leases
+        async with self.database.connection() as conn:
+            rows = await conn.fetch(
+                "SELECT l.owner_id, sum(p.left_e10)::bigint AS left_e10 FROM leases l "
+                "JOIN lease_parts p USING (lease_id) WHERE l.holder_id = $1 GROUP BY l.owner_id",
+                self.gateway.books.journal.holder_id,
+            )
+        leased = {row["owner_id"]: row["left_e10"] for row in rows}
+        for owner_id, account in leases.accounts.items():
+            assert (account.held_e10, account.pending_e10) == (0, 0), owner_id
+            # Below zero in memory is an overshoot that no lease has covered yet.
+            assert max(account.free_e10, 0) == leased.pop(owner_id, 0), owner_id
+        assert not any(leased.values())
+        assert self.gateway.books.journal.open_calls == 0
+        found = await audit(self.database)
+        assert found.sound, found
+
+
+def forward_url(target: str) -> str:
+    """``/v1/forward?u=`` with the target percent-encoded."""
+    return "/v1/forward?u=" + quote(target, safe="")
+
+
+@asynccontextmanager
+async def database_copy(server: Any, template: str) -> AsyncIterator[str]:
+    """A database of one's own, for as long as a module of tests runs."""
+    name = f"proxy_{next(_numbers)}"
+    admin = await asyncpg.connect(server.url_of("postgres"))
+    try:
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield server.url_of(name)
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+def gate_settings(url: str, folder: Path, sim: SimulatedProvider, **more: object) -> Any:
+    """Every host of the provider table is the simulated provider."""
+    hosts = [host for provider in Registry.builtin().providers for host in provider.hosts]
+    return load_settings(
+        {},
+        **{
+            "data_dir": folder,
+            "database_url": url,
+            "upstream_overrides": dict.fromkeys(hosts, sim.url),
+            "provider_keys": MANAGED,
+            "writer_interval_ms": 5,
+            "drain_timeout_s": 2,
+            **more,
+        },
+    )
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[int]:
+    """`app` behind uvicorn on a loopback port of its own."""
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        loop="none",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=3,
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        if task.done():
+            task.result()
+            raise RuntimeError("the server did not start")
+        await asyncio.sleep(0.005)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
+async def gate_running(url: str, folder: Path, **settings: object) -> AsyncIterator[Gate]:
+    """A gateway with its server and providers."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    async with SimulatedProvider() as sim:
+        app = LavaProxy(gate_settings(url, folder, sim, **settings))
+        async with serving(app) as port:
+            opened = app._open
+            assert opened is not None
+            yield Gate(app, sim, opened._database, port)
+
+
+class Raw:
+    """One ASGI call without a server: `inbox` is what the app receives, `sent` what it sends."""
+
+    def __init__(self, gate: Gate, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        plain, _, query = path.partition("?")
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": plain,
+            "raw_path": plain.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(b"host", b"gateway"), (b"content-type", b"application/json")]
+            + [(n.lower().encode(), v.encode()) for n, v in headers.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+        }
+        self._app = gate.app
+        self.inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.inbox.put_nowait({"type": "http.request", "body": body, "more_body": False})
+        self.sent: list[dict[str, Any]] = []
+        self.changed = asyncio.Event()
+        self.open = asyncio.Event()
+        """Cleared: the client takes nothing."""
+        self.open.set()
+        self.broken = False
+
+    async def run(self) -> None:
+        await self._app(self.scope, self.inbox.get, self._send)
+
+    async def _send(self, message: Any) -> None:
+        await self.open.wait()
+        if self.broken:
+            raise OSError("the client is gone")
+        self.sent.append(dict(message))
+        self.changed.set()
+
+    def leave(self) -> None:
+        self.inbox.put_nowait({"type": "http.disconnect"})
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"]) if self.sent else 0
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(m.get("body", b"") for m in self.sent[1:])
+
+    @property
+    def finished(self) -> bool:
+        return len(self.sent) > 1 and not self.sent[-1].get("more_body", False)
+
+
+def text_of(events: bytes) -> str:
+    """The text of an OpenAI chat stream."""
+    return "".join(
+        choice["delta"].get("content") or ""
+        for chunk in chunks_of(events)
+        for choice in chunk.get("choices", ())
+    )
+
+
+def chunks_of(events: bytes) -> Iterator[dict[str, Any]]:
+    """The JSON objects of an event stream."""
+    for line in events.splitlines():
+        if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
+            yield json.loads(line[5:])
