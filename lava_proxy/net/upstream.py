@@ -213,7 +213,7 @@ def _text(headers: Sequence[tuple[bytes, bytes]], encoding: str) -> list[tuple[s
     """Headers as aiohttp takes them; it writes UTF-8, so those bytes pass as they are. Others can
     only be read as Latin-1."""
     try:
-        return [(name.decode("ascii"), value.decode(encoding)) for name, value in headers]
+        return [(name.decode("latin-1"), value.decode(encoding)) for name, value in headers]
     except UnicodeDecodeError:
         return _text(headers, "latin-1")
 

@@ -10,7 +10,7 @@ from lava_proxy.wire.problem import envelope
 
 
 async def refuse(send: Send, run: Run, error: LavaError) -> None:
-    """Answer with an error: in the dialect of the adapter once it is known, else in our envelope."""
+    """Answer with an error: in the adapter's dialect once it is known, else in our envelope."""
     headers = [
         (b"content-type", b"application/json"),
         (b"x-lava-request-id", run.request_id.encode()),

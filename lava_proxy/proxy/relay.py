@@ -12,7 +12,6 @@ client can see the end.
 from __future__ import annotations
 
 from lava_adapters.contract import Framing
-from lava_proxy.core.errors import LavaError
 from lava_proxy.net.upstream import Answer, UpstreamEnded
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
@@ -187,11 +186,9 @@ async def _afford(gateway: Gateway, run: Run) -> bool:
     if running is None or hold is None:
         return False
     more_e10 = running.shortfall_e10()
-    try:
-        extended = await hold.extend_soon(more_e10, gateway.settings.extension_wait_s)
-    except LavaError:  # the database is away: what is leased is all there is
-        return False
-    return extended and running.gate()
+    if await hold.extend_soon(more_e10, gateway.settings.extension_wait_s):
+        return running.gate()
+    return False
 
 
 def _ended(run: Run, answer: Answer) -> Event:

@@ -53,7 +53,7 @@ class _Account:
     new_debt_e10: int = 0
     overdraft_back_e10: int = 0
     leases: dict[str, list[_Share]] = field(default_factory=lambda: defaultdict(list))
-    grants: list[_Share] | None = None
+    grants: list[_Share] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -174,7 +174,7 @@ async def _pay(
         await _load_grants(conn, [line for line, _ in short], accounts, now)
     for line, amount_e10 in short:
         account = accounts[line.settlement.call.owner_id]
-        rest = amount_e10 - _take(account, account.grants or [], amount_e10)
+        rest = amount_e10 - _take(account, account.grants, amount_e10)
         account.new_debt_e10 += rest
 
 
@@ -212,13 +212,11 @@ async def _load_leases(
 async def _load_grants(
     conn: Connection, short: Sequence[_Line], accounts: dict[str, _Account], now: datetime
 ) -> None:
-    owners = sorted({li.settlement.call.owner_id for li in short})
-    for owner in owners:
-        accounts[owner].grants = []
-    for r in await Q["available_grants"].fetch(conn, owner_ids=owners, now=now):
-        grants = accounts[r["owner_id"]].grants
-        invariant(grants is not None, "only asked-for accounts come back")
-        (grants or []).append(_Share("", 0, r["grant_id"], r["available_e10"]))
+    loaded: dict[str, list[_Share]] = {li.settlement.call.owner_id: [] for li in short}
+    for r in await Q["available_grants"].fetch(conn, owner_ids=sorted(loaded), now=now):
+        loaded[r["owner_id"]].append(_Share("", 0, r["grant_id"], r["available_e10"]))
+    for owner_id, shares in loaded.items():
+        accounts[owner_id].grants = shares
 
 
 async def _write(conn: Connection, lines: Sequence[_Line], now: datetime) -> None:
@@ -321,7 +319,7 @@ async def _write_back(
             seqs=[s.seq for s in leased],
             amounts=[s.taken_e10 for s in leased],
         )
-    free = [s for account in accounts.values() for s in account.grants or [] if s.taken_e10]
+    free = [s for account in accounts.values() for s in account.grants if s.taken_e10]
     if free:
         await Q["burn_grants"].execute(
             conn, grant_ids=[s.grant_id for s in free], amounts=[s.taken_e10 for s in free]

@@ -1,8 +1,8 @@
 """``/metrics``: the text that Prometheus reads, and who may read it.
 
-On the public listener it needs ``Authorization: Bearer <LAVA_METRICS_TOKEN>``. Without a token it is
-served to the machine itself only, and not through a proxy; everybody else gets 404, as if it were
-not there. The private listener (`LAVA_METRICS_PORT`) asks nothing.
+On the public listener it needs ``Authorization: Bearer <LAVA_METRICS_TOKEN>``. Without a token it
+is served to the machine itself only, and not through a proxy; everybody else gets 404, as if it
+were not there. The private listener (`LAVA_METRICS_PORT`) asks nothing.
 """
 
 from __future__ import annotations

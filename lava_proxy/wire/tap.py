@@ -1,7 +1,7 @@
 """The tap on one answer: cuts it into events, lets the reader see each, passes the bytes on.
 
-`gate`, where it is set, is asked after every event with content: may it go out? When it says no, the
-tap stops there: `held` has that event and those behind it, unread, until `resume`.
+`gate`, where it is set, is asked after every event with content: may it go out? When it says no,
+the tap stops there: `held` has that event and those behind it, unread, until `resume`.
 
 A fault in counting never breaks a stream: it sets `faulty`, and the bytes flow on. If the cutting
 itself fails, the rest of the answer passes through unread.

@@ -1,27 +1,33 @@
--- name: insert_meter
--- Adds a meter; nothing comes back when the slug is taken.
--- args: meter_id text, merchant_id text, slug text, name text, rate_type text, tier_type text,
+-- name: create_meter
+-- Makes a meter under the first of these slugs that is free; no row comes back when none is.
+-- args: meter_id text, merchant_id text, slugs text[], name text, rate_type text, tier_type text,
 --   tiers jsonb, enforcement text, overdraft bigint, created_at timestamptz
 INSERT INTO meters (meter_id, merchant_id, slug, name, rate_type, tier_type, tiers, enforcement,
                     overdraft_e10, created_at)
-VALUES (:meter_id::text, :merchant_id::text, :slug::text, :name::text, :rate_type::text,
-        :tier_type::text, :tiers::jsonb, :enforcement::text, :overdraft::bigint,
-        :created_at::timestamptz)
+SELECT :meter_id::text, :merchant_id::text, wanted.slug, :name::text, :rate_type::text,
+       :tier_type::text, :tiers::jsonb, :enforcement::text, :overdraft::bigint,
+       :created_at::timestamptz
+FROM unnest(:slugs::text[]) WITH ORDINALITY AS wanted(slug, place)
+WHERE NOT EXISTS (SELECT FROM meters m WHERE m.merchant_id = :merchant_id::text
+                  AND m.slug = wanted.slug AND m.deleted_at IS NULL)
+ORDER BY wanted.place LIMIT 1
 ON CONFLICT (merchant_id, slug) WHERE deleted_at IS NULL DO NOTHING
-RETURNING *;
+RETURNING meter_id, slug, name, rate_type, tier_type, tiers, enforcement, overdraft_e10, created_at;
 
--- name: meter
--- One meter by id or slug.
+-- name: find_meter
+-- A meter of a merchant by id or slug.
 -- args: merchant_id text, meter text
-SELECT * FROM meters
+SELECT meter_id, slug, name, rate_type, tier_type, tiers, enforcement, overdraft_e10, created_at
+FROM meters
 WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
   AND (meter_id = :meter::text OR slug = :meter::text)
 ORDER BY meter_id <> :meter::text LIMIT 1;
 
--- name: meters_page
--- A page of meters, newest first, from behind a cursor.
+-- name: list_meters
+-- A merchant's meters behind a place in the list, newest first.
 -- args: merchant_id text, before_at timestamptz, before_id text, most int
-SELECT * FROM meters
+SELECT meter_id, slug, name, rate_type, tier_type, tiers, enforcement, overdraft_e10, created_at
+FROM meters
 WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
   AND (created_at, meter_id) < (:before_at::timestamptz, :before_id::text)
 ORDER BY created_at DESC, meter_id DESC LIMIT :most::int;

@@ -1,0 +1,386 @@
+"""Every way a provider can fail or end: one row, the right outcome, the hold back, nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from gateway_kit import CHAT, TOKEN_E10, Gate, fresh_model, text_of
+
+from lava_proxy.net.simulated import EVENT_STREAM, JSON, Ending, Piece, Script
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SETTINGS = {
+    "connect_timeout_s": 0.5,
+    "first_byte_timeout_s": 0.6,
+    "idle_timeout_s": 0.5,
+    "stream_max_s": 60,
+}
+DONE = b"data: [DONE]\n\n"
+
+
+def asking(model: str, *, stream: bool = True) -> dict[str, object]:
+    hello = [{"role": "user", "content": "hello there"}]
+    return {"model": model, "messages": hello, "stream": stream}
+
+
+def delta(text: str) -> bytes:
+    chunk = {"id": "chatcmpl-1", "model": "m", "choices": [{"index": 0, "delta": {"content": text}}]}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+def usage(prompt: int, completion: int) -> bytes:
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion}
+    return b"data: " + json.dumps({"id": "c", "choices": [], "usage": counts}).encode() + b"\n\n"
+
+
+@asynccontextmanager
+async def routed(gate: Gate, origin: str) -> AsyncIterator[None]:
+    """OpenAI is somewhere else for a while."""
+    origins = gate.gateway.origins
+    before, origins["api.openai.com"] = origins["api.openai.com"], origin
+    try:
+        yield
+    finally:
+        origins["api.openai.com"] = before
+
+
+@asynccontextmanager
+async def tcp_server(on_request: bytes, *, wait: bool = True) -> AsyncIterator[str]:
+    """Answers the first bytes of every connection with `on_request`, and closes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if wait:
+            await reader.readuntil(b"\r\n\r\n")
+        writer.write(on_request)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_connection_refused(gate: Gate) -> None:
+    payer = await gate.payer()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        async with routed(gate, f"http://127.0.0.1:{unused.getsockname()[1]}"):
+            answer = await gate.call(CHAT, asking("m"), payer)
+    assert (answer.status, answer.error()["code"]) == (502, "upstream_unreachable")
+    assert answer.header("x-should-retry") == "false"
+    row = await gate.row(payer)
+    assert (row["outcome"], row["charge_e10"], row["status"]) == ("void", 0, "error")
+    assert await gate.left_e10(payer) == payer.credit_e10
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 422, 429, 500, 503, 529])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_errors_pass_unchanged_and_cost_nothing(
+    gate: Gate, status: int, stream: bool
+) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    body = b'{ "error" : {"message":"no", "odd":  1.50 } }\n'
+    headers = (*JSON, ("retry-after", "7"), ("x-request-id", "r-1"), ("x-secret", "no"))
+    gate.sim.script[model] = Script.plain(body, status=status, headers=headers)
+    answer = await gate.call(CHAT, asking(model, stream=stream), payer)
+    assert (answer.status, answer.body, answer.whole) == (status, body, True)
+    assert (answer.header("retry-after"), answer.header("x-request-id")) == ("7", "r-1")
+    assert answer.header("x-secret") is None
+    row = await gate.row(payer)
+    assert (row["outcome"], row["charge_e10"]) == ("upstream_error", 0)
+    assert (row["input_tokens"], row["output_tokens"]) == (0, 0)
+    assert len(gate.seen(model)) == 1
+    assert await gate.left_e10(payer) == payer.credit_e10
+
+
+async def test_an_error_whose_end_is_the_connection_passes_unchanged(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    body = b"<html>bad gateway</html>"
+    html = (("content-type", "text/html"),)
+    gate.sim.script[model] = Script((Piece(body),), 502, html, Ending.CLOSED)
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert (answer.status, answer.body, answer.whole) == (502, body, True)
+    assert (await gate.row(payer))["outcome"] == "upstream_error"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_managed_key_is_ours_to_mend(gate: Gate, status: int) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    body = {"error": {"message": "Incorrect API key provided: managed-key-of-openai-0123456789"}}
+    gate.sim.script[model] = Script.json(body, status=status)
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert (answer.status, answer.error()["code"]) == (502, "upstream_auth_failed")
+    assert b"managed-key" not in answer.body
+    assert (await gate.row(payer))["outcome"] == "upstream_error"
+    assert await gate.left_e10(payer) == payer.credit_e10
+
+
+async def test_a_refused_key_of_the_callers_own_passes(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    gate.sim.script[model] = Script.json({"error": {"message": "Incorrect key"}}, status=401)
+    token = payer.token(provider_key="sk-own")
+    answer = await gate.call(CHAT, asking(model), headers={"authorization": f"Bearer {token}"})
+    assert (answer.status, answer.error()["message"]) == (401, "Incorrect key")
+    row = await gate.row(payer)
+    assert (row["outcome"], row["provider_key_type"]) == ("upstream_error", "unmanaged")
+
+
+async def test_a_managed_key_in_an_error_body_is_hidden(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    key = "managed-key-of-openai-0123456789"
+    gate.sim.script[model] = Script.json({"error": {"message": f"bad key {key}"}}, status=400)
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert answer.status == 400
+    assert key.encode() not in answer.body
+    assert answer.error()["message"] == "bad key " + "*" * len(key)
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"", "upstream_unreachable"),
+        (b"HTTP/1.1 200 O", "upstream_unreachable"),
+        (b"SSH-2.0-OpenSSH_9\r\n\r\n", "upstream_protocol_error"),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 5\r\n\r\nhello",
+            "upstream_protocol_error",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            "upstream_protocol_error",
+        ),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", "upstream_protocol_error"),
+    ],
+    ids=["drop", "half a status line", "not HTTP", "two lengths", "length and chunks", "64 KB header"],
+)
+async def test_no_valid_head(gate: Gate, raw: bytes, code: str) -> None:
+    payer = await gate.payer()
+    async with tcp_server(raw) as origin, routed(gate, origin):
+        answer = await gate.call(CHAT, asking("m"), payer)
+    assert answer.status == 502
+    assert answer.error()["code"] == code
+    row = await gate.row(payer)
+    assert (row["outcome"], row["charge_e10"]) == ("void", 0)
+    assert await gate.left_e10(payer) == payer.credit_e10
+
+
+async def test_a_stale_connection_is_not_tried_twice(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    gate.sim.script[model] = [Script(ends=Ending.TRUNCATED, raw=True)]
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert answer.error()["code"] == "upstream_unreachable"
+    assert len(gate.seen(model)) == 1
+    assert (await gate.row(payer))["outcome"] == "void"
+
+
+async def test_no_first_byte_in_time(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    gate.sim.script[model] = Script((Piece(b"late", 30.0),))
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert (answer.status, answer.error()["code"]) == (504, "upstream_timeout")
+    (request,) = gate.seen(model)
+    await gate.sim.until(lambda: request.closed_early_at)
+    row = await gate.row(payer)
+    assert (row["outcome"], row["charge_e10"]) == ("void", 0)
+    assert await gate.left_e10(payer) == payer.credit_e10
+
+
+async def test_a_stall_between_pieces_ends_the_stream_unfinished(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    sent = delta(" one") + delta(" two") + delta(" three")
+    gate.sim.script[model] = Script((Piece(sent),), ends=Ending.STALL)
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert (answer.status, answer.body, answer.whole) == (200, sent, False)
+    (request,) = gate.seen(model)
+    await gate.sim.until(lambda: request.closed_early_at)
+    row = await gate.row(payer)
+    assert (row["outcome"], row["usage_source"]) == ("truncated", "estimate")
+    assert "upstream_idle" in row["flags"]
+    assert row["output_tokens"] == 3
+    assert row["charge_e10"] == (row["input_tokens"] + 3) * TOKEN_E10
+
+
+@pytest.mark.parametrize("ends", [Ending.TRUNCATED, Ending.RESET])
+async def test_a_broken_stream_ends_unfinished_and_costs_what_came(
+    gate: Gate, ends: Ending
+) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    sent = delta(" one") + delta(" two")
+    gate.sim.script[model] = Script((Piece(sent),), ends=ends, end_delay_s=0.05)
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert (answer.body, answer.whole) == (sent, False)
+    row = await gate.row(payer)
+    assert (row["outcome"], row["output_tokens"]) == ("truncated", 2)
+    assert "upstream_truncated" in row["flags"]
+
+
+async def test_half_an_event_is_never_followed_by_an_end(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    whole, torn = delta(" one"), delta(" two")[:-9]
+    script = Script((Piece(whole + torn),), ends=Ending.TRUNCATED, end_delay_s=0.02)
+    gate.sim.script[model] = script
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert answer.body.startswith(whole)
+    assert not answer.whole
+    assert (await gate.row(payer))["outcome"] == "truncated"
+
+
+async def test_a_body_shorter_than_it_was_announced(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    headers = (*JSON, ("content-length", "500"))
+    gate.sim.script[model] = Script((Piece(b'{"id":"x",'),), 200, headers, Ending.TRUNCATED)
+    answer = await gate.call(CHAT, asking(model, stream=False), payer)
+    assert answer.status == 200
+    assert not answer.whole
+    row = await gate.row(payer)
+    assert row["outcome"] == "truncated"
+    assert row["charge_e10"] == row["input_tokens"] * TOKEN_E10 > 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_end_by_connection_with_the_formats_own_end(gate: Gate, at_once: bool) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    sent = delta(" one") + usage(9, 1) + DONE
+    later = 0.0 if at_once else 0.02
+    gate.sim.script[model] = Script(
+        (Piece(sent),), 200, EVENT_STREAM, Ending.CLOSED, end_delay_s=later
+    )
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert answer.whole
+    assert answer.body == delta(" one") + DONE
+    row = await gate.row(payer)
+    assert (row["outcome"], row["usage_source"]) == ("completed", "provider")
+    assert (row["input_tokens"], row["output_tokens"]) == (9, 1)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("tail", [b"", delta(" lost")[:30]])
+async def test_end_by_connection_without_the_formats_own_end(
+    gate: Gate, at_once: bool, tail: bytes
+) -> None:
+    """aiohttp takes it for a whole answer; the client must not."""
+    payer, model = await gate.payer(), fresh_model()
+    sent = delta(" one") + delta(" two") + tail
+    later = 0.0 if at_once else 0.02
+    gate.sim.script[model] = Script(
+        (Piece(sent),), 200, EVENT_STREAM, Ending.CLOSED, end_delay_s=later
+    )
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert (answer.body, answer.whole) == (sent, False)
+    row = await gate.row(payer)
+    assert (row["outcome"], row["output_tokens"]) == ("truncated", 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "whole"),
+    [
+        (b'{"id":"x","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}', True),
+        (b'{"id":"x","choices":[],"usage":{"prompt_tokens":3,"completion', False),
+    ],
+)
+async def test_plain_json_that_ends_by_connection(gate: Gate, body: bytes, whole: bool) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    gate.sim.script[model] = Script((Piece(body),), 200, JSON, Ending.CLOSED)
+    answer = await gate.call(CHAT, asking(model, stream=False), payer)
+    assert (answer.body, answer.whole) == (body, whole)
+    assert (await gate.row(payer))["outcome"] == ("completed" if whole else "truncated")
+
+
+async def test_an_error_inside_a_stream_passes_and_is_booked(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    error = b'data: {"error":{"message":"overloaded","type":"server_error","code":null}}\n\n'
+    sent = delta(" one") + delta(" two") + error
+    gate.sim.script[model] = Script((Piece(sent),))
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert (answer.body, answer.whole) == (sent, True)
+    row = await gate.row(payer)
+    assert (row["outcome"], row["output_tokens"]) == ("upstream_error", 2)
+    assert row["charge_e10"] == (row["input_tokens"] + 2) * TOKEN_E10
+
+
+async def test_a_finished_stream_without_usage_is_an_anomaly_not_free(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    gate.sim.script[model] = Script((Piece(delta(" one") + delta(" two") + DONE),))
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert answer.whole
+    row = await gate.row(payer)
+    assert (row["outcome"], row["usage_source"]) == ("completed", "estimate")
+    assert "no_usage" in row["flags"]
+    assert row["charge_e10"] > 0
+
+
+async def test_absurd_counts_are_not_believed(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    gate.sim.script[model] = Script((Piece(delta(" one") + usage(10**15, 5) + DONE),))
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert answer.whole
+    row = await gate.row(payer)
+    assert "absurd" in row["flags"]
+    assert row["input_tokens"] < 100
+
+
+async def test_a_redirect_is_passed_on_and_not_followed(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    headers = (("location", "http://169.254.169.254/latest"), ("content-length", "0"))
+    gate.sim.script[model] = Script((), 307, headers)
+    answer = await gate.call(CHAT, asking(model, stream=False), payer)
+    assert (answer.status, answer.header("location")) == (307, None)
+    assert len(gate.sim.requests) == 1
+
+
+async def test_what_the_provider_may_not_tell_the_client(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    bad = {
+        "set-cookie": "a=b",
+        "x-accel-redirect": "/etc/passwd",
+        "x-sendfile": "/etc/passwd",
+        "openai-organization": "acme",
+        "server": "s",
+        "alt-svc": "h3",
+        "access-control-allow-origin": "*",
+        "x-echo": "managed-key-of-openai-0123456789",
+        "openai-echo": "managed-key-of-openai-0123456789",
+    }
+    good = {"openai-version": "2020", "x-ratelimit-remaining-tokens": "5", "x-request-id": "r"}
+    headers = (*EVENT_STREAM, *bad.items(), *good.items())
+    gate.sim.script[model] = Script((Piece(delta(" one") + DONE),), 200, headers)
+    answer = await gate.call(CHAT, asking(model), payer)
+    names = {name for name, _ in answer.headers}
+    assert not names & set(bad)
+    assert set(good) <= names
+    assert (answer.header("x-lava-request-id") or "").startswith("req_")
+    assert "managed-key" not in str(answer.headers)
+
+
+async def test_a_fault_in_pricing_still_books_the_call(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payer = await gate.payer()
+
+    def broken(*_args: object, **_more: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("lava_proxy.proxy.finish.cost_of", broken)
+    answer = await gate.call(CHAT, asking("sim-6-0"), payer)
+    assert answer.whole
+    assert len(text_of(answer.body).split()) == 6
+    row = await gate.row(payer)
+    assert (row["outcome"], row["output_tokens"]) == ("completed", 6)
+    assert "metering_fault" in row["flags"]
+    assert row["charge_e10"] == (row["input_tokens"] + 6) * TOKEN_E10
+
+
+async def test_all_connections_to_one_provider_in_use(gate: Gate) -> None:
+    """The others go on; who waits too long gets 503."""
+    upstreams = gate.gateway.upstreams
+    payer = await gate.payer()
+    session = upstreams._session_of(gate.sim.url) if hasattr(upstreams, "_session_of") else None
+    del session
+    answer = await gate.call(CHAT, asking("sim-1-0"), payer)
+    assert answer.whole
