@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import struct
 import threading
 import zlib
@@ -219,10 +220,8 @@ def lock_folder(folder: Path) -> int:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a journal folder whose records are all committed."""
-    for path in folder.iterdir():
-        path.unlink(missing_ok=True)
-    folder.rmdir()
+    """Delete a journal folder whose records are all committed; one that is gone is fine."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _parse(kind: int, payload: bytes) -> Record | None:

@@ -1,0 +1,96 @@
+"""kill -9 of two gateways under load: nothing that ran goes unbilled, nothing is billed twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rig_kit import LONG, TOKEN_E10, Got, Replica, call, make_payer, started, wait_settled
+
+from lava_proxy.books.journal import read_folder
+from lava_proxy.net.simulated import SimulatedProvider
+from lava_proxy.store.audit import audit
+from lava_proxy.store.database import Database
+
+KILLS = 100 if LONG else 4
+SEED = 20261123
+
+
+@pytest.mark.timeout(60 if not LONG else 1800)
+async def test_kill_nine(database_url: str, database: Database, tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    payer = await make_payer(database, "500.00")
+    async with SimulatedProvider() as sim:
+        replicas = [Replica(database_url, tmp_path / name, sim.url) for name in ("a", "b")]
+        await started(*replicas)
+        seen: list[Got] = []
+        stop = asyncio.Event()
+
+        async def load(worker: int) -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                replica = replicas[rng.randrange(2)]
+                seen.append(
+                    await call(
+                        replica.port,
+                        payer,
+                        f"w{worker}n{number}",
+                        tokens=rng.choice((5, 40, 80)),
+                        pace_ms=5,
+                        stream=rng.random() < 0.8,
+                    )
+                )
+                if not seen[-1].status:
+                    await asyncio.sleep(0.05)
+
+        loads = [asyncio.create_task(load(worker)) for worker in range(8)]
+        recovery = []
+        for _ in range(KILLS):
+            await asyncio.sleep(rng.uniform(0.3, 0.9))
+            victim = replicas[rng.randrange(2)]
+            victim.kill()
+            victim.start()
+            recovery.append(await victim.ready())
+        stop.set()
+        await asyncio.gather(*loads)
+        for replica in replicas:
+            assert replica.stop() == 0
+        await wait_settled(database)
+        await _check(database, sim, seen, payer.customer_id)
+        left = [p for r in replicas for p in (r.data_dir / "journals").glob("*/*.journal")]
+        assert not left or not any(list(read_folder(p.parent)) for p in left)
+        print(
+            f"kills={KILLS} calls={len(seen)} upstream={len(sim.requests)} lost=0 double=0 "
+            f"recovery max={max(recovery):.2f}s seed={SEED}"
+        )
+
+
+async def _check(
+    database: Database, sim: SimulatedProvider, seen: list[Got], customer_id: str
+) -> None:
+    async with database.connection() as conn:
+        rows = await conn.fetch("SELECT * FROM requests WHERE customer_id = $1", customer_id)
+    by_mark = {row["metadata"]["mark"]: row for row in rows}
+    assert len(by_mark) == len(rows), "a call is booked twice"
+    ran = Counter(json.loads(request.body)["user"] for request in sim.requests)
+    assert max(ran.values()) == 1, "a call ran twice upstream"
+    made = {json.loads(r.body)["user"]: r.tokens_sent for r in sim.requests}
+    got = {one.mark: one for one in seen}
+    assert any(row["outcome"] == "recovered" for row in rows), "no kill hit a running call"
+    for mark in ran:
+        assert mark in by_mark, f"{mark} ran and is not in the books"
+        row, client = by_mark[mark], got.get(mark)
+        if row["outcome"] in ("void", "upstream_error"):
+            continue
+        assert row["charge_e10"] == (row["input_tokens"] + row["output_tokens"]) * TOKEN_E10
+        delivered = client.tokens if client else 0
+        assert row["output_tokens"] >= delivered, f"{mark}: delivered more than was billed"
+        assert row["output_tokens"] <= max(made[mark], delivered) * 1.1 + 1, f"{mark}: overbilled"
+    found = await audit(database)
+    assert found.sound, found.differences
+    assert found.debt_e10 == 0
