@@ -1,8 +1,8 @@
 """The books of one process, put together: what `proxy/` and `manage/` ask money questions of.
 
-A call's life here: `admit` writes HOLD, `sent` and `progress` follow it, and `settle` ends it, once:
-SETTLE in the journal, the hold released, the row queued. A call that came to nothing is settled
-too (outcome ``void``, charge 0), so that replay knows that it ended.
+A call's life here: `admit` writes HOLD, `sent` and `progress` follow it, and `settle` ends it,
+once: SETTLE in the journal, the hold released, the row queued. A call that came to nothing is
+settled too (outcome ``void``, charge 0), so that replay knows that it ended.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
+
+import orjson
 
 from lava_proxy.books import replay
 from lava_proxy.books.codec import encode_call, encode_result
@@ -101,6 +103,7 @@ class Books:
         if self._writing is not None:
             await asyncio.wait({self._writing}, timeout=self.settings.drain_timeout_s + 5)
             self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
         await self.leases.close()
         if not self.writer.depth:
             try:
@@ -137,7 +140,7 @@ class Books:
         """End a call. `estimate_e10` is an upper bound of its charge."""
         try:
             self.journal.settle(seq, encode_result(row))
-        except JournalError:
+        except (JournalError, orjson.JSONEncodeError):
             log.exception("journal: SETTLE of %s is not written", row.call.request_id)
         if hold is not None:
             hold.release(estimate_e10)
@@ -172,9 +175,9 @@ class Books:
         row = item.settlement
         if item.seq is not None:
             self.journal.committed(item.seq)
-        if item.estimate_e10:
-            # Booked before: an ambiguous commit was tried again. What it took is not known any
-            # more, so all of the estimate counts as taken; the books give the rest back later.
+        if item.estimate_e10 or booked.leased_e10:
+            # Booked by somebody else (a copy of our journal), or quarantined. What that took is not
+            # known here, so all of the estimate counts as taken; what is left goes back when idle.
             leased = booked.leased_e10 if booked.fresh else item.estimate_e10
             self.leases.booked(row.call.owner_id, item.estimate_e10, leased)
         self._on_booked(row, booked)
@@ -195,16 +198,19 @@ class Books:
         )
 
     async def _give_back(self, owner_id: str) -> None:
-        async with self.database.transaction() as conn:
-            await credit.give_back(conn, owner_id, self.journal.holder_id, None, self.clock.now())
+        """What does not get back now is taken back by the database when its time is over."""
+        holder_id, now = self.journal.holder_id, self.clock.now()
+        try:
+            async with self.database.transaction() as conn:
+                await credit.give_back(conn, owner_id, holder_id, None, now)
+        except (StoreDown, StoreConflict) as error:
+            log.warning("leases of %s are not given back: %s", owner_id, error)
 
     async def renew(self, owner_id: str) -> None:
         """More time for the leases on an account in use."""
         asked_s = self.clock.boot_s()
         async with self.database.transaction() as conn:
-            await credit.renew(
-                conn, owner_id, self.journal.holder_id, self.settings.lease_s, self.clock.now()
-            )
+            await credit.renew(conn, owner_id, self.journal.holder_id, self.settings.lease_s)
         self.leases.renewed(owner_id, asked_s)
 
     def now(self) -> datetime:

@@ -124,5 +124,8 @@ def decode_result(facts: bytes, call: Call) -> Settlement:
 
 
 def encode_settlement(row: Settlement) -> bytes:
-    """Both halves, for the quarantine table."""
-    return b"[" + encode_call(row.call) + b"," + encode_result(row) + b"]"
+    """Both halves, for the quarantine table; as Python shows them where JSON cannot hold them."""
+    try:
+        return b"[" + encode_call(row.call) + b"," + encode_result(row) + b"]"
+    except orjson.JSONEncodeError:
+        return repr(row).encode("utf-8", "backslashreplace")

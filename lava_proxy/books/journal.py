@@ -52,6 +52,8 @@ class _Segment:
     fd: int
     size: int = 0
     open_calls: int = 0
+    dirty: bool = False
+    """Something was written since the last fsync."""
 
 
 class Journal:
@@ -66,10 +68,14 @@ class Journal:
         self._seq = 0
         self._segments: deque[_Segment] = deque()
         self._calls: dict[int, _Segment] = {}
-        self._dirty = False
-        self._fsync_lock = threading.Lock()
+        self._files = threading.Lock()
+        """Held while segments come and go, so that `sync` finds open files; never over an fsync."""
         self.failed: str | None = None
-        self._rotate()
+        try:
+            self._rotate()
+        except JournalError:
+            os.close(self._lock_fd)
+            raise
 
     @property
     def holder_id(self) -> str:
@@ -114,29 +120,38 @@ class Journal:
             return
         segment.open_calls -= 1
         while len(self._segments) > 1 and self._segments[0].open_calls == 0:
-            oldest = self._segments.popleft()
-            os.close(oldest.fd)
+            with self._files:
+                oldest = self._segments.popleft()
+                os.close(oldest.fd)
             oldest.path.unlink(missing_ok=True)
 
     def sync(self) -> None:
-        """fsync what was written; called off the event loop. On an I/O error the journal fails:
-        after a failed fsync the kernel may have dropped pages, so retrying would lie."""
-        if not self._dirty:
-            return
-        self._dirty = False
-        with self._fsync_lock:
-            try:
-                os.fsync(self._segments[-1].fd)
-            except OSError as error:
-                self.failed = f"journal fsync: {error}"
+        """fsync what was written, also to segments before the last one; called off the event loop,
+        which goes on writing. On an I/O error the journal fails: after a failed fsync the kernel
+        may have dropped pages, so retrying would lie."""
+        try:
+            for fd in self._dirty_files():
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+        except OSError as error:
+            self.failed = f"journal fsync: {error}"
+
+    def _dirty_files(self) -> list[int]:
+        """Descriptors of our own, so that `committed` and `close` may close theirs meanwhile."""
+        with self._files:
+            dirty = [segment for segment in self._segments if segment.dirty]
+            for segment in dirty:
+                segment.dirty = False
+            return [os.dup(segment.fd) for segment in dirty]
 
     def close(self) -> None:
         """Close; an empty journal's folder is removed."""
-        for segment in self._segments:
-            os.close(segment.fd)
-            if not self._calls:
-                segment.path.unlink(missing_ok=True)
-        self._segments.clear()
+        with self._files:
+            for segment in self._segments:
+                os.close(segment.fd)
+            self._segments.clear()
         if not self._calls:
             remove_folder(self.folder)
         os.close(self._lock_fd)
@@ -149,24 +164,23 @@ class Journal:
         except OSError as error:
             self.failed = f"journal write: {error}"
             raise JournalError(self.failed) from error
-        if written != len(record):
+        if written != len(record):  # the next record takes the place of this torn one
+            os.lseek(segment.fd, segment.size, os.SEEK_SET)
             self.failed = "journal write: short write"
             raise JournalError(self.failed)
         segment.size += written
-        self._dirty = True
+        segment.dirty = True
 
     def _rotate(self) -> None:
         self._number += 1
         path = self.folder / f"{self._number:08d}.journal"
         try:
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            os.posix_fallocate(fd, 0, self._segment_bytes + _PAYLOAD_MAX)
-            os.write(fd, HEADER)
-            _sync_folder(self.folder)
+            fd = _new_segment(path, self._segment_bytes + _PAYLOAD_MAX)
         except OSError as error:
             self.failed = f"journal segment: {error}"
             raise JournalError(self.failed) from error
-        self._segments.append(_Segment(path, fd, len(HEADER)))
+        with self._files:
+            self._segments.append(_Segment(path, fd, len(HEADER)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +201,10 @@ def read_folder(folder: Path) -> Iterator[Record]:
 
 def read_segment(data: bytes, name: str = "segment") -> Iterator[Record]:
     """Records up to the first that is torn or damaged. An unknown version is an error: guessing at
-    money is worse than stopping. An empty file is a crash at creation: nothing was promised."""
+    money is worse than stopping. A file without a whole header is a crash at creation: nothing was
+    promised."""
     head = data[: len(HEADER)]
-    if not head.strip(b"\0"):
+    if len(data.rstrip(b"\0")) < len(HEADER) and HEADER.startswith(head.rstrip(b"\0")):
         return
     if head != HEADER:
         raise JournalError(f"{name}: not a journal of this version (it starts with {head!r})")
@@ -233,6 +248,20 @@ def _parse(kind: int, payload: bytes) -> Record | None:
     if kind == SENT and len(payload) == _SEQ.size:
         return Record(kind, _SEQ.unpack(payload)[0])
     return None
+
+
+def _new_segment(path: Path, size: int) -> int:
+    """A descriptor of a new file with `size` bytes of its own, and the header in it."""
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size)
+        os.write(fd, HEADER)
+        _sync_folder(path.parent)
+    except OSError:
+        os.close(fd)
+        path.unlink(missing_ok=True)
+        raise
+    return fd
 
 
 def _sync_folder(folder: Path) -> None:

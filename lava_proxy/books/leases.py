@@ -16,15 +16,16 @@ look-up and a subtraction. The rules:
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
 
+from lava_proxy.books.account import Account, Hold, Refusal
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.invariant import invariant
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
+
+__all__ = ["Account", "Hold", "Leases", "Refusal"]
 
 Back = Callable[[str], Awaitable[object]]
 """Returns all leases that we have on an owner's account."""
@@ -32,110 +33,8 @@ Back = Callable[[str], Awaitable[object]]
 Trip = Callable[[LeaseAsk], Awaitable[LeaseAnswer]]
 """Asks the database for a lease; retries an ambiguous commit under the same lease id."""
 
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a hold could not be opened: amounts in 10^-10 USD."""
-
-    required_e10: int
-    available_e10: int
-
-
-class Account:
-    """One customer's leased credit in this worker."""
-
-    __slots__ = (
-        "_burn_now_e10",
-        "_burn_past_e10",
-        "_burn_since_s",
-        "expires_s",
-        "free_e10",
-        "granted_e10",
-        "held_e10",
-        "owner_id",
-        "pending_e10",
-        "refused",
-        "refused_until_s",
-        "trip",
-        "used_s",
-    )
-
-    def __init__(self, owner_id: str, boot_s: float) -> None:
-        self.owner_id = owner_id
-        self.free_e10 = 0
-        self.held_e10 = 0
-        self.pending_e10 = 0
-        self.granted_e10 = 0
-        self.expires_s = 0.0
-        self.used_s = boot_s
-        self.refused: Refusal | None = None
-        self.refused_until_s = 0.0
-        self.trip: asyncio.Task[LeaseAnswer] | None = None
-        self._burn_since_s = boot_s
-        self._burn_now_e10 = 0
-        self._burn_past_e10 = 0
-
-    def spent(self, amount_e10: int, boot_s: float, window_s: float) -> None:
-        """Note a charge for the burn figure (two windows, the older one forgotten)."""
-        if boot_s - self._burn_since_s > window_s:
-            fresh = boot_s - self._burn_since_s <= 2 * window_s
-            self._burn_past_e10 = self._burn_now_e10 if fresh else 0
-            self._burn_now_e10 = 0
-            self._burn_since_s = boot_s
-        self._burn_now_e10 += amount_e10
-
-    @property
-    def burn_e10(self) -> int:
-        """What this customer burned in about one window."""
-        return max(self._burn_now_e10, self._burn_past_e10)
-
-    @property
-    def idle(self) -> bool:
-        return not (self.held_e10 or self.pending_e10 or self.trip)
-
-
-class Hold:
-    """One call's claim on an account. Opened by `Leases`, released exactly once."""
-
-    __slots__ = ("_leases", "account", "amount_e10", "open", "overdraft_e10")
-
-    def __init__(
-        self, leases: Leases, account: Account, amount_e10: int, overdraft_e10: int
-    ) -> None:
-        self._leases = leases
-        self.account = account
-        self.amount_e10 = amount_e10
-        self.overdraft_e10 = overdraft_e10
-        self.open = True
-
-    def extend(self, more_e10: int) -> bool:
-        """Take `more_e10` from what is free, now or not at all. No await."""
-        account = self.account
-        if account.free_e10 < more_e10 or not self._leases.in_time(account):
-            return False
-        account.free_e10 -= more_e10
-        account.held_e10 += more_e10
-        self.amount_e10 += more_e10
-        self._leases.refill_if_low(account, self.overdraft_e10)
-        return True
-
-    async def extend_soon(self, more_e10: int, wait_s: float) -> bool:
-        """As `extend`, after waiting at most `wait_s` for a lease."""
-        with contextlib.suppress(TimeoutError, LavaError):  # too late, or the database is away
-            async with asyncio.timeout(wait_s):
-                await self._leases.fetch(self.account, more_e10, more_e10, self.overdraft_e10)
-        return self.extend(more_e10)
-
-    def release(self, charge_e10: int) -> None:
-        """Close: `charge_e10` (an upper bound until it is booked) becomes pending, the rest free.
-        What the charge has above the hold comes out of what is free."""
-        invariant(self.open, "a hold is released once")
-        self.open = False
-        account = self.account
-        account.held_e10 -= self.amount_e10
-        account.free_e10 += self.amount_e10 - charge_e10
-        account.pending_e10 += charge_e10
-        self._leases.released(account, charge_e10)
+TRIPS_MAX = 5
+"""Trips for one hold: what a trip brought, a call that came later may have taken."""
 
 
 class Leases:
@@ -174,8 +73,9 @@ class Leases:
         return account
 
     def try_hold(self, account: Account, amount_e10: int, overdraft_e10: int) -> Hold | None:
-        """Open a hold from what is free, now or not at all. No await."""
-        if account.free_e10 < amount_e10 or not self.in_time(account):
+        """Open a hold from what is free, now or not at all. No await. A call that costs nothing
+        needs no lease."""
+        if amount_e10 and (account.free_e10 < amount_e10 or not self.in_time(account)):
             return None
         account.free_e10 -= amount_e10
         account.held_e10 += amount_e10
@@ -194,33 +94,53 @@ class Leases:
         refusal = self._known_refusal(account, least_e10)
         if refusal is not None:
             return refusal
-        answer = await self.fetch(account, least_e10, amount_e10, overdraft_e10)
+        try:
+            answer = await self.cover(account, least_e10, amount_e10, overdraft_e10)
+        except LavaError:  # the database is away: what we have is still good
+            if account.free_e10 < least_e10 or not self.in_time(account):
+                raise
+            answer = LeaseAnswer(0, 0, 0)
         take = min(amount_e10, max(account.free_e10, 0))
-        if take >= least_e10:
-            hold = self.try_hold(account, take, overdraft_e10)
-            if hold is not None:
-                return hold
+        hold = self.try_hold(account, take, overdraft_e10) if take >= least_e10 else None
+        if hold is not None:
+            return hold
         refusal = Refusal(least_e10, max(0, account.free_e10 + answer.free_e10))
         account.refused = refusal
         account.refused_until_s = self._clock.boot_s() + self._refusal_s
         return refusal
 
-    async def fetch(
+    async def cover(
+        self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
+    ) -> LeaseAnswer:
+        """Fetch until `least_e10` is free, or until a trip brings nothing: then there is nothing.
+        The caller must take what it needs before its next await."""
+        for _ in range(TRIPS_MAX):
+            answer = await self._fetch(account, least_e10, amount_e10, overdraft_e10)
+            if not answer.amount_e10 or (account.free_e10 >= least_e10 and self.in_time(account)):
+                break
+        return answer
+
+    async def _fetch(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
     ) -> LeaseAnswer:
         """One trip for a lease; callers that come while one is under way wait for it first, then
         go themselves if it did not suffice."""
-        while account.trip is not None:
-            answer = await asyncio.shield(account.trip)
-            if account.free_e10 >= amount_e10 and self.in_time(account):
-                return answer
-        return await asyncio.shield(self._start(account, least_e10, amount_e10, overdraft_e10))
+        account.waiting += 1
+        try:
+            while account.trip is not None:
+                answer = await asyncio.shield(account.trip)
+                if account.free_e10 >= amount_e10 and self.in_time(account):
+                    return answer
+            return await asyncio.shield(self._start(account, least_e10, amount_e10, overdraft_e10))
+        finally:
+            account.waiting -= 1
 
     def refill_if_low(self, account: Account, overdraft_e10: int) -> None:
         """Start a refill in the background when half of the last grant is used."""
-        if account.trip is None and 2 * account.free_e10 < account.granted_e10:
-            if self._known_refusal(account, 1) is None:
-                self._start(account, 1, 1, overdraft_e10)
+        if account.trip is not None or 2 * account.free_e10 >= account.granted_e10:
+            return
+        if self._known_refusal(account, 1) is None:
+            self._start(account, 1, max(1, account.wanted_e10), overdraft_e10)
 
     def in_time(self, account: Account) -> bool:
         """Whether the account's leases may back new money now."""
@@ -250,12 +170,12 @@ class Leases:
             account.refused = None
 
     def idle_accounts(self, idle_s: float) -> list[Account]:
-        """Accounts that nobody used for `idle_s`. Expired ones lose what is free."""
+        """Accounts that nobody used for `idle_s`. Those past their grace lose what is free."""
         now_s = self._clock.boot_s()
         idle = []
         for account in self.accounts.values():
-            if not self.in_time(account) and account.free_e10 > 0:
-                account.free_e10 = account.granted_e10 = 0
+            if not self.in_grace(account) and account.free_e10 > 0:
+                account.lapse()
             if account.idle and now_s - account.used_s > idle_s:
                 idle.append(account)
         return idle
@@ -266,11 +186,7 @@ class Leases:
         invariant(account.idle, "only idle accounts are given back")
         account.free_e10 = account.granted_e10 = 0
         account.expires_s = 0.0
-        task = asyncio.get_running_loop().create_task(self._give_back(account))
-        account.trip = task
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        await asyncio.shield(task)
+        await asyncio.shield(self._under_way(account, self._give_back(account)))
 
     async def _give_back(self, account: Account) -> LeaseAnswer:
         try:
@@ -304,43 +220,56 @@ class Leases:
         known = account.refused
         if known is None or self._clock.boot_s() >= account.refused_until_s:
             return None
-        return Refusal(least_e10, known.available_e10) if least_e10 > known.available_e10 else None
+        available_e10 = max(known.available_e10, account.free_e10)
+        return Refusal(least_e10, available_e10) if least_e10 > available_e10 else None
 
     def _start(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
     ) -> asyncio.Task[LeaseAnswer]:
-        missing = max(0, -account.free_e10)
-        ask = LeaseAsk(
-            lease_id=new_id("lease"),
-            owner_id=account.owner_id,
-            holder_id=self._holder_id,
-            least_e10=max(1, least_e10 - max(account.free_e10, 0)) + missing,
-            hold_e10=max(1, amount_e10 - max(account.free_e10, 0)) + missing,
-            burn_e10=account.burn_e10,
-            overdraft_e10=overdraft_e10,
-            lease_s=self._lease_s,
-        )
-        task = asyncio.get_running_loop().create_task(self._fetch(account, ask))
-        account.trip = task
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        account.wanted_e10 = amount_e10
+        going = self._go(account, least_e10, amount_e10, overdraft_e10)
+        return self._under_way(account, going)
 
-    async def _fetch(self, account: Account, ask: LeaseAsk) -> LeaseAnswer:
-        asked_s = self._clock.boot_s()
-        expired = not self.in_time(account)
-        self.trips += 1
+    async def _go(
+        self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
+    ) -> LeaseAnswer:
         try:
+            if account.expires_s and not self.in_grace(account):
+                await self._back(account.owner_id)  # else the trip would renew what we gave up
+                account.lapse()
+            asked_s = self._clock.boot_s()
+            free, missing = max(0, account.free_e10), max(0, -account.free_e10)
+            ask = LeaseAsk(
+                lease_id=new_id("lease"),
+                owner_id=account.owner_id,
+                holder_id=self._holder_id,
+                least_e10=max(1, least_e10 - free) + missing,
+                hold_e10=max(1, amount_e10 - free) + missing,
+                burn_e10=account.burn_e10,
+                overdraft_e10=overdraft_e10,
+                lease_s=self._lease_s,
+            )
+            self.trips += 1
             answer = await self._trip(ask)
         finally:
             account.trip = None
-        if expired and account.expires_s and asked_s > account.expires_s + self._grace_s:
-            account.free_e10 = 0  # what we had may have been taken back meanwhile
+        account.free_e10 += answer.amount_e10
+        account.granted_e10 = answer.amount_e10  # 0, nothing to be had: no refill until one asks
+        account.expires_s = asked_s + self._lease_s  # a trip renews whatever we have
         if answer.amount_e10:
-            account.free_e10 += answer.amount_e10
-            account.granted_e10 = answer.amount_e10
-            account.expires_s = asked_s + self._lease_s
             account.refused = None
-        else:
-            account.granted_e10 = 0  # nothing to be had: no refill until a call asks
         return answer
+
+    def _under_way(
+        self, account: Account, going: Coroutine[object, object, LeaseAnswer]
+    ) -> asyncio.Task[LeaseAnswer]:
+        account.trip = task = asyncio.get_running_loop().create_task(going)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[LeaseAnswer]) -> None:
+        """Whoever waits for the task hears of its error; a refill has nobody who does."""
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()

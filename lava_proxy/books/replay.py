@@ -19,10 +19,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import stamina
+
 from lava_adapters.contract import Usage
 from lava_proxy.books import journal as wal
 from lava_proxy.books.codec import decode_call, decode_result, meter_id_of
 from lava_proxy.books.journal import JournalError, lock_folder, read_folder, remove_folder
+from lava_proxy.books.writer import POISON, quarantine
 from lava_proxy.core.clock import Clock
 from lava_proxy.rules.catalog import Catalog
 from lava_proxy.rules.charge import Counts
@@ -30,12 +33,14 @@ from lava_proxy.rules.price import UNPRICED, cost
 from lava_proxy.rules.settlement import Booked, Call, Meter, Settlement
 from lava_proxy.store import credit
 from lava_proxy.store import directory as directory_store
-from lava_proxy.store.database import Database
+from lava_proxy.store.database import Database, StoreConflict
 from lava_proxy.store.settle import settle
 
 log = logging.getLogger(__name__)
 
 BATCH_ROWS = 200
+CONFLICTS_MAX = 8
+"""Others may be busy with the same customers."""
 
 
 @dataclass(slots=True)
@@ -63,9 +68,7 @@ async def take_over(
 ) -> list[Replayed]:
     """Replay every folder whose process is dead, close its leases and remove it."""
     done: list[Replayed] = []
-    if not journals_dir.is_dir():
-        return done
-    for folder in sorted(path for path in journals_dir.iterdir() if path.is_dir()):
+    for folder in _folders(journals_dir):
         try:
             lock_fd = lock_folder(folder)
         except JournalError:
@@ -76,6 +79,12 @@ async def take_over(
         finally:
             os.close(lock_fd)
     return done
+
+
+def _folders(journals_dir: Path) -> list[Path]:
+    """Journals that may be replayed. A folder without a segment holds nothing, and its process may
+    be about to lock it."""
+    return sorted({path.parent for path in journals_dir.glob("*/*.journal")})
 
 
 async def replay_folder(
@@ -150,6 +159,24 @@ async def _meters(database: Database, traces: Sequence[_Trace]) -> dict[str, Met
 async def _book(database: Database, clock: Clock, rows: Sequence[Settlement]) -> list[Booked]:
     booked: list[Booked] = []
     for start in range(0, len(rows), BATCH_ROWS):
-        async with database.transaction() as conn:
-            booked += await settle(conn, rows[start : start + BATCH_ROWS], clock.now())
+        booked += await _book_batch(database, clock, rows[start : start + BATCH_ROWS])
     return booked
+
+
+async def _book_batch(database: Database, clock: Clock, rows: Sequence[Settlement]) -> list[Booked]:
+    """One transaction, or those of its halves: a row that is poison is quarantined alone, because a
+    journal that cannot be replayed would keep every process from starting."""
+    try:
+        retries = stamina.retry_context(on=StoreConflict, attempts=CONFLICTS_MAX, wait_max=1.0)
+        async for attempt in retries:
+            with attempt:
+                async with database.transaction() as conn:
+                    return await settle(conn, rows, clock.now())
+    except POISON as error:
+        if len(rows) == 1:
+            log.error("replay: row %s is quarantined: %s", rows[0].call.request_id, error)
+            await quarantine(database, rows[0], error)
+            return []
+    half = len(rows) // 2
+    left = await _book_batch(database, clock, rows[:half])
+    return left + await _book_batch(database, clock, rows[half:])

@@ -27,13 +27,16 @@ from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.money import MoneyError
 from lava_proxy.rules.settlement import Booked, Settlement
-from lava_proxy.store.database import Database, StoreConflict, StoreDown, StoreError, StorePoison
+from lava_proxy.store.database import Database, StoreConflict, StoreDown, StorePoison
 from lava_proxy.store.settle import Q, settle
 
 log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 5.0
+ERROR_CHARS_MAX = 2000
+POISON = (StorePoison, MoneyError, OverflowError)
+"""What a row can be refused with, now and always."""
 
 
 @dataclass(slots=True)
@@ -47,6 +50,8 @@ class Item:
     queued_s: float
     done: asyncio.Future[Booked] | None = None
     booked: bool = False
+    tried: Booked | None = None
+    """What the last attempt computed, if its commit may have happened without our hearing of it."""
 
 
 class Writer:
@@ -95,13 +100,14 @@ class Writer:
     def put(self, item: Item) -> None:
         """Queue an item. Never refuses: what was used must be booked."""
         self._queue.append(item)
-        self._emptied.clear()
+        if not self.stopped:
+            self._emptied.clear()
         if len(self._queue) == 1 or len(self._queue) >= self._batch_rows or item.done:
             self._wake.set()
 
     async def book(self, settlement: Settlement) -> Booked:
         """Queue a report and wait until it is committed."""
-        if self.full or self.stopped:
+        if self.full or self.stopped or self._closing:
             raise LavaError(
                 "unavailable", "the ledger is behind; try again", headers={"retry-after": "1"}
             )
@@ -128,7 +134,7 @@ class Writer:
                 self._queue.popleft()
 
     async def flush(self) -> None:
-        """Wait until everything that is queued now is booked."""
+        """Wait until everything that is queued is booked, or the writer has stopped."""
         await self._emptied.wait()
 
     def close(self) -> None:
@@ -161,7 +167,8 @@ class Writer:
             except Exception as error:  # a defect or a wrong schema: rows stay in the journal
                 self.stopped = f"{type(error).__name__}: {error}"
                 log.exception("ledger: stopped")
-                self._fail_waiting(batch)
+                self._fail_waiting()
+                self._emptied.set()
                 return False
             else:
                 self.failing_since_s = None
@@ -170,11 +177,15 @@ class Writer:
     async def _write(self, batch: Sequence[Item]) -> None:
         """One transaction for `batch`, or two for its halves when a row is poison."""
         batch = [item for item in batch if not item.booked]  # a retry may find some done
+        if not batch:
+            return
         started_s = self._clock.boot_s()
         try:
             async with self._database.transaction() as conn:
                 booked = await settle(conn, [i.settlement for i in batch], self._clock.now())
-        except (StorePoison, MoneyError, OverflowError) as error:
+                for item, result in zip(batch, booked, strict=True):
+                    item.tried = result if result.fresh else item.tried
+        except POISON as error:
             if len(batch) > 1:
                 half = len(batch) // 2
                 await self._write(batch[:half])
@@ -182,7 +193,8 @@ class Writer:
                 return
             booked = [await self._quarantine(batch[0], error)]
         self._on_flush(len(batch), self._clock.boot_s() - started_s)
-        for item, result in zip(batch, booked, strict=True):
+        for item, computed in zip(batch, booked, strict=True):
+            result = computed if computed.fresh else item.tried or computed
             item.booked = True
             self._on_booked(item, result)
             if item.done is not None and not item.done.done():
@@ -196,20 +208,27 @@ class Writer:
                 LavaError("validation_error", f"the books refuse this report: {error}")
             )
             return Booked(row.call.request_id, row.call.owner_id, 0, False)
-        async with self._database.transaction() as conn:
-            await Q["quarantine"].execute(
-                conn,
-                merchant_id=row.call.merchant_id,
-                request_id=row.call.request_id,
-                settlement=encode_settlement(row),
-                error=str(error)[:2000].replace("\0", ""),
-            )
+        await quarantine(self._database, row, error)
         return Booked(row.call.request_id, row.call.owner_id, 0, False)
 
-    def _fail_waiting(self, batch: Sequence[Item]) -> None:
-        for item in batch:
+    def _fail_waiting(self) -> None:
+        for item in self._queue:
             if item.done is not None and not item.done.done():
                 item.done.set_exception(LavaError("unavailable", "the ledger has stopped"))
 
 
-__all__ = ["Item", "StoreError", "Writer"]
+async def quarantine(database: Database, row: Settlement, error: Exception) -> None:
+    """Keep a row that cannot be booked, whole, until somebody decides."""
+    async with database.transaction() as conn:
+        await Q["quarantine"].execute(
+            conn,
+            merchant_id=row.call.merchant_id,
+            request_id=row.call.request_id,
+            settlement=encode_settlement(row),
+            error=printable(str(error))[:ERROR_CHARS_MAX],
+        )
+
+
+def printable(text: str) -> str:
+    """`text` as PostgreSQL can store it."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

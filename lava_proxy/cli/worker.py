@@ -1,123 +1,114 @@
-"""One serving process: uvicorn on uvloop and httptools, drained on SIGTERM.
+"""One serving process: alone, or a child of the supervisor (``python -m lava_proxy.cli.worker``).
 
 h11 is never used: it takes several smuggling vectors that httptools refuses (docs/decisions/0004).
 """
 
 from __future__ import annotations
 
-import gc
-import importlib.util
-import os
+import asyncio
+import importlib
 import socket
 import sys
-from types import FrameType
+from typing import cast
 
-import uvicorn
-
-from lava_proxy.app import LavaProxy
-from lava_proxy.core.settings import ConfigurationError, Settings, load_settings
+from lava_proxy.cli.handover import (
+    CONFIGURATION_STATUS,
+    DRAIN,
+    DRAINING,
+    HURRY,
+    READY,
+    START_FAILED_STATUS,
+    Order,
+    hear,
+    receive_order,
+    tell,
+)
+from lava_proxy.cli.listener import listen, port_of, private_metrics, url_of
+from lava_proxy.cli.server import Served, Server
+from lava_proxy.core.settings import ConfigurationError
 from lava_proxy.proxy.run import StreamCut
-from lava_proxy.telemetry.exposition import serve_private
+from lava_proxy.telemetry.exposition import render
 from lava_proxy.telemetry.logs import set_up_logs
-from lava_proxy.telemetry.metrics import several_workers
 from lava_proxy.wire.token import redact
 
-KEEP_ALIVE_S = 75
-"""Longer than nginx keeps its connections to us (60 s), so that it is never us who closes one that
-nginx is about to use."""
 
-BACKLOG = 2048
-GC_THRESHOLDS = (50_000, 20, 100)
-"""Start-up objects are frozen, and full collections are rare: they cost tens of milliseconds."""
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server, which tells the app first that it is about to stop."""
-
-    def __init__(self, config: uvicorn.Config, app: LavaProxy, *, announce: bool) -> None:
-        super().__init__(config)
-        self._app = app
-        self._announce = announce
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if not self.started:
-            return
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
-        if self._announce:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            print(f"lava-proxy serves on http://{host}:{port}", flush=True)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Readiness goes first, then running calls are drained. A second signal cancels what still
-        runs; its calls are booked all the same."""
-        self._app.begin_drain()
-        super().handle_exit(sig, frame)
-
-
-def check_server() -> None:
-    """Refuse to start without the fast and strict parser."""
-    for name in ("httptools", "uvloop"):
-        if importlib.util.find_spec(name) is None:
-            raise ConfigurationError(f"{name} is not installed: pip install {name}")
-
-
-def listen(settings: Settings, *, shared: bool) -> socket.socket:
-    """The listening socket; with `shared` every worker has its own on the same port."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        sock.bind((settings.host, settings.port))
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
-        ) from None
-    sock.set_inheritable(True)
-    return sock
-
-
-def run_worker(settings: Settings, *, shared: bool) -> int:
-    """Serve until told to stop; 0 after a clean drain."""
-    check_server()
-    set_up_logs(settings.log_level, redact, StreamCut)
-    app = LavaProxy(settings)
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
-    )
-    server = Server(config, app, announce=not shared)
+def run_alone(order: Order) -> int:
+    """Serve in this process until told to stop; 0 after a clean drain."""
+    settings = order.settings
+    app = _application(order)
+    listener = listen(settings.host, settings.port)
     stop_metrics = None
-    if settings.metrics_port is not None and not several_workers():
-        _, stop_metrics = serve_private(
-            settings.metrics_host, settings.metrics_port, app.metrics.registry
+    if settings.metrics_port is not None:
+        stop_metrics = private_metrics(
+            settings.metrics_host, settings.metrics_port, lambda: render(app.metrics.registry)
         )
+    url = url_of(settings.host, port_of(listener))
+    server = Server(
+        app,
+        settings.drain_timeout_s,
+        on_ready=lambda: print(f"lava-proxy serves on {url}", flush=True),
+        on_drain=lambda: None,
+    )
     try:
-        server.run(sockets=[listen(settings, shared=shared)])
+        return _run(server, listener)
     finally:
         if stop_metrics is not None:
             stop_metrics()
-    return 0 if server.started else 3
 
 
-if __name__ == "__main__":  # a child of the supervisor (cli/serve.py)
+def run_child(channel: socket.socket, listener: socket.socket) -> int:
+    """Serve as a worker, on the listener that the supervisor made."""
+    order = receive_order(channel)
+    app = _application(order)
+
+    def ready() -> None:
+        asyncio.get_running_loop().add_reader(channel, obey)
+        tell(channel, READY)
+
+    def obey() -> None:
+        words = hear(channel)
+        if words is None:  # the supervisor was killed
+            asyncio.get_running_loop().remove_reader(channel)
+            server.drain()
+            return
+        if DRAIN in words:
+            server.drain()
+        if HURRY in words:
+            server.hurry()
+
+    server = Server(
+        app,
+        order.settings.drain_timeout_s,
+        on_ready=ready,
+        on_drain=lambda: tell(channel, DRAINING),
+        patient=True,
+    )
+    return _run(server, listener)
+
+
+def _application(order: Order) -> Served:
+    set_up_logs(order.settings.log_level, redact, StreamCut)
+    module, _, name = order.app.partition(":")
+    return cast(Served, getattr(importlib.import_module(module), name)(order.settings))
+
+
+def _run(server: Server, listener: socket.socket) -> int:
     try:
-        sys.exit(run_worker(load_settings(os.environ), shared=True))
+        server.run(sockets=[listener])
+    except SystemExit:  # uvicorn's way to say that the lifespan's start failed; it was logged
+        return START_FAILED_STATUS
+    return 0 if server.started else START_FAILED_STATUS
+
+
+def _main() -> int:
+    """``python -m lava_proxy.cli.worker <channel fd> <listener fd>``."""
+    channel, listener = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    try:
+        return run_child(channel, listener)
     except ConfigurationError as failure:
         print(f"lava-proxy: {failure}", file=sys.stderr)
-        sys.exit(2)
+        return CONFIGURATION_STATUS
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -7,6 +7,7 @@ bits; only their SHA-256 is stored.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 
 from ulid import ULID
@@ -23,6 +24,9 @@ PREFIXES = {
     "forward_token": "ft_",
     "holder": "hld_",
 }
+
+_SECRET_PREFIX = re.compile(r"(?:aks|lava)_[a-z]+_|whsec_")
+"""Named, because the random part may hold an underscore too."""
 
 
 def new_id(kind: str, *, test: bool = False) -> str:
@@ -43,5 +47,5 @@ def hash_secret(secret: str) -> bytes:
 
 def hint_of(secret: str) -> str:
     """What a person may see of a secret again: its prefix and its last four characters."""
-    head = secret[: secret.rindex("_") + 1] if "_" in secret[:12] else secret[:4]
-    return f"{head}****{secret[-4:]}"
+    prefix = _SECRET_PREFIX.match(secret)
+    return f"{prefix.group() if prefix else ''}****{secret[-4:]}"

@@ -1,1 +1,1 @@
-"""The REST API: one file per resource; auth, paging, validation and idempotency in one place each."""
+"""The REST API: one file per resource, and one place each for what they share."""

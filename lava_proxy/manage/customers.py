@@ -1,111 +1,134 @@
-"""Customers: who holds credit. `reference_id` is the merchant's own id, and an idempotency key."""
+"""``/v1/customers``: who pays the merchant; each one has a credit account from the start."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from typing import Annotated
 
 import orjson
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, PlainValidator
 
-from lava_proxy.core.errors import LavaError
-from lava_proxy.core.ids import PREFIXES
-from lava_proxy.manage.context import JSON, Body, Context, Route, invalid
-from lava_proxy.manage.paging import PAGING, cursor_of, limit_of, page
-from lava_proxy.manage.shape import time_of
-from lava_proxy.store import resources
-from lava_proxy.store.resources import Row
+from lava_proxy.core.ids import PREFIXES, new_id
+from lava_proxy.manage.call import Answer, Call, Route, answer
+from lava_proxy.manage.desk import Desk, no_such
+from lava_proxy.manage.fields import Body, Name, read_fields, read_query
+from lava_proxy.manage.idempotency import once
+from lava_proxy.manage.paging import PAGE_PARAMETERS, Position, position_at, read_page
+from lava_proxy.manage.text import exact_json, time_text
+from lava_proxy.store import customers as store
+from lava_proxy.store.customers import CustomerRow
+from lava_proxy.store.database import Connection
 
 METADATA_MAX_BYTES = 16 * 1024
+EMAIL_MAX_CHARS = 254
 
-Text255 = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-
-
-class CreateCustomer(Body):
-    """`POST /v1/customers`. Everything is optional."""
-
-    reference_id: Text255 | None = None
-    email: (
-        Annotated[str, StringConstraints(max_length=320, pattern=r"^[^@\s]+@[^@\s]+$")] | None
-    ) = None
-    phone: Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{1,14}$")] | None = Field(
-        None, description="E.164"
-    )
-    name: Text255 | None = None
-    metadata: dict[str, object] | None = None
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_PHONE = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
 
 
-async def create(ctx: Context) -> JSON:
-    """A new customer, or the one that has this reference."""
-    body = ctx.body(CreateCustomer)
-    if body.reference_id is not None and body.reference_id.startswith(PREFIXES["customer"]):
-        raise invalid("reference_id", f"may not start with {PREFIXES['customer']}")
-    check_metadata_size(body.metadata)
-    first, _, last = (body.name or "").partition(" ")
-    row = await resources.create_customer(
-        ctx.transaction,
-        ctx.merchant_id,
+def _reference(text: str) -> str:
+    if text.startswith(PREFIXES["customer"]):
+        raise ValueError(f"may not start with {PREFIXES['customer']}, which our own ids do")
+    return text
+
+
+def _email(text: str) -> str:
+    if _EMAIL.fullmatch(text) is None:
+        raise ValueError("is not an email address")
+    return text
+
+
+def _phone(text: str) -> str:
+    if _PHONE.fullmatch(text) is None:
+        raise ValueError("must be in E.164 form, such as +14155550100")
+    return text
+
+
+def _metadata(value: object) -> str | None:
+    """Any JSON object, as text."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError("must be an object")
+    text = exact_json(value)
+    if len(text) > METADATA_MAX_BYTES:
+        raise ValueError(f"is over {METADATA_MAX_BYTES} bytes of JSON")
+    return text.decode()
+
+
+class NewCustomer(Body):
+    """All optional: ``{}`` is a customer too."""
+
+    reference_id: Annotated[Name, AfterValidator(_reference)] | None = None
+    name: Annotated[str, Field(max_length=255)] | None = None
+    email: Annotated[str, Field(max_length=EMAIL_MAX_CHARS), AfterValidator(_email)] | None = None
+    phone: Annotated[str, AfterValidator(_phone)] | None = None
+    metadata: Annotated[str | None, PlainValidator(_metadata)] = None
+
+
+async def create(desk: Desk, call: Call) -> Answer:
+    """Make a customer; a reference that is taken answers the customer who has it."""
+    body = read_fields(NewCustomer, call)
+    first_name, _, last_name = (body.name or "").strip().partition(" ")
+    wanted = CustomerRow(
+        customer_id=new_id("customer", test=call.principal.test),
         reference_id=body.reference_id,
         phone=body.phone or "",
         email=body.email or "",
-        first_name=first,
-        last_name=last,
+        first_name=first_name,
+        last_name=last_name.lstrip(),
         metadata=body.metadata,
-        now=ctx.now(),
+        created_at=desk.books.now(),
     )
-    return show(row)
+
+    async def work(conn: Connection) -> Answer:
+        return answer(view(await store.create(conn, call.merchant_id, wanted)))
+
+    made = await once(desk, call, work)
+    desk.books.directory.changed("customers", wanted.customer_id)
+    return made
 
 
-async def retrieve(ctx: Context) -> JSON:
-    return show(await find(ctx, ctx.params["customer_id"]))
-
-
-async def list_all(ctx: Context) -> JSON:
-    limit = limit_of(ctx.query)
-    async with ctx.books.database.connection() as conn:
-        rows = await resources.customers_page(
-            conn, ctx.merchant_id, cursor_of(ctx.query), limit + 1
-        )
-    return page(rows, limit, "customer_id", show)
-
-
-async def find(ctx: Context, customer: str) -> Row:
-    """The merchant's customer by id or reference, or 404."""
-    if ctx.conn is not None:
-        row = await resources.find_customer(ctx.conn, ctx.merchant_id, customer)
-    else:
-        async with ctx.books.database.connection() as conn:
-            row = await resources.find_customer(conn, ctx.merchant_id, customer)
+async def retrieve(desk: Desk, call: Call) -> Answer:
+    """A customer by id or reference."""
+    async with desk.reading() as conn:
+        row = await store.find(conn, call.merchant_id, call.params[0])
     if row is None:
-        raise LavaError("not_found", "There is no such customer.")
-    return row
+        raise no_such("customer")
+    return answer(view(row))
 
 
-def check_metadata_size(metadata: Mapping[str, object] | None) -> None:
-    """422 when the metadata is over the limit as JSON."""
-    if metadata is not None and len(orjson.dumps(metadata, default=str)) > METADATA_MAX_BYTES:
-        raise invalid("metadata", f"is over {METADATA_MAX_BYTES} bytes")
+async def page(desk: Desk, call: Call) -> Answer:
+    """Customers, newest first."""
+    page = read_page("customers", read_query(call, PAGE_PARAMETERS))
+    async with desk.reading() as conn:
+        rows = await store.page(conn, call.merchant_id, page.place, page.most)
+    return page.answer(rows, view, _position)
 
 
-def show(row: Row) -> JSON:
-    """The public object."""
+def view(row: CustomerRow) -> dict[str, object]:
+    """A customer as the API shows it."""
     return {
-        "customer_id": row["customer_id"],
-        "reference_id": row["reference_id"],
+        "customer_id": row.customer_id,
+        "reference_id": row.reference_id,
         "contact": {
-            "phone": row["phone"],
-            "email": row["email"],
-            "first_name": row["first_name"],
-            "last_name": row["last_name"],
+            "phone": row.phone,
+            "email": row.email,
+            "first_name": row.first_name,
+            "last_name": row.last_name,
         },
         "subscription": None,
-        "metadata": row["metadata"],
-        "created_at": time_of(row["created_at"]),
+        "metadata": None if row.metadata is None else orjson.Fragment(row.metadata),
+        "created_at": time_text(row.created_at),
     }
 
 
+def _position(row: CustomerRow) -> Position:
+    return position_at(row.created_at, row.customer_id)
+
+
 ROUTES = (
-    Route("POST", "/customers", create, transaction=True),
-    Route("GET", "/customers", list_all, query=PAGING),
-    Route("GET", "/customers/{customer_id}", retrieve),
+    Route("POST", "customers", create),
+    Route("GET", "customers", page),
+    Route("GET", "customers/*", retrieve),
 )

@@ -1,113 +1,153 @@
-"""Meters: what usage costs the customer. Input names the unit once; output repeats it per tier."""
+"""``/v1/meters``: how usage becomes a charge, and how strictly credit is enforced."""
 
 from __future__ import annotations
 
 import re
-import secrets
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, PlainValidator
 
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.ids import PREFIXES, new_id
 from lava_proxy.core.money import format_e10, format_rate_e12
-from lava_proxy.manage.context import JSON, Body, Context, Route, invalid
-from lava_proxy.manage.paging import PAGING, cursor_of, limit_of, page
-from lava_proxy.manage.shape import amount_of, time_of
-from lava_proxy.rules.tiers import Tariff, TierError, parse_tiers
-from lava_proxy.store import resources
-from lava_proxy.store.resources import Row
+from lava_proxy.manage.call import Answer, Call, Route, answer
+from lava_proxy.manage.desk import Desk, no_such
+from lava_proxy.manage.fields import Body, Cost, Name, read_fields, read_query, refuse
+from lava_proxy.manage.idempotency import once
+from lava_proxy.manage.paging import PAGE_PARAMETERS, Position, position_at, read_page
+from lava_proxy.manage.text import time_text
+from lava_proxy.rules.settlement import Enforcement
+from lava_proxy.rules.tiers import RateType, Tariff, TierError, Unit, parse_tiers
+from lava_proxy.store import meters as store
+from lava_proxy.store.database import Connection
+from lava_proxy.store.meters import MeterRow
 
-SLUG_TRIES = 5
-_NOT_SLUG = re.compile(r"[^a-z0-9]+")
+SLUG_WORDS_MAX_CHARS = 64
+NUMBERED_SLUGS = 20
+"""How many numbers to try behind a made slug before a random end."""
+
+_NOT_IN_SLUGS = re.compile(r"[^a-z0-9]+")
 
 
-class TierIn(Body):
-    """One tier; numbers as decimal strings."""
+def _slug(text: str) -> str:
+    if text.startswith(PREFIXES["meter"]):
+        raise ValueError(f"may not start with {PREFIXES['meter']}, which our own ids do")
+    return text
 
-    start: str
+
+def _start(value: object) -> str:
+    """A string as documented, or the whole number that we show ourselves."""
+    if isinstance(value, str):
+        return value
+    if type(value) is int:
+        return str(value)
+    raise ValueError('must be a whole number of units as a string, such as "1000000"')
+
+
+class NewTier(Body):
+    """From `start` units on, at `rate`."""
+
+    start: Annotated[str, PlainValidator(_start)]
     rate: str
 
 
-class CreateMeter(Body):
-    """`POST /v1/meters`. `enforcement` and `overdraft` are ours."""
+class NewMeter(Body):
+    """The unit is given once, for all tiers."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
-    rate_type: Literal["fixed", "percentage"]
-    tier_type: Literal["tokens_1m", "characters_1m", "minutes", "requests"]
-    tiers: Annotated[list[TierIn], Field(min_length=1, max_length=50)]
-    meter_slug: (
-        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None
-    ) = None
-    enforcement: Literal["sliced", "strict", "soft"] = "sliced"
-    overdraft: str = "0"
+    name: Name
+    rate_type: RateType
+    tier_type: Unit
+    tiers: list[NewTier]
+    meter_slug: Annotated[Name, AfterValidator(_slug)] | None = None
+    enforcement: Enforcement = "sliced"
+    overdraft: Cost = 0
 
 
-async def create(ctx: Context) -> JSON:
-    """A new meter; a taken slug is 409, a missing one is made from the name."""
-    body = ctx.body(CreateMeter)
+async def create(desk: Desk, call: Call) -> Answer:
+    """Make a meter; without a slug, one is made of its name."""
+    body = read_fields(NewMeter, call)
+    if body.overdraft and body.enforcement != "soft":
+        refuse("overdraft", "is only for the enforcement soft")
     try:
         tiers = parse_tiers([(tier.start, tier.rate) for tier in body.tiers])
     except TierError as error:
-        raise invalid(error.path, str(error)) from None
-    overdraft_e10 = amount_of(body.overdraft, "overdraft")
-    if overdraft_e10 < 0 or (overdraft_e10 and body.enforcement != "soft"):
-        raise invalid("overdraft", "is for soft enforcement, and not negative")
-    slug = body.meter_slug or _NOT_SLUG.sub("-", body.name.lower()).strip("-")[:80] or "meter"
-    for attempt in range(SLUG_TRIES):
-        tail = f"-{secrets.token_hex(3)}" if attempt else ""
-        row = await resources.create_meter(
-            ctx.transaction,
-            ctx.merchant_id,
-            slug=slug + tail,
-            name=body.name,
-            tariff=Tariff(body.rate_type, body.tier_type, tiers),
-            enforcement=body.enforcement,
-            overdraft_e10=overdraft_e10,
-            now=ctx.now(),
-        )
-        if row is not None:
-            return show(row)
-        if body.meter_slug is not None:
-            break
-    raise LavaError("conflict", f"The meter slug {slug!r} is taken.")
+        refuse(error.path, str(error))
+    wanted = MeterRow(
+        meter_id=new_id("meter", test=call.principal.test),
+        slug="",
+        name=body.name,
+        tariff=Tariff(body.rate_type, body.tier_type, tiers),
+        enforcement=body.enforcement,
+        overdraft_e10=body.overdraft,
+        created_at=desk.books.now(),
+    )
+    made_slugs = _slugs(body.name, wanted.meter_id)
+    # A slug that somebody takes at the same moment is no fault of ours: the last one nobody takes.
+    tries = [[body.meter_slug]] if body.meter_slug else [made_slugs, made_slugs, made_slugs[-1:]]
+
+    async def work(conn: Connection) -> Answer:
+        for slugs in tries:
+            row = await store.create(conn, call.merchant_id, wanted, slugs)
+            if row is not None:
+                return answer(view(row))
+        raise LavaError("conflict", f"the meter_slug {body.meter_slug!r} is taken")
+
+    made = await once(desk, call, work)
+    desk.books.directory.changed("meters", wanted.meter_id)
+    return made
 
 
-async def retrieve(ctx: Context) -> JSON:
-    async with ctx.books.database.connection() as conn:
-        row = await resources.find_meter(conn, ctx.merchant_id, ctx.params["meter_id"])
+async def retrieve(desk: Desk, call: Call) -> Answer:
+    """A meter by id or slug."""
+    async with desk.reading() as conn:
+        row = await store.find(conn, call.merchant_id, call.params[0])
     if row is None:
-        raise LavaError("not_found", "There is no such meter.")
-    return show(row)
+        raise no_such("meter")
+    return answer(view(row))
 
 
-async def list_all(ctx: Context) -> JSON:
-    limit = limit_of(ctx.query)
-    async with ctx.books.database.connection() as conn:
-        rows = await resources.meters_page(conn, ctx.merchant_id, cursor_of(ctx.query), limit + 1)
-    return page(rows, limit, "meter_id", show)
+async def page(desk: Desk, call: Call) -> Answer:
+    """Meters, newest first."""
+    page = read_page("meters", read_query(call, PAGE_PARAMETERS))
+    async with desk.reading() as conn:
+        rows = await store.page(conn, call.merchant_id, page.place, page.most)
+    return page.answer(rows, view, _position)
 
 
-def show(row: Row) -> JSON:
-    """The public object."""
+def view(row: MeterRow) -> dict[str, object]:
+    """A meter as the API shows it: other than in the input, every tier names the unit."""
     return {
-        "meter_id": row["meter_id"],
-        "meter_slug": row["slug"],
-        "name": row["name"],
-        "rate_type": row["rate_type"],
-        "tiers": [show_tier(start, rate_e12, row["tier_type"]) for start, rate_e12 in row["tiers"]],
-        "enforcement": row["enforcement"],
-        "overdraft": format_e10(row["overdraft_e10"]),
-        "created_at": time_of(row["created_at"]),
+        "meter_id": row.meter_id,
+        "meter_slug": row.slug,
+        "name": row.name,
+        "rate_type": row.tariff.rate_type,
+        "tiers": [
+            {
+                "start": tier.start,
+                "rate": format_rate_e12(tier.rate_e12),
+                "type": row.tariff.unit,
+            }
+            for tier in row.tariff.tiers
+        ],
+        "enforcement": row.enforcement,
+        "overdraft": format_e10(row.overdraft_e10),
+        "created_at": time_text(row.created_at),
     }
 
 
-def show_tier(start: int, rate_e12: int, tier_type: str) -> JSON:
-    """A tier as output shows it."""
-    return {"start": start, "rate": format_rate_e12(rate_e12), "type": tier_type}
+def _slugs(name: str, meter_id: str) -> list[str]:
+    """Slugs for a name, the best first; the last one nobody else can have."""
+    words = _NOT_IN_SLUGS.sub("-", name.lower())[:SLUG_WORDS_MAX_CHARS].strip("-") or "meter"
+    numbered = [f"{words}-{number}" for number in range(2, NUMBERED_SLUGS)]
+    return [words, *numbered, f"{words}-{meter_id[-12:].lower()}"]
+
+
+def _position(row: MeterRow) -> Position:
+    return position_at(row.created_at, row.meter_id)
 
 
 ROUTES = (
-    Route("POST", "/meters", create, transaction=True),
-    Route("GET", "/meters", list_all, query=PAGING),
-    Route("GET", "/meters/{meter_id}", retrieve),
+    Route("POST", "meters", create),
+    Route("GET", "meters", page),
+    Route("GET", "meters/*", retrieve),
 )

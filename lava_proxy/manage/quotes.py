@@ -1,114 +1,165 @@
-"""Quotes: can this customer afford this call, before making it? Nothing is held or sent."""
+"""``POST /v1/quotes``: whether a customer can afford a call, or many of them, or an amount.
+
+Asked before an agent loop starts; nothing is held, sent or charged. `ceiling` is the most that all
+the calls can be charged: the bound of the input and the whole output cap, at the highest rate of
+any tier, as a `strict` meter holds it. `input_estimate` is what their input is likely to be
+charged. A call is affordable when the ceiling is covered by the credit that nobody else holds (and
+by the overdraft of a `soft` meter).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import quote as percent_encode
 
-import orjson
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from lava_adapters.contract import Ask, AskError
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.money import format_e10
-from lava_proxy.manage import customers
-from lava_proxy.manage.context import JSON, Body, Context, Route, invalid
-from lava_proxy.manage.shape import amount_of
+from lava_proxy.manage.call import Answer, Call, Route, answer
+from lava_proxy.manage.desk import Desk
+from lava_proxy.manage.fields import Body, Cost, Name, customer_named, read_fields, refuse
+from lava_proxy.manage.text import exact_json
 from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge, gauge
-from lava_proxy.rules.quote import OutputLimits, Quote, input_units, quote
+from lava_proxy.rules.quote import OutputLimits, input_units, quote
+from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Meter
 from lava_proxy.store import credit as store
-from lava_proxy.wire.target import Target, check_path, parse_target
+from lava_proxy.wire.target import TARGET_MAX_BYTES, check_path, parse_target
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+CALLS_MAX = 1_000_000
 
 
-class AskQuote(Body):
-    """`POST /v1/quotes`: a call (url and body), a number of calls, or a plain amount."""
+class NewQuote(Body):
+    """Give `url` (and `body`), or `amount`; neither for a meter per request."""
 
-    customer_id: Name
+    customer_id: Name | None = None
+    connection_id: Name | None = None
     meter_slug: Name
-    url: Annotated[str, StringConstraints(max_length=8192)] | None = None
+    url: Annotated[str, Field(max_length=TARGET_MAX_BYTES)] | None = None
     body: dict[str, object] | None = None
-    method: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3,10}$")] = "POST"
-    calls: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    amount: str | None = None
+    method: Annotated[str, Field(pattern="^[A-Z]{1,16}$")] | None = None
+    calls: Annotated[int, Field(ge=1, le=CALLS_MAX)] = 1
+    amount: Cost | None = None
 
 
-async def create(ctx: Context) -> JSON:
-    """What the call would hold, at most, and whether there is so much."""
-    body = ctx.body(AskQuote)
-    meter = await ctx.books.directory.meter(ctx.merchant_id, body.meter_slug)
-    if meter is None:
-        raise LavaError("not_found", "There is no such meter.")
-    async with ctx.books.database.connection() as conn:
-        ctx.conn = conn
-        customer = await customers.find(ctx, body.customer_id)
-        balance = await store.balance(conn, customer["customer_id"])
-    available_e10 = max(0, balance.available_e10 + balance.held_e10)
-    if meter.enforcement == "soft":
-        available_e10 = max(0, available_e10 + meter.overdraft_e10 - balance.debt_e10)
-    ask, of, version = _gauge(ctx, body, meter)
-    raw = orjson.dumps(body.body) if body.body is not None else b""
-    plan = quote(ask, of, "strict", _limits(ctx), body_bytes=len(raw))
-    ceiling_e10 = plan.want_e10 * body.calls
-    if body.amount is not None:
-        ceiling_e10 = amount_of(body.amount, "amount")
-    return {
-        "affordable": available_e10 >= ceiling_e10,
-        "input_estimate": input_units(ask, of, body_bytes=len(raw), bound=False),
-        "ceiling": format_e10(ceiling_e10),
-        "available": format_e10(available_e10),
-        "max_output_tokens_affordable": _affordable(plan, of, available_e10 // body.calls),
-        "price_version": version,
-    }
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """One call: amounts in 10^-10 USD, and what turns money into output."""
+
+    input_e10: int
+    ceiling_e10: int
+    gauge: Gauge
+    inputs: int = 0
+    choices: int = 1
+    version: str | None = None
+
+    def outputs(self, available_e10: int) -> int | None:
+        """Output tokens per choice that the money covers; None where they are not what is paid."""
+        if self.gauge.kind != "tokens":
+            return None
+        affordable = self.gauge.affordable_outputs(available_e10, self.inputs)
+        return None if affordable >= UNBOUNDED else affordable // self.choices
 
 
-def _affordable(plan: Quote, of: Gauge, each_e10: int) -> int | None:
-    """Output tokens per choice that the money covers; None where output costs nothing."""
-    tokens = of.affordable_outputs(each_e10, plan.inputs)
-    return None if tokens >= UNBOUNDED else tokens // plan.choices
-
-
-def _gauge(ctx: Context, body: AskQuote, meter: Meter) -> tuple[Ask, Gauge, str | None]:
-    """What the call asks, its bound, and the price version where a price is needed."""
-    if body.url is None:
-        found = gauge(meter.tariff, None, text_only=True)
-        return Ask(makes_output=False), found or FREE, None
-    target = parse_target(b"/v1/forward", b"u=" + body.url.encode("utf-8"))
-    provider_id, ask = _ask(ctx, body, target)
-    rates = ctx.books.catalog.rates(provider_id, ask.model or "", ctx.now())
-    found = gauge(meter.tariff, rates, text_only=not ask.media_tokens)
-    if found is None:
-        raise LavaError("model_unpriced", f"There is no known price for {ask.model!r}.")
-    return ask, found, None if rates is None else rates.version
-
-
-def _ask(ctx: Context, body: AskQuote, target: Target) -> tuple[str, Ask]:
-    provider = ctx.registry.by_host(target.host)
-    if provider is None:
-        raise LavaError("forward_endpoint_not_supported", f"{target.host} is not a provider")
-    check_path(target.path, encoded_slash=provider.encoded_slash)
-    found = provider.route(body.method, target.path)
-    if found is None:
-        raise LavaError(
-            "forward_endpoint_not_supported", f"{body.method} {target.path} may not be called"
-        )
-    raw = orjson.dumps(body.body) if body.body is not None else b""
-    adapter = ctx.registry.adapter(provider, found[0])
-    try:
-        ask = adapter.ask(body.method, target.path, target.query, "application/json", raw)
-    except AskError as error:
-        raise invalid(f"body.{error.path}" if error.path else "body", str(error)) from None
-    return provider.id, ask
-
-
-def _limits(ctx: Context) -> OutputLimits:
-    settings = ctx.books.settings
-    return OutputLimits(
-        settings.output_slice_tokens,
-        settings.output_floor_tokens,
-        settings.output_default_tokens,
+async def create(desk: Desk, call: Call) -> Answer:
+    """Answer for the calls together; `max_output_tokens_affordable` is for each of them."""
+    body = read_fields(NewQuote, call)
+    name = customer_named({"customer_id": body.customer_id, "connection_id": body.connection_id})
+    if name is None:
+        refuse("customer_id", "is required")
+    customer = await desk.customer(call, name)
+    meter = await desk.meter(call, body.meter_slug)
+    one = _price(desk, body, meter)
+    async with desk.reading() as conn:
+        balance = await store.balance(conn, customer.customer_id)
+    available_e10 = balance.available_e10 + _idle_here_e10(desk, customer.customer_id)
+    usable_e10 = available_e10 + (meter.overdraft_e10 if meter.enforcement == "soft" else 0)
+    ceiling_e10 = one.ceiling_e10 * body.calls
+    return answer(
+        {
+            "affordable": usable_e10 >= ceiling_e10,
+            "input_estimate": format_e10(one.input_e10 * body.calls),
+            "ceiling": format_e10(ceiling_e10),
+            "available": format_e10(available_e10),
+            "max_output_tokens_affordable": one.outputs(max(0, usable_e10) // body.calls),
+            "price_version": one.version,
+        }
     )
 
 
-ROUTES = (Route("POST", "/quotes", create),)
+def _idle_here_e10(desk: Desk, owner_id: str) -> int:
+    """Credit that this worker has leased and no call uses."""
+    leases = desk.books.leases
+    account = leases.accounts.get(owner_id)
+    return max(0, account.free_e10) if account is not None and leases.in_time(account) else 0
+
+
+def _price(desk: Desk, body: NewQuote, meter: Meter) -> _Price:
+    if body.url is not None:
+        if body.amount is not None:
+            refuse("amount", "goes without url")
+        return _call_price(desk, body, body.url, meter)
+    for field, value in (("body", body.body), ("method", body.method)):
+        if value is not None:
+            refuse(field, "goes with url")
+    if body.amount is not None:
+        return _Price(0, body.amount, FREE)
+    if meter.tariff.rate_type == "fixed" and meter.tariff.unit == "requests":
+        flat = gauge(meter.tariff, None, text_only=True) or FREE
+        return _Price(0, flat.bound_e10(0, 0), flat)
+    refuse("url", f"is required by the meter {meter.slug}, unless there is an amount")
+
+
+def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
+    sent = b"" if body.body is None else exact_json(body.body)
+    provider_id, ask = _ask(desk, url, body.method or "POST", sent)
+    rates = desk.books.catalog.rates(provider_id, ask.model or "", desk.books.now())
+    found = _gauge(meter, ask, rates)
+    if found is None:
+        raise LavaError("model_unpriced", f"{provider_id} has no known price for {ask.model!r}")
+    settings = desk.books.settings
+    limits = OutputLimits(
+        settings.output_slice_tokens, settings.output_floor_tokens, settings.output_default_tokens
+    )
+    plan = quote(ask, found, "strict", limits, body_bytes=len(sent))
+    likely = input_units(ask, found, body_bytes=len(sent), bound=False)
+    return _Price(
+        found.bound_e10(likely, 0),
+        plan.want_e10,
+        found,
+        plan.inputs,
+        plan.choices,
+        rates.version if rates else None,
+    )
+
+
+def _gauge(meter: Meter, ask: Ask, rates: Rates | None) -> Gauge | None:
+    if meter.tariff.rate_type == "percentage" and ask.free:
+        return FREE
+    return gauge(meter.tariff, rates, text_only=not ask.media_tokens)
+
+
+def _ask(desk: Desk, url: str, method: str, sent: bytes) -> tuple[str, Ask]:
+    """The provider behind a URL, and what the request asks of it; through the gateway's gate."""
+    hosts: Mapping[str, str] = desk.books.settings.upstream_overrides
+    encoded = percent_encode(url, safe="", errors="strict").encode()
+    target = parse_target(b"/v1/forward", b"u=" + encoded, plain_hosts=hosts.keys())
+    provider = desk.registry.by_host(target.host)
+    route = None
+    if provider is not None:
+        check_path(target.path, encoded_slash=provider.encoded_slash)
+        route = provider.route(method, target.path)
+    if provider is None or route is None:
+        raise LavaError("forward_endpoint_not_supported", f"{method} {url:.200} cannot be called")
+    adapter = desk.registry.adapter(provider, route[0])
+    try:
+        return provider.id, adapter.ask(method, target.path, target.query, "application/json", sent)
+    except AskError as error:
+        refuse(f"body.{error.path}" if error.path else "body", str(error))
+
+
+ROUTES = (Route("POST", "quotes", create),)

@@ -97,6 +97,7 @@ async def _exchange(
     run.answer = answer
     run.waited_s += clock.boot_s() - asked_s
     failed = answer.status >= HTTP_ERROR
+    run.masked = failed and run.managed
     run.exchange.on(Event.ANSWERED_ERROR if failed else Event.ANSWERED)
     if run.managed and answer.status in AUTH_ERRORS:
         gateway.metrics.anomaly("upstream_auth")

@@ -114,7 +114,7 @@ async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event
 
 async def send_end(run: Run, send: Send) -> None:
     """The last bytes, after the books are closed."""
-    body = b"".join([piece.raw for piece in run.last_pieces])
+    body = _bytes_of(run, run.last_pieces)
     run.last_pieces = []
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -123,7 +123,7 @@ async def send_rest(run: Run, send: Send) -> None:
     """What came last of an answer that is not whole: the end of the stream does not follow."""
     pieces, run.last_pieces = run.last_pieces, []
     if pieces:
-        body = b"".join([piece.raw for piece in pieces])
+        body = _bytes_of(run, pieces)
         await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
@@ -171,7 +171,7 @@ async def _start(run: Run, answer: Answer, send: Send) -> None:
 async def _send_pieces(run: Run, pieces: list[Piece], send: Send, now_s: float) -> None:
     if not pieces:
         return
-    body = pieces[0].raw if len(pieces) == 1 else b"".join([piece.raw for piece in pieces])
+    body = _bytes_of(run, pieces)
     run.sending_since_s = now_s
     try:
         await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -180,13 +180,21 @@ async def _send_pieces(run: Run, pieces: list[Piece], send: Send, now_s: float) 
     run.sending_since_s = None
 
 
+def _bytes_of(run: Run, pieces: list[Piece]) -> bytes:
+    body = pieces[0].raw if len(pieces) == 1 else b"".join([piece.raw for piece in pieces])
+    if run.masked:
+        for secret in run.upstream_secrets:
+            body = body.replace(secret, b"*" * len(secret))
+    return body
+
+
 async def _afford(gateway: Gateway, run: Run) -> bool:
     """Wait a moment for more credit; the upstream is not read meanwhile."""
     running, hold = run.running, run.hold
     if running is None or hold is None:
         return False
-    more_e10 = running.shortfall_e10()
-    if await hold.extend_soon(more_e10, gateway.settings.extension_wait_s):
+    least_e10, want_e10 = running.shortfall_e10()
+    if await hold.extend_soon(least_e10, want_e10, gateway.settings.extension_wait_s):
         return running.gate()
     return False
 

@@ -60,6 +60,8 @@ class Run:
     """Headers that the provider's row lets pass beside the usual ones."""
     upstream_secrets: tuple[bytes, ...] = ()
     """The provider key: never shown to the client."""
+    masked: bool = False
+    """An error of the provider's under a managed key: should it echo the key, that is hidden."""
     asked_usage: bool = False
     """We asked for the usage chunk; the caller did not."""
     framing: Framing | None = None

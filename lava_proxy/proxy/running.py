@@ -20,6 +20,7 @@ from lava_proxy.rules.estimate import (
     hidden_tokens,
 )
 from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge
+from lava_proxy.rules.price import COUNT_MAX
 from lava_proxy.wire.tap import Tap
 
 HIDDEN_AFTER_MS = 1000
@@ -101,7 +102,7 @@ class Running:
         usage = reader.usage()
         outputs = self._visible(self._learned_e3) + self.hidden
         stated = usage.output_tokens
-        if stated is not None and stated > outputs:
+        if stated is not None and outputs < stated <= COUNT_MAX:
             outputs = stated
         if usage is not self.reported and usage.input_tokens is not None:
             self._set_inputs(usage.input_tokens)
@@ -113,11 +114,14 @@ class Running:
         self.reported = usage
         return True
 
-    def shortfall_e10(self) -> int:
-        """What the hold lacks for the event that `gate` stopped."""
-        if self.hold is None:
-            return 0
-        return max(0, self._bound(self._units()) - self.hold.amount_e10)
+    def shortfall_e10(self) -> tuple[int, int]:
+        """What the hold lacks for the event that `gate` stopped, and with a slice beyond it."""
+        held_e10 = self.hold.amount_e10 if self.hold is not None else 0
+        units = self._units()
+        return (
+            max(0, self._bound(units) - held_e10),
+            max(0, self._bound(units + self._slice) - held_e10),
+        )
 
     def estimate(self) -> int:
         """Visible output tokens without the learned factor: what learning compares with."""
@@ -140,7 +144,8 @@ class Running:
         if self._gauge.kind == "characters":
             return self.tap.counted
         visible = self._visible(self._learned_e3) + self.hidden
-        return max(visible, self.reader.usage().output_tokens or 0)
+        stated = self.reader.usage().output_tokens or 0
+        return stated if visible < stated <= COUNT_MAX else visible
 
     def _bound(self, outputs: int) -> int:
         return self._gauge.bound_e10(self._inputs_in_gauge(), outputs)
@@ -149,7 +154,7 @@ class Running:
         return self.inputs if self._gauge.kind == "tokens" else self.input_characters
 
     def _set_inputs(self, inputs: int) -> None:
-        if inputs != self.inputs:
+        if inputs != self.inputs and inputs <= COUNT_MAX:
             self.inputs = inputs
             self._cover()
 

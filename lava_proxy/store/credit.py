@@ -6,7 +6,7 @@ time per customer. Nothing here is ever doubled by a retry: ids come from the ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +14,7 @@ import asyncpg
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
+from lava_proxy.core.invariant import invariant
 from lava_proxy.core.money import format_e10
 from lava_proxy.store.database import Connection
 from lava_proxy.store.entries import Entries
@@ -75,10 +76,8 @@ async def lease(conn: Connection, ask: LeaseAsk, now: datetime) -> LeaseAnswer:
     amount = _size(ask, free)
     await Q["close_spent_leases"].execute(conn, owner_id=ask.owner_id, now=now)
     if amount:
-        await _open_lease(conn, ask, amount, grants, now)
-    await Q["renew_leases"].execute(
-        conn, owner_id=ask.owner_id, holder_id=ask.holder_id, now=now, lease_s=ask.lease_s
-    )
+        await _open_lease(conn, ask, amount, grants)
+    await renew(conn, ask.owner_id, ask.holder_id, ask.lease_s)
     return LeaseAnswer(amount, free, elsewhere)
 
 
@@ -90,15 +89,10 @@ def _size(ask: LeaseAsk, free_e10: int) -> int:
 
 
 async def _open_lease(
-    conn: Connection, ask: LeaseAsk, amount: int, grants: Sequence[asyncpg.Record], now: datetime
+    conn: Connection, ask: LeaseAsk, amount: int, grants: Sequence[asyncpg.Record]
 ) -> None:
-    parts: list[tuple[str | None, int]] = []
-    left = amount
-    for row in grants:
-        take = min(left, row["available_e10"])
-        if take:
-            parts.append((row["grant_id"], take))
-            left -= take
+    takes, left = _take(grants, amount)
+    parts: list[tuple[str | None, int]] = [*takes]
     if left:
         parts.append((None, left))
         await S["change_accounts"].execute(
@@ -110,7 +104,6 @@ async def _open_lease(
         owner_id=ask.owner_id,
         holder_id=ask.holder_id,
         amount=amount,
-        now=now,
         lease_s=ask.lease_s,
     )
     await Q["insert_parts"].execute(
@@ -152,16 +145,41 @@ async def give_back(
         )
     await Q["close_spent_leases"].execute(conn, owner_id=owner_id, now=now)
     await expire(conn, owner_id, account["merchant_id"], now)
+    if takes and account["debt_e10"]:
+        await _repay(conn, owner_id, account["debt_e10"], now)
     return sum(t[2] for t in takes)
 
 
-async def renew(
-    conn: Connection, owner_id: str, holder_id: str, lease_s: float, now: datetime
-) -> None:
-    """Give a holder more time on what it has."""
-    await Q["renew_leases"].execute(
-        conn, owner_id=owner_id, holder_id=holder_id, now=now, lease_s=lease_s
+async def _repay(conn: Connection, owner_id: str, debt_e10: int, now: datetime) -> None:
+    """Credit that came back pays old debt at once, as new credit does: else it would be spent
+    while the customer owes."""
+    rows = await S["available_grants"].fetch(conn, owner_ids=[owner_id], now=now)
+    takes, left = _take(rows, debt_e10)
+    if not takes:
+        return
+    await S["burn_grants"].execute(
+        conn, grant_ids=[g for g, _ in takes], amounts=[a for _, a in takes]
     )
+    await S["change_accounts"].execute(
+        conn, owner_ids=[owner_id], debts=[left - debt_e10], overdrafts=[0]
+    )
+
+
+def _take(rows: Iterable[asyncpg.Record], amount_e10: int) -> tuple[list[tuple[str, int]], int]:
+    """(grant, part) pairs that add up to `amount_e10` as far as grants go, and what is missing."""
+    takes: list[tuple[str, int]] = []
+    left = amount_e10
+    for row in rows:
+        part = min(left, row["available_e10"])
+        if part:
+            takes.append((row["grant_id"], part))
+            left -= part
+    return takes, left
+
+
+async def renew(conn: Connection, owner_id: str, holder_id: str, lease_s: float) -> None:
+    """Give a holder more time on what it has."""
+    await Q["renew_leases"].execute(conn, owner_id=owner_id, holder_id=holder_id, lease_s=lease_s)
 
 
 async def close_holder(conn: Connection, holder_id: str, now: datetime) -> int:
@@ -214,16 +232,11 @@ async def grant(
 
 async def withdraw(conn: Connection, *, owner_id: str, amount_e10: int, now: datetime) -> None:
     """Take credit back (a correction): from the last to burn first, never more than is free."""
+    invariant(amount_e10 > 0, "an amount to take back is positive")
     account = await _lock(conn, owner_id)
     await expire(conn, owner_id, account["merchant_id"], now)
     rows = await S["available_grants"].fetch(conn, owner_ids=[owner_id], now=now)
-    left = amount_e10
-    takes: list[tuple[str, int]] = []
-    for row in reversed(rows):
-        take = min(left, row["available_e10"])
-        if take:
-            takes.append((row["grant_id"], take))
-            left -= take
+    takes, left = _take(reversed(rows), amount_e10)
     if left:
         free = format_e10(amount_e10 - left)
         raise LavaError("conflict", f"only {free} of this customer's credit is free to take back")

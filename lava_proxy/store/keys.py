@@ -1,4 +1,4 @@
-"""Merchants and their secret keys: only hashes are stored."""
+"""Merchants and their secret keys: a key is seen once, when it is made; only its hash is kept."""
 
 from __future__ import annotations
 
@@ -6,52 +6,79 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from lava_proxy.core.ids import hash_secret, hint_of, new_id, new_secret
-from lava_proxy.store.credit import Q as CREDIT
 from lava_proxy.store.database import Connection
+from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
 
 Q = load("keys")
 
+DEFAULT_MERCHANT = "default"
+"""Stands for whichever merchant came first."""
+
 
 @dataclass(frozen=True, slots=True)
 class CreatedKey:
-    """A new key; the only time that its secret is known."""
+    """A new key, with its secret for the only time."""
 
+    secret_key: str = field(repr=False)
     secret_key_id: str
     merchant_id: str
-    secret_key: str = field(repr=False)
 
 
-async def create_key(
-    conn: Connection, *, name: str, test: bool, merchant_name: str, merchant_id: str | None = None
-) -> CreatedKey:
-    """A key of a merchant (default: the oldest one; made here when there is none)."""
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key in force, as it may be shown."""
+
+    secret_key_id: str
+    name: str
+    hint: str
+    test: bool
+    created_at: datetime
+
+
+async def create_merchant(conn: Connection, name: str) -> str:
+    """Make a merchant and its own account; answers its id."""
+    merchant_id = new_id("merchant")
+    await Q["create_merchant"].execute(conn, merchant_id=merchant_id, name=name)
+    return merchant_id
+
+
+async def create_key(conn: Connection, *, name: str, test: bool, merchant_name: str) -> CreatedKey:
+    """A key for the merchant of that name, who is made if there is none. In a transaction."""
+    await Q["lock_merchants"].execute(conn)
+    merchant_id: str | None = await Q["merchant_named"].fetchval(
+        conn, name=merchant_name, or_first=merchant_name == DEFAULT_MERCHANT
+    )
     if merchant_id is None:
-        await Q["lock_merchants"].fetchval(conn)
-        merchant_id = await Q["first_merchant"].fetchval(conn)
-    if merchant_id is None:
-        merchant_id = new_id("merchant")
-        await Q["insert_merchant"].execute(conn, merchant_id=merchant_id, name=merchant_name)
-        await CREDIT["insert_account"].execute(conn, owner_id=merchant_id, merchant_id=merchant_id)
+        merchant_id = await create_merchant(conn, merchant_name)
+    return await add_key(conn, merchant_id, name=name, test=test)
+
+
+async def add_key(conn: Connection, merchant_id: str, *, name: str, test: bool) -> CreatedKey:
+    """A new key for a merchant that is there."""
     secret = new_secret("aks_test_" if test else "aks_live_")
-    made = CreatedKey(new_id("secret_key"), merchant_id, secret)
-    await Q["insert_key"].execute(
+    secret_key_id = new_id("secret_key", test=test)
+    await Q["create_key"].execute(
         conn,
-        secret_key_id=made.secret_key_id,
+        secret_key_id=secret_key_id,
         merchant_id=merchant_id,
         name=name,
         key_hash=hash_secret(secret),
         hint=hint_of(secret),
         test=test,
     )
-    return made
+    return CreatedKey(secret, secret_key_id, merchant_id)
 
 
-async def revoke_key(
-    conn: Connection, *, merchant_id: str, secret_key_id: str, now: datetime
-) -> bool:
-    """End a key; False when there is no such key in force."""
-    ended = await Q["revoke_key"].fetchval(
-        conn, merchant_id=merchant_id, secret_key_id=secret_key_id, now=now
+async def page(conn: Connection, merchant_id: str, behind: Place, most: int) -> list[KeyRow]:
+    """At most `most` keys in force behind a place, newest first."""
+    rows = await Q["list_keys"].fetch(
+        conn, merchant_id=merchant_id, before_at=behind.at, before_id=behind.id, most=most
     )
-    return bool(ended)
+    return [KeyRow(**dict(row)) for row in rows]
+
+
+async def revoke(conn: Connection, merchant_id: str, secret_key_id: str) -> bool:
+    """End a key, everywhere at once (the change feed tells the workers); False: not in force."""
+    row = await Q["revoke_key"].fetchrow(conn, merchant_id=merchant_id, secret_key_id=secret_key_id)
+    return row is not None

@@ -3,51 +3,108 @@
 On the public listener it needs ``Authorization: Bearer <LAVA_METRICS_TOKEN>``. Without a token it
 is served to the machine itself only, and not through a proxy; everybody else gets 404, as if it
 were not there. The private listener (`LAVA_METRICS_PORT`) asks nothing.
+
+With several workers any of them, and the supervisor, can answer for all: the figures are in files.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Callable, MutableMapping
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import AF_INET, AF_INET6
+from typing import Any, Protocol
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    generate_latest,
-    multiprocess,
-    start_http_server,
-)
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import Metric as Family
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.settings import Settings
-from lava_proxy.telemetry.metrics import several_workers
+from lava_proxy.telemetry.metrics import workers_folder
+
+READER_TIMEOUT_S = 5.0
+"""A connection to the private listener may be silent for so long."""
 
 _FORWARDED = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})
+_RENDER_TRIES = 3
 
 
 def render(registry: CollectorRegistry) -> tuple[bytes, str]:
     """(body, content type): this process's metrics, or all workers' added up."""
-    if several_workers():
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+    folder = workers_folder()
+    return (_text(registry), CONTENT_TYPE_LATEST) if folder is None else render_workers(folder)
+
+
+def render_workers(folder: Path) -> tuple[bytes, str]:
+    """The metrics of all workers whose files are in `folder`."""
+    for left in reversed(range(_RENDER_TRIES)):
+        try:
+            collector = MultiProcessCollector(None, str(folder))  # type: ignore[no-untyped-call]
+            return _text(collector), CONTENT_TYPE_LATEST
+        except FileNotFoundError:  # a file went between the listing and the reading
+            if not left:
+                raise
+    raise AssertionError("not reached")
 
 
 def check_access(scope: MutableMapping[str, Any], settings: Settings) -> None:
     """Raise 404 or 401 unless this request may read the metrics."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     if settings.metrics_token is not None:
-        wanted = b"Bearer " + settings.metrics_token.get_secret_value().encode()
+        wanted = settings.metrics_token.get_secret_value().encode()
         given = next((value for name, value in headers if name == b"authorization"), b"")
-        if not hmac.compare_digest(given, wanted):
+        scheme, _, token = given.partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), wanted):
             raise LavaError("invalid_token", "The metrics need their own token.")
         return
     client = scope.get("client")
     local = client is not None and _is_loopback(client[0])
     if not local or any(name in _FORWARDED for name, _ in headers):
         raise LavaError("not_found", "There is nothing here.")
+
+
+def serve_private(
+    host: str, port: int, text: Callable[[], tuple[bytes, str]]
+) -> tuple[int, Callable[[], None]]:
+    """Serve ``/metrics`` without a token on a private address, in a thread of its own. Answers the
+    port and a function that stops it. Raises OSError when the address cannot be had."""
+    server = _PrivateServer(host, port, text)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return server.server_port, stop
+
+
+class _Collects(Protocol):
+    """What both registries and the collector of several workers can do."""
+
+    def collect(self) -> Iterable[Family]: ...
+
+
+class _WithoutCreated:
+    """A registry's families less their ``_created`` samples: they double the series, are missing
+    with several workers, and nobody asks for them."""
+
+    def __init__(self, source: _Collects) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Family]:
+        for family in self._source.collect():
+            family.samples = [s for s in family.samples if not s.name.endswith("_created")]
+            yield family
+
+
+def _text(source: _Collects) -> bytes:
+    return generate_latest(_WithoutCreated(source))
 
 
 def _is_loopback(address: str) -> bool:
@@ -57,19 +114,29 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def serve_private(
-    host: str, port: int, registry: CollectorRegistry | None
-) -> tuple[int, Callable[[], None]]:
-    """Serve ``/metrics`` without a token on a private address, in a thread of its own. With
-    `registry` None it adds up all workers. Answers the port and a function that stops it."""
-    if registry is None:
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    server, thread = start_http_server(port, host, registry)
+class _PrivateServer(ThreadingHTTPServer):
+    """Answers ``GET /metrics`` with `text`; every other path is 404."""
 
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    def __init__(self, host: str, port: int, text: Callable[[], tuple[bytes, str]]) -> None:
+        self.address_family = AF_INET6 if ":" in host else AF_INET
+        self.text = text
+        super().__init__((host, port), _PrivateHandler)
 
-    return server.server_port, stop
+
+class _PrivateHandler(BaseHTTPRequestHandler):
+    server: _PrivateServer
+    timeout = READER_TIMEOUT_S
+
+    def do_GET(self) -> None:
+        if self.path.partition("?")[0] != "/metrics":
+            self.send_error(404)
+            return
+        body, content_type = self.server.text()
+        self.send_response_only(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: a scrape is no event."""

@@ -12,7 +12,9 @@ import base64
 import itertools
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+import socket
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -177,7 +179,9 @@ class Gate:
         )
         async with self.database.transaction() as conn:
             merchant = payer.merchant_id
-            await conn.execute("INSERT INTO merchants (merchant_id, name) VALUES ($1, 'm')", merchant)
+            await conn.execute(
+                "INSERT INTO merchants (merchant_id, name) VALUES ($1, 'm')", merchant
+            )
             await conn.execute(
                 "INSERT INTO accounts (owner_id, merchant_id) VALUES ($1, $1)", merchant
             )
@@ -249,15 +253,21 @@ class Gate:
         *,
         method: str = "POST",
         length: int | None = None,
-        buffer_bytes: int = 2**16,
+        slow: bool = False,
     ) -> OpenCall:
-        """Send a request; `body` is JSON unless it is bytes."""
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, limit=buffer_bytes
-        )
+        """Send a request; `body` is JSON unless it is bytes. `slow`: the client's buffers are as
+        small as they can be, and it says how much it reads."""
+        sock = socket.socket()
+        sock.setblocking(False)
+        if slow:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        reader, writer = await asyncio.open_connection(sock=sock, limit=4096 if slow else 2**16)
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
         names = {name.lower() for name, _ in pairs}
-        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        data = (
+            body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        )
         if payer is not None and not names & {"authorization", "x-api-key", "x-goog-api-key"}:
             pairs.append(("authorization", f"Bearer {payer.token()}"))
         if data and "content-type" not in names:
@@ -300,7 +310,9 @@ class Gate:
         gateway = self.gateway
         await self.until(lambda: not gateway.open_runs.runs)
         await gateway.books.writer.flush()
-        await self.until(lambda: all(a.trip is None for a in gateway.books.leases.accounts.values()))
+        await self.until(
+            lambda: all(a.trip is None for a in gateway.books.leases.accounts.values())
+        )
 
     async def rows(self, payer: Payer) -> list[asyncpg.Record]:
         await self.booked()
@@ -325,7 +337,7 @@ class Gate:
             balance = await credit.balance(conn, payer.customer_id)
         return balance.available_e10 + balance.held_e10
 
-    async def check(self) -> None:
+    async def check(self, *, ledger: bool = True) -> None:
         """Nothing is held or pending, memory and books agree on what is leased, and the ledger
         adds up."""
         await self.booked()
@@ -343,6 +355,8 @@ class Gate:
             assert max(account.free_e10, 0) == leased.pop(owner_id, 0), owner_id
         assert not any(leased.values())
         assert self.gateway.books.journal.open_calls == 0
+        if not ledger:
+            return
         found = await audit(self.database)
         assert found.sound, found
 
@@ -453,9 +467,15 @@ class Raw:
         """Cleared: the client takes nothing."""
         self.open.set()
         self.broken = False
+        self.waited = 0
+        """How often the app waited for something, in `run_until`."""
 
     async def run(self) -> None:
         await self._app(self.scope, self.inbox.get, self._send)
+
+    async def run_until(self, suspension: int, act: Callable[[], object]) -> None:
+        """As `run`, but `act` happens when the app waits for the `suspension`-th time."""
+        await _interrupted(self, self.run(), suspension, act)
 
     async def _send(self, message: Any) -> None:
         await self.open.wait()
@@ -478,6 +498,27 @@ class Raw:
     @property
     def finished(self) -> bool:
         return len(self.sent) > 1 and not self.sent[-1].get("more_body", False)
+
+
+@types.coroutine
+def _interrupted(
+    raw: Raw, call: Coroutine[Any, Any, None], suspension: int, act: Callable[[], object]
+) -> Generator[Any, Any, None]:
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            waiting = call.send(value) if error is None else call.throw(error)
+        except StopIteration:
+            return
+        raw.waited += 1
+        if raw.waited == suspension:
+            act()
+        value = error = None
+        try:
+            value = yield waiting
+        except BaseException as thrown:
+            error = thrown
 
 
 def text_of(events: bytes) -> str:

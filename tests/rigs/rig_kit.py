@@ -175,7 +175,9 @@ class Got:
     cut: bool = False
 
 
-async def call(port: int, payer: Payer, mark: str, *, tokens: int, pace_ms: int, stream: bool) -> Got:
+async def call(
+    port: int, payer: Payer, mark: str, *, tokens: int, pace_ms: int, stream: bool
+) -> Got:
     """One call; whatever happens to the gateway, it ends."""
     got = Got(mark)
     body = json.dumps(

@@ -47,11 +47,11 @@ FROM leases WHERE owner_id = :owner_id::text AND closed_at IS NULL
   AND holder_id <> :holder_id::text;
 
 -- name: insert_lease
--- Opens a lease.
--- args: lease_id text, owner_id text, holder_id text, amount bigint, now timestamptz, lease_s float8
+-- Opens a lease. Its time is the database's: no worker's wall clock may cut it short.
+-- args: lease_id text, owner_id text, holder_id text, amount bigint, lease_s float8
 INSERT INTO leases (lease_id, owner_id, holder_id, amount_e10, created_at, expires_at)
-VALUES (:lease_id::text, :owner_id::text, :holder_id::text, :amount::bigint, :now::timestamptz,
-        :now::timestamptz + make_interval(secs => :lease_s::float8));
+VALUES (:lease_id::text, :owner_id::text, :holder_id::text, :amount::bigint, clock_timestamp(),
+        clock_timestamp() + make_interval(secs => :lease_s::float8));
 
 -- name: insert_parts
 -- Splits a lease over the grants that it takes from.
@@ -68,9 +68,9 @@ SET available_e10 = g.available_e10 - p.amount, leased_e10 = g.leased_e10 + p.am
 FROM parts p WHERE g.grant_id = p.grant_id;
 
 -- name: renew_leases
--- Gives all leases of a holder on an account the same new expiry.
--- args: owner_id text, holder_id text, now timestamptz, lease_s float8
-UPDATE leases SET expires_at = :now::timestamptz + make_interval(secs => :lease_s::float8)
+-- Gives all leases of a holder on an account the same new expiry, by the database's clock.
+-- args: owner_id text, holder_id text, lease_s float8
+UPDATE leases SET expires_at = clock_timestamp() + make_interval(secs => :lease_s::float8)
 WHERE owner_id = :owner_id::text AND holder_id = :holder_id::text AND closed_at IS NULL;
 
 -- name: open_parts_newest_first
@@ -135,15 +135,18 @@ FROM credit_grants WHERE owner_id = :owner_id::text ORDER BY created_at DESC, gr
 -- What an account has: free, in workers' hands, owed, and by kind.
 -- args: owner_id text
 SELECT a.debt_e10,
-       coalesce(sum(g.available_e10), 0)::bigint AS available_e10,
+       coalesce(sum(g.free_e10), 0)::bigint AS available_e10,
        coalesce(sum(g.leased_e10), 0)::bigint AS leased_e10,
-       coalesce(sum(g.available_e10 + g.leased_e10) FILTER (WHERE g.kind = 'cycle'), 0)::bigint
+       coalesce(sum(g.free_e10 + g.leased_e10) FILTER (WHERE g.kind = 'cycle'), 0)::bigint
            AS cycle_e10,
-       coalesce(sum(g.available_e10 + g.leased_e10) FILTER (WHERE g.kind <> 'cycle'), 0)::bigint
+       coalesce(sum(g.free_e10 + g.leased_e10) FILTER (WHERE g.kind <> 'cycle'), 0)::bigint
            AS bundle_e10
 FROM accounts a
-LEFT JOIN credit_grants g ON g.owner_id = a.owner_id
-     AND (g.expires_at IS NULL OR g.expires_at > now() OR g.leased_e10 > 0)
+LEFT JOIN (
+    SELECT owner_id, kind, leased_e10,
+           CASE WHEN expires_at <= now() THEN 0 ELSE available_e10 END AS free_e10
+    FROM credit_grants
+) g ON g.owner_id = a.owner_id
 WHERE a.owner_id = :owner_id::text
 GROUP BY a.owner_id, a.debt_e10;
 

@@ -3,10 +3,10 @@
 SELECT pg_advisory_xact_lock(hashtext('lava_merchants'));
 
 -- name: merchant_named
--- The oldest merchant of a name.
--- args: name text
-SELECT merchant_id FROM merchants WHERE name = :name::text
-ORDER BY created_at, merchant_id LIMIT 1;
+-- The oldest merchant of a name or, where any will do and none has it, the oldest of all.
+-- args: name text, or_first boolean
+SELECT merchant_id FROM merchants WHERE name = :name::text OR :or_first::boolean
+ORDER BY name <> :name::text, created_at, merchant_id LIMIT 1;
 
 -- name: create_merchant
 -- Makes a merchant and the account that its own, customerless traffic is counted on.

@@ -1,9 +1,13 @@
 -- name: claim_request_ids
--- Claims request ids for ever; returns only those that were new.
+-- Claims request ids for ever, in one order, so that two batches with the same ids wait for each
+-- other instead of deadlocking; returns only those that were new.
 -- args: merchant_ids text[], request_ids text[], created_ats timestamptz[], content_hashes bytea[]
 INSERT INTO request_ids (merchant_id, request_id, created_at, content_hash)
-SELECT * FROM unnest(:merchant_ids::text[], :request_ids::text[], :created_ats::timestamptz[],
-                     :content_hashes::bytea[])
+SELECT merchant_id, request_id, created_at, content_hash
+FROM unnest(:merchant_ids::text[], :request_ids::text[], :created_ats::timestamptz[],
+            :content_hashes::bytea[])
+    WITH ORDINALITY AS t(merchant_id, request_id, created_at, content_hash, place)
+ORDER BY merchant_id, request_id, place
 ON CONFLICT DO NOTHING
 RETURNING merchant_id, request_id;
 

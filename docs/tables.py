@@ -1,0 +1,108 @@
+"""The tables in docs/ that are made from the code: ``make docs`` writes them, a test compares.
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; everything else in the pages
+is written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from lava_proxy.core.settings import PREFIX, PROVIDER_KEY_PREFIX, Settings
+from lava_proxy.proxy.exchange import TABLE, Books, Event, State
+from lava_proxy.rules.catalog import OVERRIDE_UNITS
+from lava_proxy.rules.tiers import MILLION, MS_PER_MINUTE
+
+DOCS = Path(__file__).resolve().parent
+_MARKED = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MIB, _KIB = 2**20, 2**10
+
+
+def settings() -> str:
+    """Every setting: name, default, sentence."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        shown = PREFIX + name.upper()
+        if name == "provider_keys":
+            shown = PROVIDER_KEY_PREFIX + "<PROVIDER>"
+        default = field.get_default(call_default_factory=True)
+        rows.append((f"`{shown}`", _default(name, default), field.description or ""))
+    return _table(("Setting", "Default", "Meaning"), rows)
+
+
+def exchange() -> str:
+    """The (state, event) table of a forwarded call."""
+    rows = []
+    for state in State:
+        for event in Event:
+            step = TABLE.get((state, event))
+            if step is None:
+                continue
+            books = "" if step.books is Books.NOTHING else step.books.value.upper()
+            outcome = f"`{step.outcome}`" if step.outcome else ""
+            rows.append((state.name, event.name, step.state.name, books, outcome))
+    return _table(("State", "Event", "Next", "Books", "Outcome"), rows)
+
+
+def override_units() -> str:
+    """The members of a price override."""
+    per = {MILLION: "1,000,000", MS_PER_MINUTE: "minute", 1: "one"}
+    rows = [
+        (f"`{name}`", kind.replace("_ms", " time").replace("_", " "), per[units])
+        for name, (kind, units) in OVERRIDE_UNITS.items()
+    ]
+    return _table(("Name", "What it prices", "USD per"), rows)
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "settings": settings,
+    "exchange": exchange,
+    "override-units": override_units,
+}
+
+
+def rendered(text: str) -> str:
+    """`text` with every marked table made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"{match[1]}{TABLES[match[2]]()}{match[3]}"
+
+    return _MARKED.sub(fill, text)
+
+
+def main() -> int:
+    """Write all pages; names the ones that changed."""
+    for page in sorted(DOCS.rglob("*.md")):
+        old = page.read_text(encoding="utf-8")
+        new = rendered(old)
+        if new != old:
+            page.write_text(new, encoding="utf-8")
+            print(page.relative_to(DOCS.parent))
+    return 0
+
+
+def _default(name: str, value: object) -> str:
+    if value is None or value in ((), {}) or isinstance(value, SecretStr):
+        return "not set"
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, int) and name.endswith("_bytes"):
+        whole, unit = (value // _MIB, "MiB") if value >= _MIB else (value // _KIB, "KiB")
+        return f"`{value}` ({whole} {unit})"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    return f"`{value}`"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

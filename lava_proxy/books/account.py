@@ -1,0 +1,136 @@
+"""One customer's leased credit in this worker's memory, and the holds that calls open on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lava_proxy.core.errors import LavaError
+from lava_proxy.core.invariant import invariant
+from lava_proxy.store.credit import LeaseAnswer
+
+if TYPE_CHECKING:
+    from lava_proxy.books.leases import Leases
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a hold could not be opened: amounts in 10^-10 USD."""
+
+    required_e10: int
+    available_e10: int
+
+
+class Account:
+    """One customer's leased credit in this worker."""
+
+    __slots__ = (
+        "_burn_now_e10",
+        "_burn_past_e10",
+        "_burn_since_s",
+        "expires_s",
+        "free_e10",
+        "granted_e10",
+        "held_e10",
+        "owner_id",
+        "pending_e10",
+        "refused",
+        "refused_until_s",
+        "trip",
+        "used_s",
+        "waiting",
+        "wanted_e10",
+    )
+
+    def __init__(self, owner_id: str, boot_s: float) -> None:
+        self.owner_id = owner_id
+        self.free_e10 = 0
+        self.held_e10 = 0
+        self.pending_e10 = 0
+        self.granted_e10 = 0
+        self.expires_s = 0.0
+        self.used_s = boot_s
+        self.wanted_e10 = 0
+        """The last amount that a call asked for: a refill brings at least so much, so that a stream
+        need not wait for its next extension."""
+        self.refused: Refusal | None = None
+        self.refused_until_s = 0.0
+        self.trip: asyncio.Task[LeaseAnswer] | None = None
+        self.waiting = 0
+        """Callers that wait for a trip: they will use this very object."""
+        self._burn_since_s = boot_s
+        self._burn_now_e10 = 0
+        self._burn_past_e10 = 0
+
+    def spent(self, amount_e10: int, boot_s: float, window_s: float) -> None:
+        """Note a charge for the burn figure (two windows, the older one forgotten)."""
+        if boot_s - self._burn_since_s > window_s:
+            fresh = boot_s - self._burn_since_s <= 2 * window_s
+            self._burn_past_e10 = self._burn_now_e10 if fresh else 0
+            self._burn_now_e10 = 0
+            self._burn_since_s = boot_s
+        self._burn_now_e10 += amount_e10
+
+    @property
+    def burn_e10(self) -> int:
+        """What this customer burned in about one window."""
+        return max(self._burn_now_e10, self._burn_past_e10)
+
+    @property
+    def idle(self) -> bool:
+        """Nobody has money here, or is about to."""
+        return not (self.held_e10 or self.pending_e10 or self.trip or self.waiting)
+
+    def lapse(self) -> None:
+        """The database has taken our leases back, or will. What open calls hold is not covered any
+        more: it counts as owed, and the next lease covers it first."""
+        self.free_e10 = -(self.held_e10 + self.pending_e10)
+        self.granted_e10 = 0
+
+
+class Hold:
+    """One call's claim on an account. Opened by `Leases`, released exactly once."""
+
+    __slots__ = ("_leases", "account", "amount_e10", "open", "overdraft_e10")
+
+    def __init__(
+        self, leases: Leases, account: Account, amount_e10: int, overdraft_e10: int
+    ) -> None:
+        self._leases = leases
+        self.account = account
+        self.amount_e10 = amount_e10
+        self.overdraft_e10 = overdraft_e10
+        self.open = True
+
+    def extend(self, more_e10: int) -> bool:
+        """Take `more_e10` from what is free, now or not at all. No await."""
+        account = self.account
+        if account.free_e10 < more_e10 or not self._leases.in_time(account):
+            return False
+        account.free_e10 -= more_e10
+        account.held_e10 += more_e10
+        self.amount_e10 += more_e10
+        self._leases.refill_if_low(account, self.overdraft_e10)
+        return True
+
+    async def extend_soon(self, least_e10: int, want_e10: int, wait_s: float) -> bool:
+        """As `extend` by `want_e10`, or by what there is if that is at least `least_e10`, after
+        waiting at most `wait_s` for a lease."""
+        account = self.account
+        with contextlib.suppress(TimeoutError, LavaError):  # too late, or the database is away
+            async with asyncio.timeout(wait_s):
+                await self._leases.cover(account, least_e10, want_e10, self.overdraft_e10)
+        return self.extend(min(want_e10, max(least_e10, account.free_e10)))
+
+    def release(self, charge_e10: int) -> None:
+        """Close: `charge_e10` (an upper bound until it is booked) becomes pending, the rest free.
+        What the charge has above the hold comes out of what is free."""
+        invariant(self.open, "a hold is released once")
+        self.open = False
+        account = self.account
+        account.held_e10 -= self.amount_e10
+        account.free_e10 += self.amount_e10 - charge_e10
+        account.pending_e10 += charge_e10
+        self._leases.released(account, charge_e10)

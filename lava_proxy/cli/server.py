@@ -1,0 +1,160 @@
+"""uvicorn's server with our way to stop: tell, linger, drain, hurry.
+
+1. Readiness goes false at once; for `LINGER_S` connections are still accepted and answered, but
+   every answer says ``Connection: close``. So health checks see it, and proxies such as nginx give
+   up their idle connections by the protocol instead of losing a request on one that we close.
+2. The listener and idle connections are closed; running calls go on, up to the drain time.
+3. On a second signal, or when the time is over, running calls are cancelled; each one is booked by
+   what was counted. A third signal ends the process as it is: the journal keeps what is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import FrameType
+from typing import Any, Protocol
+
+import uvicorn
+
+from lava_proxy.telemetry.metrics import Metrics
+
+LINGER_S = 1.0
+KEEP_ALIVE_S = 75
+"""Longer than nginx keeps its connections to us (60 s), so that it is never us who closes one that
+nginx is about to use."""
+
+GC_THRESHOLDS = (50_000, 20, 100)
+"""Start-up objects are frozen, and full collections are rare: they cost tens of milliseconds."""
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Served(Protocol):
+    """What we serve: an ASGI application that can be told that the end is near."""
+
+    metrics: Metrics
+
+    def begin_drain(self) -> None: ...
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]: ...
+
+
+class Leaving:
+    """Passes calls through; while `leaving`, answers ask the client not to reuse the connection."""
+
+    __slots__ = ("_app", "leaving")
+
+    def __init__(self, app: Served) -> None:
+        self._app = app
+        self.leaving = False
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self._app(scope, receive, _last(send) if self.leaving else send)
+
+
+class Server(uvicorn.Server):
+    """One process's server. `on_ready` is called when requests are taken, `on_drain` when the stop
+    begins. With `patient` a repeated signal changes nothing: only `hurry` does (workers, whose
+    supervisor may get the same signals)."""
+
+    def __init__(
+        self,
+        app: Served,
+        drain_timeout_s: float,
+        *,
+        on_ready: Callable[[], None],
+        on_drain: Callable[[], None],
+        patient: bool = False,
+    ) -> None:
+        self._door = Leaving(app)
+        self._app = app
+        self._on_ready = on_ready
+        self._on_drain = on_drain
+        self._patient = patient
+        self._linger_s = LINGER_S
+        self._hurry = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        super().__init__(_config(self._door, drain_timeout_s))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT. Not handed to uvicorn, which would raise it again after a clean end
+        and so spoil the exit status."""
+        if not self.should_exit:
+            if sig == signal.SIGINT:  # a person at the keyboard, no proxy that must be told
+                self._linger_s = 0.0
+            self.drain()
+        elif not self._patient:
+            self.hurry()
+
+    def drain(self) -> None:
+        """Begin to stop."""
+        if self.should_exit:
+            return
+        self.should_exit = True
+        self._door.leaving = True
+        self._app.begin_drain()
+        self._on_drain()
+
+    def hurry(self) -> None:
+        """Cancel what still runs; a second time: leave everything to the journal."""
+        if self._hurry.is_set():
+            self.force_exit = True
+        self.should_exit = True
+        if self._loop is not None:  # a signal handler may be anywhere
+            self._loop.call_soon_threadsafe(self._hurry.set)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._linger_s):
+                await self._hurry.wait()
+        hurried = asyncio.create_task(self._cancel_when_hurried())
+        await super().shutdown(sockets)
+        hurried.cancel()
+
+    async def _cancel_when_hurried(self) -> None:
+        await self._hurry.wait()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+
+
+def _last(send: Send) -> Send:
+    async def closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await send(message)
+
+    return closing
+
+
+def _config(app: Leaving, drain_timeout_s: float) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        interface="asgi3",
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(drain_timeout_s)),
+    )

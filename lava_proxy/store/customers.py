@@ -1,0 +1,66 @@
+"""Customers in PostgreSQL, as the management API shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from lava_proxy.store.database import Connection, StoreConflict
+from lava_proxy.store.place import Place
+from lava_proxy.store.sql import load
+
+Q = load("customers")
+
+TRIES = 3
+"""A taken reference whose customer is deleted before we read it is free again."""
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerRow:
+    """A customer as stored; `metadata` is JSON text, numbers as they came."""
+
+    customer_id: str
+    reference_id: str | None
+    phone: str
+    email: str
+    first_name: str
+    last_name: str
+    metadata: str | None
+    created_at: datetime
+
+
+async def create(conn: Connection, merchant_id: str, wanted: CustomerRow) -> CustomerRow:
+    """Make `wanted` and its credit account, or answer the customer that has its reference."""
+    for _ in range(TRIES):
+        made = await Q["create_customer"].fetchrow(
+            conn,
+            customer_id=wanted.customer_id,
+            merchant_id=merchant_id,
+            reference_id=wanted.reference_id,
+            phone=wanted.phone,
+            email=wanted.email,
+            first_name=wanted.first_name,
+            last_name=wanted.last_name,
+            metadata=wanted.metadata,
+            created_at=wanted.created_at,
+        )
+        if made is not None:
+            return CustomerRow(**dict(made))
+        known = await find(conn, merchant_id, wanted.reference_id or "")
+        if known is not None:
+            return known
+    raise StoreConflict("the reference is being taken and given up all the time")
+
+
+async def find(conn: Connection, merchant_id: str, customer: str) -> CustomerRow | None:
+    """A merchant's customer by id or reference."""
+    row = await Q["find_customer"].fetchrow(conn, merchant_id=merchant_id, customer=customer)
+    return None if row is None else CustomerRow(**dict(row))
+
+
+async def page(conn: Connection, merchant_id: str, behind: Place, most: int) -> list[CustomerRow]:
+    """At most `most` customers behind a place, newest first."""
+    rows = await Q["list_customers"].fetch(
+        conn, merchant_id=merchant_id, before_at=behind.at, before_id=behind.id, most=most
+    )
+    return [CustomerRow(**dict(row)) for row in rows]

@@ -1,0 +1,78 @@
+"""Meters in PostgreSQL, as the management API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+import asyncpg
+
+from lava_proxy.rules.settlement import Enforcement
+from lava_proxy.rules.tiers import RateType, Tariff, Tier, Unit
+from lava_proxy.store.database import Connection
+from lava_proxy.store.place import Place
+from lava_proxy.store.sql import load
+
+Q = load("meters")
+
+
+@dataclass(frozen=True, slots=True)
+class MeterRow:
+    """A meter as stored."""
+
+    meter_id: str
+    slug: str
+    name: str
+    tariff: Tariff
+    enforcement: Enforcement
+    overdraft_e10: int
+    created_at: datetime
+
+
+async def create(
+    conn: Connection, merchant_id: str, wanted: MeterRow, slugs: Sequence[str]
+) -> MeterRow | None:
+    """Make `wanted` under the first of `slugs` that is free; None when none of them is."""
+    made = await Q["create_meter"].fetchrow(
+        conn,
+        meter_id=wanted.meter_id,
+        merchant_id=merchant_id,
+        slugs=list(slugs),
+        name=wanted.name,
+        rate_type=wanted.tariff.rate_type,
+        tier_type=wanted.tariff.unit,
+        tiers=[(tier.start, tier.rate_e12) for tier in wanted.tariff.tiers],
+        enforcement=wanted.enforcement,
+        overdraft=wanted.overdraft_e10,
+        created_at=wanted.created_at,
+    )
+    return None if made is None else _meter(made)
+
+
+async def find(conn: Connection, merchant_id: str, meter: str) -> MeterRow | None:
+    """A merchant's meter by id or slug."""
+    row = await Q["find_meter"].fetchrow(conn, merchant_id=merchant_id, meter=meter)
+    return None if row is None else _meter(row)
+
+
+async def page(conn: Connection, merchant_id: str, behind: Place, most: int) -> list[MeterRow]:
+    """At most `most` meters behind a place, newest first."""
+    rows = await Q["list_meters"].fetch(
+        conn, merchant_id=merchant_id, before_at=behind.at, before_id=behind.id, most=most
+    )
+    return [_meter(row) for row in rows]
+
+
+def _meter(row: asyncpg.Record) -> MeterRow:
+    tiers = tuple(Tier(start, rate_e12) for start, rate_e12 in row["tiers"])
+    return MeterRow(
+        row["meter_id"],
+        row["slug"],
+        row["name"],
+        Tariff(cast(RateType, row["rate_type"]), cast(Unit, row["tier_type"]), tiers),
+        cast(Enforcement, row["enforcement"]),
+        row["overdraft_e10"],
+        row["created_at"],
+    )

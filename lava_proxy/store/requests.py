@@ -1,0 +1,101 @@
+"""Booked requests, as the management API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from lava_proxy.rules.charge import Counts, Line
+from lava_proxy.rules.tiers import Tier
+from lava_proxy.store.database import Connection
+from lava_proxy.store.place import Place
+from lava_proxy.store.sql import load
+
+Q = load("requests")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRow:
+    """A request as booked."""
+
+    request_id: str
+    created_at: datetime
+    customer_id: str | None
+    meter_id: str | None
+    provider: str
+    provider_key_type: str
+    model: str | None
+    endpoint: str
+    response_id: str | None
+    status: str
+    outcome: str
+    usage_source: str
+    stream: bool
+    counts: Counts
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    input_cost_e10: int
+    output_cost_e10: int
+    cost_e10: int
+    charge_e10: int
+    rate_type: str | None
+    tier_type: str | None
+    breakdown: Sequence[Line]
+    metadata: Mapping[str, str]
+    price_version: str | None
+    duration_ms: int | None
+    first_byte_ms: int | None
+    completed_at: datetime | None
+    content_hash: bytes | None
+    """What was reported under this id; None for the gateway's own, and in lists."""
+
+
+async def find(conn: Connection, merchant_id: str, request_id: str) -> RequestRow | None:
+    """A merchant's request by id."""
+    row = await Q["find_request"].fetchrow(conn, merchant_id=merchant_id, request_id=request_id)
+    return None if row is None else _request(row)
+
+
+async def page(
+    conn: Connection,
+    merchant_id: str,
+    *,
+    customer_id: str | None,
+    meter_id: str | None,
+    metadata: Mapping[str, str] | None,
+    behind: Place,
+    most: int,
+) -> list[RequestRow]:
+    """At most `most` requests behind a place, newest first; a None filter lets all pass. Rows must
+    have every pair of `metadata`."""
+    values: dict[str, object] = {
+        "merchant_id": merchant_id,
+        "meter_id": meter_id,
+        "metadata": metadata,
+        "before_at": behind.at,
+        "before_id": behind.id,
+        "most": most,
+    }
+    if customer_id is None:
+        rows = await Q["list_requests"].fetch(conn, **values)
+    else:
+        rows = await Q["list_requests_of_customer"].fetch(conn, **values, customer_id=customer_id)
+    return [_request(row) for row in rows]
+
+
+_COUNTS = tuple(Counts.__dataclass_fields__)
+
+
+def _request(row: asyncpg.Record) -> RequestRow:
+    values = dict(row)
+    counts = Counts(**{name: values.pop(name) for name in _COUNTS})
+    lines = [
+        Line(Tier(start, rate_e12), units, amount_e10)
+        for start, rate_e12, units, amount_e10 in values.pop("breakdown")
+    ]
+    metadata = values.pop("metadata") or {}
+    return RequestRow(**values, counts=counts, breakdown=lines, metadata=metadata)

@@ -1,0 +1,49 @@
+"""Books, the management application on them, and a merchant to call it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from api_kit import Api, new_merchant
+
+from lava_adapters.registry import Registry
+from lava_proxy.books.bank import Books
+from lava_proxy.core.clock import SystemClock
+from lava_proxy.core.settings import load_settings
+from lava_proxy.manage.app import Management, create_management
+from lava_proxy.store.database import Database
+
+
+@pytest.fixture
+async def books(database: Database, tmp_path: Path) -> AsyncIterator[Books]:
+    """Open books on a fresh database."""
+    made = Books(
+        load_settings({}, data_dir=tmp_path),
+        database,
+        SystemClock(),
+        on_flush=lambda rows, seconds: None,
+        on_booked=lambda row, booked: None,
+    )
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def app(books: Books) -> Management:
+    """The application under test."""
+    return create_management(books, Registry.builtin())
+
+
+@pytest.fixture
+async def api(app: Management, books: Books, database: Database) -> Api:
+    """The first merchant."""
+    return await new_merchant(app, books, database, "first")
+
+
+@pytest.fixture
+async def other(app: Management, books: Books, database: Database, api: Api) -> Api:
+    """Another merchant, who must never see anything of the first."""
+    return await new_merchant(app, books, database, "other")

@@ -1,0 +1,171 @@
+"""Who gets in, and that nobody sees another merchant's objects: every route, every credential."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+
+import pytest
+from api_kit import Api, Reply, call_app, unknown_secret
+
+from lava_proxy.manage.app import ROUTES
+from lava_proxy.manage.call import Route
+from lava_proxy.store import keys
+
+SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
+    ("POST", "customers"): {"reference_id": "new"},
+    ("POST", "customers/*/credit"): {"amount": "1"},
+    ("POST", "meters"): {
+        "name": "n",
+        "rate_type": "fixed",
+        "tier_type": "requests",
+        "tiers": [{"start": "0", "rate": "1"}],
+    },
+    ("POST", "requests"): {"request_id": "r2", "customer_id": "CUSTOMER", "meter_slug": "METER"},
+    ("POST", "quotes"): {"customer_id": "CUSTOMER", "meter_slug": "METER", "amount": "1"},
+}
+"""A body that works, for every route that takes one. Ids are put in by `Objects`."""
+
+FILTERS: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("GET", "requests"): {
+        "customer_id": "CUSTOMER",
+        "connection_id": "CUSTOMER",
+        "meter_id": "METER",
+    },
+    ("GET", "ledger"): {"customer_id": "CUSTOMER", "connection_id": "CUSTOMER"},
+}
+"""Filters that name objects."""
+
+OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
+"""Routes that name no object at all."""
+
+IDS = [f"{route.method} {route.path}" for route in ROUTES]
+
+
+class Objects:
+    """What one merchant has; `ids` by placeholder."""
+
+    def __init__(self, api: Api, customer: str, meter: str, request: str) -> None:
+        self.api = api
+        self.ids = {"CUSTOMER": customer, "METER": meter}
+        self.by_path = {"customers": customer, "meters": meter, "requests": request}
+
+    @classmethod
+    async def made(cls, api: Api) -> Objects:
+        customer = await api.customer(reference_id="mine")
+        meter = str((await api.meter("mine"))["meter_id"])
+        await api.made(f"customers/{customer}/credit", {"amount": "5"})
+        await api.made(
+            "requests", {"request_id": "r1", "customer_id": customer, "meter_slug": meter}
+        )
+        return cls(api, customer, meter, "r1")
+
+    def path(self, route: Route) -> str:
+        return (
+            route.path.replace("*", self.by_path[route.path.split("/")[0]])
+            if "*" in route.path
+            else route.path
+        )
+
+    def body(self, route: Route) -> dict[str, object] | None:
+        sample = SAMPLES.get((route.method, route.path))
+        if sample is None:
+            return None
+        return {k: self.ids.get(v, v) if isinstance(v, str) else v for k, v in sample.items()}
+
+
+def test_every_route_with_a_body_has_a_sample() -> None:
+    assert {(r.method, r.path) for r in ROUTES if r.method != "GET"} == set(SAMPLES)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=IDS)
+async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
+    mine = await Objects.made(api)
+    body, path = mine.body(route), mine.path(route)
+    for secret, status, code in (
+        (None, 401, "invalid_token"),
+        ("", 401, "invalid_token"),
+        ("nonsense", 401, "invalid_token"),
+        (api.secret + "x", 401, "invalid_token"),
+        (api.secret[:-1], 401, "invalid_token"),
+        (unknown_secret(), 401, "invalid_token"),
+        ("lava_sk_" + "a" * 43, 403, "forbidden"),
+        ("lava_ft_" + "a" * 43, 403, "forbidden"),
+        (_forward_token(api.secret), 403, "forbidden"),
+        (_forward_token(unknown_secret()), 401, "invalid_token"),
+    ):
+        reply = await _as(api, secret, route.method, path, body)
+        assert (reply.status, reply.code) == (status, code), secret
+        assert (reply.headers.get("www-authenticate") == "Bearer") == (status == 401)
+    await _strangers_see_nothing(route, mine, other)
+    assert (await api.call(route.method, path, body)).status == 200
+    async with api.database.transaction() as conn:
+        assert not await keys.revoke(conn, other.merchant_id, api.secret_key_id)
+        assert await keys.revoke(conn, api.merchant_id, api.secret_key_id)
+    await api.books.directory.poll()
+    revoked = await api.call(route.method, path, body)
+    assert (revoked.status, revoked.code) == (401, "invalid_token")
+
+
+async def _strangers_see_nothing(route: Route, mine: Objects, other: Api) -> None:
+    """With another merchant's key, every id of mine is as unknown as one that nobody has."""
+    name = (route.method, route.path)
+    theirs = await Objects.made(other)
+    if name in OWN_LISTS:
+        text = (await other.call(route.method, route.path, theirs.body(route))).body.decode()
+        assert not any(i in text for i in (*mine.ids.values(), mine.api.merchant_id))
+        return
+    if "*" in route.path:
+        if not route.path.startswith("requests"):  # both merchants have an r1
+            reply = await other.call(route.method, mine.path(route), theirs.body(route))
+            assert (reply.status, reply.code) == (404, "not_found")
+        else:
+            shown = (await other.call(route.method, mine.path(route))).json
+            assert shown["customer_id"] == theirs.ids["CUSTOMER"]
+    for field, place in _named(SAMPLES.get(name, {})):
+        body = (theirs.body(route) or {}) | {field: mine.ids[place]}
+        reply = await other.call(route.method, route.path, body)
+        assert (reply.status, reply.code) == (404, "not_found"), field
+    for field, place in FILTERS.get(name, {}).items():
+        reply = await other.get(route.path, **{field: mine.ids[place]})
+        assert (reply.status, reply.code) == (404, "not_found"), field
+    if route.method == "GET" and "*" not in route.path:
+        text = (await other.get(route.path, limit=100)).body.decode()
+        assert not any(i in text for i in (*mine.ids.values(), mine.api.merchant_id))
+
+
+def _named(sample: Mapping[str, object]) -> list[tuple[str, str]]:
+    return [(k, v) for k, v in sample.items() if isinstance(v, str) and v in ("CUSTOMER", "METER")]
+
+
+async def test_where_the_key_may_stand(api: Api) -> None:
+    for headers, status in (
+        ([("authorization", f"Bearer {api.secret}")], 200),
+        ([("authorization", f"bearer  {api.secret} ")], 200),
+        ([("x-api-key", api.secret)], 200),
+        ([("authorization", f"Bearer {api.secret}"), ("x-api-key", unknown_secret())], 400),
+        ([("authorization", "Basic " + base64.b64encode(b"a:b").decode())], 401),
+    ):
+        reply = await call_app(api.app, "GET", "/v1/customers", headers=headers)
+        assert reply.status == status, headers
+    by_query = await call_app(api.app, "GET", "/v1/customers", query=f"key={api.secret}")
+    assert by_query.status == 401
+
+
+async def test_refusals_never_repeat_the_secret(api: Api) -> None:
+    for secret in (unknown_secret(), _forward_token(unknown_secret()), "lava_sk_" + "a" * 43):
+        reply = await _as(api, secret, "GET", "customers", None)
+        assert secret.encode() not in reply.body
+
+
+async def _as(
+    api: Api, secret: str | None, method: str, path: str, body: Mapping[str, object] | None
+) -> Reply:
+    headers = [] if secret is None else [("authorization", f"Bearer {secret}")]
+    pieces = [] if body is None else [json.dumps(body).encode()]
+    return await call_app(api.app, method, f"/v1/{path}", headers=headers, pieces=pieces)
+
+
+def _forward_token(secret: str) -> str:
+    return base64.b64encode(json.dumps({"secret_key": secret}).encode()).decode()
