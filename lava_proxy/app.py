@@ -22,13 +22,10 @@ from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.settings import Settings, load_settings, unknown_names
 from lava_proxy.manage.app import create_management
-from lava_proxy.net.upstream import Timeouts, Upstreams
-from lava_proxy.proxy.caller import Callers
+from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep
 from lava_proxy.proxy.forward import forward
-from lava_proxy.proxy.gateway import Gateway, origins_of
-from lava_proxy.proxy.run import OpenRuns, StreamCut
-from lava_proxy.rules.estimate import Profile
-from lava_proxy.rules.quote import OutputLimits
+from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.run import StreamCut
 from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store.database import Database
 from lava_proxy.store.embedded import EmbeddedServer, start_embedded
@@ -51,13 +48,23 @@ NOT_STARTED = (
     "`async with proxy.lifespan(app): ...` in the host app's lifespan (see README, Mount)"
 )
 
+OWN_PATHS = frozenset({"v1", "forward", "healthz", "readyz", "metrics"})
+
+WRAPPED = (
+    "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that is "
+    "cut off then looks like one that ended well; use plain ASGI middleware, or LavaMiddleware outside"
+)
+
 
 class LavaProxy:
     """The gateway as an ASGI application. Make one per process, with its settings."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings(os.environ)
-        self.metrics = Metrics([p.id for p in Registry.builtin().providers])
+        providers = [provider.id for provider in Registry.builtin().providers]
+        self.metrics = Metrics(providers)
+        self._heads = OWN_PATHS.union(providers)
+        self._warned = False
         self._open: _Open | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,6 +73,9 @@ class LavaProxy:
             return
         if self._open is None:
             raise RuntimeError(NOT_STARTED)
+        if not self._warned and "BaseHTTPMiddleware" in getattr(receive, "__qualname__", ""):
+            self._warned = True
+            log.warning(WRAPPED)
         await self._open.serve(scope, receive, send)
 
     @asynccontextmanager
@@ -87,8 +97,9 @@ class LavaProxy:
             self._open.gateway.draining = True
 
     def takes(self, path: str) -> bool:
-        """Whether a path is one of ours (for `LavaMiddleware`)."""
-        return self._open is not None and self._open.takes(path)
+        """Whether a path is one of ours (for `LavaMiddleware`); also before the start, so that a
+        gateway that was never started says so."""
+        return path.lstrip("/").partition("/")[0] in self._heads
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -157,6 +168,8 @@ class _Open:
     @classmethod
     async def start(cls, settings: Settings, metrics: Metrics) -> _Open:
         """Database, schema, journals, writer, loops: in this order."""
+        registry = _registry(settings)
+        origins_of(registry, settings)  # a wrong override stops us before anything is started
         server = None
         if settings.database_url is None:
             server = await start_embedded(settings.data_dir)
@@ -179,7 +192,6 @@ class _Open:
             if server is not None:
                 await server.release()
             raise
-        registry = _registry(settings)
         clock = SystemClock()
         books = Books(
             settings,
@@ -189,8 +201,8 @@ class _Open:
             on_booked=lambda row, booked: _tell_booked(metrics, row, booked),
         )
         await books.open()
-        gateway = _gateway(settings, books, registry, metrics)
-        upkeep = Upkeep(books, metrics, lambda: _sweep(gateway))
+        gateway = make_gateway(settings, books, registry, metrics)
+        upkeep = Upkeep(books, metrics, lambda: sweep(gateway))
         upkeep.start()
         return cls(gateway, create_management(books, registry), upkeep, database, server)
 
@@ -208,15 +220,10 @@ class _Open:
         if self._server is not None:
             await self._server.release()
 
-    def takes(self, path: str) -> bool:
-        head = path.lstrip("/").partition("/")[0]
-        own = head in ("v1", "forward", "healthz", "readyz", "metrics")
-        return own or head in self._prefixes
-
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One dictionary look-up by the first path segment, then the callable."""
         if scope["type"] == "websocket":
-            await _refuse_websocket(receive, send)
+            await _refuse_websocket(scope, receive, send)
             return
         path = _path(scope)
         head, _, rest = path.lstrip("/").partition("/")
@@ -263,71 +270,10 @@ def _registry(settings: Settings) -> Registry:
     return registry
 
 
-def _gateway(settings: Settings, books: Books, registry: Registry, metrics: Metrics) -> Gateway:
-    named = frozenset(
-        part
-        for base in settings.upstream_overrides.values()
-        for part in (base.partition("://")[2].split("/")[0],)
-    )
-    return Gateway(
-        settings=settings,
-        books=books,
-        registry=registry,
-        upstreams=Upstreams(
-            Timeouts(
-                settings.connect_timeout_s,
-                settings.first_byte_timeout_s,
-                settings.idle_timeout_s,
-                settings.pool_timeout_s,
-            ),
-            connections_per_host=settings.upstream_connections_per_host,
-            named_hosts=named,
-        ),
-        callers=Callers(books.directory),
-        metrics=metrics,
-        open_runs=OpenRuns(stall_s=settings.client_stall_s, longest_s=settings.stream_max_s),
-        limits=OutputLimits(
-            settings.output_slice_tokens,
-            settings.output_floor_tokens,
-            settings.output_default_tokens,
-        ),
-        origins=origins_of(registry, settings.upstream_overrides),
-        profiles={
-            p.id: Profile(p.one_token_events, p.bytes_per_token_e3) for p in registry.providers
-        },
-        prefixes=tuple((p.id, p.base) for p in registry.providers),
-        registry_hosts=frozenset(settings.upstream_overrides),
-        response_prefixes={
-            p.id: tuple(name.encode() for name in p.response_headers) for p in registry.providers
-        },
-        count=_tokenizer() if settings.exact_tokens else None,
-    )
-
-
-def _tokenizer() -> Callable[[str], int] | None:
-    """The exact tokenizer of the extra ``[tokens]``; None where it is not installed."""
-    try:
-        from rs_bpe import openai
-    except ImportError:
-        return None
-    count: Callable[[str], int] = openai.o200k_base().count
-    return count
-
-
 def _tell_booked(metrics: Metrics, row: Settlement, booked: Booked) -> None:
     cost_e10 = row.cost.total_e10 if row.cost else 0
     if booked.fresh:
         metrics.booked(row.call.provider, cost_e10, booked.charge_e10)
-
-
-def _sweep(gateway: Gateway) -> None:
-    leases = gateway.books.leases
-    over = {a.owner_id for a in leases.accounts.values() if a.held_e10 and not leases.in_grace(a)}
-    gateway.open_runs.sweep(gateway.books.clock.boot_s(), over)
-    runs = gateway.open_runs.runs
-    gateway.metrics.sample_open(
-        calls=len(runs), streams=sum(1 for run in runs if run.ask is not None and run.ask.stream)
-    )
 
 
 def _path(scope: Scope) -> str:
@@ -351,8 +297,11 @@ async def _reply(
     await send({"type": "http.response.body", "body": body})
 
 
-async def _refuse_websocket(receive: Receive, send: Send) -> None:
+async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1008})  # servers answer 403
+        return
     error = LavaError("upgrade_not_supported")
     body = envelope(error)
     headers = [(b"content-type", b"application/json")]

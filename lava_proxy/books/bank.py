@@ -146,6 +146,10 @@ class Books:
             hold.release(estimate_e10)
         self.writer.put(Item(row, seq, estimate_e10 if hold else 0, self.clock.boot_s()))
 
+    def record(self, row: Settlement) -> None:
+        """Queue a row that no money hangs on; it is not journaled."""
+        self.writer.put(Item(row, None, 0, self.clock.boot_s()))
+
     async def refresh_prices(self) -> None:
         """Read the operator's prices; a price that cannot be used is left out and logged."""
         self.prices_stale = False

@@ -43,7 +43,7 @@ class _Shelf(Generic[V]):
         self._id_of = id_of
         self.found: dict[object, V] = {}
         self._missing: dict[object, float] = {}
-        self._loading: dict[object, asyncio.Future[V | None]] = {}
+        self._loading: dict[object, asyncio.Task[V | None]] = {}
         self._keys_of: dict[str, set[object]] = {}
         self._generation = 0
 
@@ -52,33 +52,36 @@ class _Shelf(Generic[V]):
     ) -> V | None:
         if self._missing.get(key, 0.0) > boot_s:
             return None
-        waiting = self._loading.get(key)
-        if waiting is not None:
-            return await asyncio.shield(waiting)
-        future: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
-        self._loading[key] = future
+        task = self._loading.get(key)
+        if task is None:  # a task of its own: whoever started it may be cancelled, others wait on
+            going = self._load(key, boot_s, fetch)
+            task = self._loading[key] = asyncio.get_running_loop().create_task(going)
+            task.add_done_callback(_retrieve)
+        return await asyncio.shield(task)
+
+    async def _load(
+        self, key: object, boot_s: float, fetch: Callable[[], Awaitable[V | None]]
+    ) -> V | None:
         generation = self._generation
         try:
             value = await fetch()
-        except BaseException as error:
-            future.set_exception(error)
-            future.exception()  # nobody may be waiting: that is no fault
-            raise
         finally:
-            del self._loading[key]
-        future.set_result(value)
+            if self._loading.get(key) is asyncio.current_task():
+                del self._loading[key]
         if generation == self._generation:  # else it changed while we read: do not keep it
             self._keep(key, value, boot_s)
         return value
 
     def forget(self, object_id: str) -> None:
         self._generation += 1
+        self._loading.clear()  # who asks from now on must not get what was read before
         self._missing.clear()
         for key in self._keys_of.pop(object_id, ()):
             self.found.pop(key, None)
 
     def clear(self) -> None:
         self._generation += 1
+        self._loading.clear()
         self.found.clear()
         self._missing.clear()
         self._keys_of.clear()
@@ -100,6 +103,12 @@ class _Shelf(Generic[V]):
         keys.discard(key)
         if not keys:
             self._keys_of.pop(object_id, None)
+
+
+def _retrieve(task: asyncio.Task[V]) -> None:
+    """Nobody may be waiting for an error any more: that is no fault."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Directory:

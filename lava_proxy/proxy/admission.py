@@ -83,25 +83,41 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
 
     Raises 402 when the call cannot be paid.
     """
-    ask, caller, provider, target = run.ask, run.caller, run.provider, run.target
-    if ask is None or caller is None or provider is None or target is None:
+    ask, caller = run.ask, run.caller
+    if ask is None or caller is None:
         raise LavaError("internal_error")
     meter = caller.meter
     billable = meter is not None and not caller.token.disable_billing
+    call = run.call = _call(gateway, run, method, billable=billable)
     run.gauge = _gauge(gateway, run) if billable else FREE
     cap: int | None = None
     if caller.customer is not None and meter is not None and billable:
         plan = quote(ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes)
         run.hold = await _hold(gateway, run, plan)
         cap = plan.cap_for(run.hold.amount_e10)
+    try:
+        run.seq = gateway.books.admit(call)
+    except BaseException:
+        if run.hold is not None:
+            run.hold.release(0)
+            run.hold = None
+        raise
+    return cap
+
+
+def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
+    """What is fixed about the call from here on."""
+    ask, caller, provider, target = run.ask, run.caller, run.provider, run.target
+    if ask is None or caller is None or provider is None or target is None:
+        raise LavaError("internal_error")
     now = gateway.books.now()
-    run.call = Call(
+    return Call(
         request_id=run.request_id,
         merchant_id=caller.merchant.merchant_id,
         holder_id=gateway.books.journal.holder_id,
         owner_id=caller.owner_id,
         customer_id=caller.customer.customer_id if caller.customer else None,
-        meter=meter,
+        meter=caller.meter,
         cycle=calendar_cycle(now),
         billable=billable,
         provider=provider.id,
@@ -114,14 +130,6 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
         input_tokens=0 if ask.free else input_tokens_estimate(ask.text_bytes, ask.media_tokens),
         input_characters=ask.input_characters or 0,
     )
-    try:
-        run.seq = gateway.books.admit(run.call)
-    except BaseException:
-        if run.hold is not None:
-            run.hold.release(0)
-            run.hold = None
-        raise
-    return cap
 
 
 def _gauge(gateway: Gateway, run: Run) -> Gauge:

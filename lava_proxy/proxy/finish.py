@@ -14,7 +14,7 @@ from dataclasses import replace
 from lava_adapters.contract import NO_USAGE, Ask, Usage
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.invariant import invariant
-from lava_proxy.proxy.exchange import Books, Step
+from lava_proxy.proxy.exchange import Books, State, Step
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.charge import Counts, counts_of, units_of
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 NO_USAGE_SEEN = "no_usage"
 METERING_FAULT = "metering_fault"
+
+RECORDED = frozenset({402, 403, 429})
+"""Refusals that `LAVA_RECORD_REFUSALS` keeps."""
 
 
 def close(gateway: Gateway, run: Run, step: Step) -> Settlement | None:
@@ -73,6 +76,14 @@ def observe(
         first_byte_s=None if run.first_byte_s is None else run.first_byte_s - run.started_s,
         duration_s=duration_s,
     )
+
+
+def record_refusal(gateway: Gateway, run: Run, error: BaseException | None) -> None:
+    """Keep a row of a call that was refused for money or rights, where the operator wants it."""
+    if run.call is None or not isinstance(error, LavaError) or error.status not in RECORDED:
+        return
+    step = Step(State.CLOSED, Books.NOTHING, "refused")
+    gateway.books.record(_void(gateway, run, run.call, step))
 
 
 def _void(gateway: Gateway, run: Run, call: Call, step: Step) -> Settlement:

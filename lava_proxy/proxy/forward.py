@@ -141,6 +141,8 @@ async def _close(
     if run.answer is not None:
         run.answer.close()  # before we wait for the client: a provider that is not read goes on
     finish.observe(gateway, run, row, error)
+    if event is Event.REFUSED and gateway.settings.record_refusals:
+        finish.record_refusal(gateway, run, error)
     if event in (Event.CLIENT_GONE, Event.CLIENT_GONE_DONE):
         return
     if event is Event.STOPPED and isinstance(error, asyncio.CancelledError):

@@ -55,17 +55,3 @@ class Gateway:
                 "or send your own in the token's provider_key",
             )
         return key.get_secret_value()
-
-
-def origins_of(registry: Registry, overrides: dict[str, str]) -> dict[str, str]:
-    """Apply the operator's overrides (exact host, or ``*.suffix``) to the provider table."""
-    origins: dict[str, str] = {}
-    hosts = [host for provider in registry.providers for host in provider.hosts]
-    for pattern, base in overrides.items():
-        if pattern.startswith("*."):
-            matching = [host for host in hosts if host.endswith(pattern[1:])]
-        else:
-            matching = [pattern]
-        for host in matching:
-            origins[host] = base.rstrip("/")
-    return origins

@@ -71,12 +71,12 @@ def gauge(tariff: Tariff, rates: Rates | None, *, text_only: bool) -> Gauge | No
 
 def _of_cost(rates: Rates, rate_e12: int, *, text_only: bool) -> Gauge:
     per_input, per_output = rates.input_max_e18, rates.output_max_e18
+    bands = (rates.base, *(band for _, band in rates.cliffs))
     if text_only:
-        bands = (rates.base, *(band for _, band in rates.cliffs))
         per_input = divide_up(max(b.input for b in bands), _E18_DENOMINATOR)
-        per_output = divide_up(max(b.output for b in bands), _E18_DENOMINATOR)
+        per_output = divide_up(max(max(b.output, b.reasoning) for b in bands), _E18_DENOMINATOR)
     # The cost is rounded before the percentage is taken, and the charge again: half a unit each.
-    flat = divide_up(rates.base.request, _E18_DENOMINATOR) + _E18_TO_E10
+    flat = divide_up(max(b.request for b in bands), _E18_DENOMINATOR) + _E18_TO_E10
     return Gauge(
         "tokens",
         divide_up(flat * rate_e12, _PERCENT_E12) + _E18_TO_E10,

@@ -226,7 +226,9 @@ async def grant(
         await S["change_accounts"].execute(
             conn, owner_ids=[owner_id], debts=[-repaid], overdrafts=[0]
         )
-    await _post_credit(conn, account["merchant_id"], owner_id, "grant", amount_e10, now)
+    await _post_credit(
+        conn, account["merchant_id"], owner_id, kind="grant", amount_e10=amount_e10, now=now
+    )
     return amount_e10 - repaid
 
 
@@ -243,7 +245,9 @@ async def withdraw(conn: Connection, *, owner_id: str, amount_e10: int, now: dat
     await Q["withdraw_grants"].execute(
         conn, grant_ids=[g for g, _ in takes], amounts=[a for _, a in takes]
     )
-    await _post_credit(conn, account["merchant_id"], owner_id, "withdrawal", -amount_e10, now)
+    await _post_credit(
+        conn, account["merchant_id"], owner_id, kind="withdrawal", amount_e10=-amount_e10, now=now
+    )
 
 
 async def expire(conn: Connection, owner_id: str, merchant_id: str, now: datetime) -> None:
@@ -272,7 +276,7 @@ async def balance(conn: Connection, owner_id: str) -> Balance:
 
 
 async def _post_credit(
-    conn: Connection, merchant_id: str, owner_id: str, kind: str, amount_e10: int, now: datetime
+    conn: Connection, merchant_id: str, owner_id: str, *, kind: str, amount_e10: int, now: datetime
 ) -> None:
     entries = Entries(now)
     with entries.transaction(new_id("transaction"), merchant_id, None, owner_id) as post:

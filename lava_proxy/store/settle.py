@@ -16,17 +16,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import orjson
 
-from lava_proxy.core.ids import PREFIXES, new_id
 from lava_proxy.core.invariant import invariant
 from lava_proxy.rules.charge import Charge, charge, units_of
 from lava_proxy.rules.settlement import Booked, Settlement
-from lava_proxy.store.database import Connection
+from lava_proxy.store.database import Connection, StorePoison
 from lava_proxy.store.entries import Entries
+from lava_proxy.store.lines import Line, columns, post
 from lava_proxy.store.sql import load
 
 Q = load("settle")
@@ -56,24 +56,14 @@ class _Account:
     grants: list[_Share] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Line:
-    """A settlement with what was computed for it."""
-
-    settlement: Settlement
-    units: int
-    charge: Charge
-    leased_e10: int = 0
-
-
 async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -> list[Booked]:
     """Book `batch` inside the caller's transaction; answers in the same order.
 
     A settlement whose id was booked before comes back with ``fresh=False`` and changes nothing.
     """
-    fresh = await _claim(conn, batch)
-    lines: list[_Line] = []
-    booked: dict[int, Booked] = {}
+    answers = [Booked(row.call.request_id, row.call.owner_id, 0, False) for row in batch]
+    places = await _claim(conn, batch)
+    fresh = [batch[place] for place in places]
     if fresh:
         accounts = await _lock(conn, fresh)
         counters = await _counters(conn, fresh)
@@ -81,23 +71,18 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
         await _pay(conn, lines, accounts, now)
         await _write(conn, lines, now)
         await _write_back(conn, lines, accounts)
-        booked = {
-            id(line.settlement): Booked(
-                line.settlement.call.request_id,
-                line.settlement.call.owner_id,
-                line.charge.amount_e10,
-                True,
-                line.leased_e10,
+        for place, line in zip(places, lines, strict=True):
+            answers[place] = replace(
+                answers[place],
+                charge_e10=line.charge.amount_e10,
+                fresh=True,
+                leased_e10=line.leased_e10,
             )
-            for line in lines
-        }
-    return [
-        booked.get(id(row)) or Booked(row.call.request_id, row.call.owner_id, 0, False)
-        for row in batch
-    ]
+    return answers
 
 
-async def _claim(conn: Connection, batch: Sequence[Settlement]) -> list[Settlement]:
+async def _claim(conn: Connection, batch: Sequence[Settlement]) -> list[int]:
+    """Places in the batch whose request ids were new."""
     rows = await Q["claim_request_ids"].fetch(
         conn,
         merchant_ids=[s.call.merchant_id for s in batch],
@@ -107,11 +92,11 @@ async def _claim(conn: Connection, batch: Sequence[Settlement]) -> list[Settleme
     )
     new = {(row[0], row[1]) for row in rows}
     fresh = []
-    for settlement in batch:  # a batch may hold the same id twice: the first one is booked
+    for place, settlement in enumerate(batch):
         key = (settlement.call.merchant_id, settlement.call.request_id)
         if key in new:
-            new.discard(key)
-            fresh.append(settlement)
+            new.discard(key)  # a batch may hold the same id twice: the first one is booked
+            fresh.append(place)
     return fresh
 
 
@@ -137,32 +122,32 @@ async def _counters(
     return {(r["owner_id"], r["meter_id"], r["cycle"]): r["units"] for r in rows}
 
 
-def _compute(row: Settlement, counters: dict[tuple[str, str, str], int]) -> _Line:
+def _compute(row: Settlement, counters: dict[tuple[str, str, str], int]) -> Line:
     """The exact charge of one row; advances the counters for the rows behind it."""
     meter = row.call.meter
     if meter is None or row.status == "error":
-        return _Line(row, 0, NO_CHARGE)
+        return Line(row, 0, NO_CHARGE)
     units = units_of(meter.tariff.unit, row.counts)
     if not row.call.billable:
-        return _Line(row, units, NO_CHARGE)
+        return Line(row, units, NO_CHARGE)
     key = (row.call.owner_id, meter.meter_id, row.call.cycle)
     before = counters.get(key, 0)
     counters[key] = before + units
     cost_e10 = row.cost.total_e10 if row.cost else None
     if cost_e10 is None and meter.tariff.rate_type == "percentage":
-        return _Line(row, units, NO_CHARGE)  # flagged `unpriced` by whoever made the settlement
-    return _Line(row, units, charge(meter.tariff, before, units, cost_e10))
+        return Line(row, units, NO_CHARGE)  # flagged `unpriced` by whoever made the settlement
+    return Line(row, units, charge(meter.tariff, before, units, cost_e10))
 
 
 async def _pay(
-    conn: Connection, lines: Sequence[_Line], accounts: dict[str, _Account], now: datetime
+    conn: Connection, lines: Sequence[Line], accounts: dict[str, _Account], now: datetime
 ) -> None:
     """Take each customer's charge from leases, then grants, then as debt."""
     owing = [li for li in lines if li.charge.amount_e10 and li.settlement.call.customer_id]
     if not owing:
         return
     await _load_leases(conn, owing, accounts)
-    short: list[tuple[_Line, int]] = []
+    short: list[tuple[Line, int]] = []
     for line in owing:
         account = accounts[line.settlement.call.owner_id]
         line.leased_e10 = _take(
@@ -197,7 +182,7 @@ def _take(account: _Account, shares: Sequence[_Share], amount_e10: int) -> int:
 
 
 async def _load_leases(
-    conn: Connection, owing: Sequence[_Line], accounts: dict[str, _Account]
+    conn: Connection, owing: Sequence[Line], accounts: dict[str, _Account]
 ) -> None:
     rows = await Q["open_parts_of_holders"].fetch(
         conn,
@@ -210,7 +195,7 @@ async def _load_leases(
 
 
 async def _load_grants(
-    conn: Connection, short: Sequence[_Line], accounts: dict[str, _Account], now: datetime
+    conn: Connection, short: Sequence[Line], accounts: dict[str, _Account], now: datetime
 ) -> None:
     loaded: dict[str, list[_Share]] = {li.settlement.call.owner_id: [] for li in short}
     for r in await Q["available_grants"].fetch(conn, owner_ids=sorted(loaded), now=now):
@@ -219,90 +204,20 @@ async def _load_grants(
         accounts[owner_id].grants = shares
 
 
-async def _write(conn: Connection, lines: Sequence[_Line], now: datetime) -> None:
-    rows = orjson.dumps([_columns(line) for line in lines], option=orjson.OPT_PASSTHROUGH_DATACLASS)
+async def _write(conn: Connection, lines: Sequence[Line], now: datetime) -> None:
+    try:
+        rows = orjson.dumps([columns(line) for line in lines])
+    except orjson.JSONEncodeError as error:  # half a surrogate pair, or a number beyond 64 bits
+        raise StorePoison(f"settlement: {error}") from error
     await Q["insert_requests"].execute(conn, rows=rows.decode())
     entries = Entries(now)
     for line in lines:
-        _post(entries, line)
+        post(entries, line)
     await entries.insert(conn)
 
 
-def _columns(line: _Line) -> dict[str, object]:
-    """One row of `requests`, by column."""
-    row, call, counts = line.settlement, line.settlement.call, line.settlement.counts
-    tariff, cost = (call.meter.tariff if call.meter else None), row.cost
-    return {
-        "merchant_id": call.merchant_id,
-        "request_id": call.request_id,
-        "created_at": call.created_at,
-        "customer_id": call.customer_id,
-        "meter_id": call.meter.meter_id if call.meter else None,
-        "cycle": call.cycle,
-        "provider": call.provider,
-        "provider_key_type": call.provider_key_type,
-        "model": row.model,
-        "endpoint": call.endpoint,
-        "response_id": row.response_id,
-        "status": row.status,
-        "outcome": row.outcome,
-        "usage_source": row.usage_source,
-        "stream": call.stream,
-        "input_tokens": counts.input_tokens,
-        "output_tokens": counts.output_tokens,
-        "cache_read_tokens": row.cache_read_tokens,
-        "cache_write_tokens": row.cache_write_tokens,
-        "reasoning_tokens": row.reasoning_tokens,
-        "input_characters": counts.input_characters,
-        "output_characters": counts.output_characters,
-        "input_ms": counts.input_ms,
-        "output_ms": counts.output_ms,
-        "units": line.units,
-        "input_cost_e10": cost.input_e10 if cost else 0,
-        "output_cost_e10": cost.output_e10 if cost else 0,
-        "cost_e10": cost.total_e10 if cost else 0,
-        "charge_e10": line.charge.amount_e10,
-        "rate_type": tariff.rate_type if tariff else None,
-        "breakdown": [
-            (li.tier.start, li.tier.rate_e12, li.units, li.amount_e10) for li in line.charge.lines
-        ],
-        "tier_type": tariff.unit if tariff else None,
-        "metadata": call.metadata,
-        "price_version": row.price_version,
-        "flags": row.flags if call.billable else (*row.flags, "unbilled"),
-        "duration_ms": row.duration_ms,
-        "first_byte_ms": row.first_byte_ms,
-        "completed_at": row.completed_at,
-    }
-
-
-def _post(entries: Entries, line: _Line) -> None:
-    """A request's ledger transaction: what the customer paid, and what the provider costs."""
-    row = line.settlement
-    cost_e10 = row.cost.total_e10 if row.cost else 0
-    charge_e10 = line.charge.amount_e10 if row.call.customer_id else 0
-    if not (cost_e10 or charge_e10):
-        return
-    with entries.transaction(
-        _transaction_id(row), row.call.merchant_id, row.call.request_id, row.call.customer_id
-    ) as post:
-        if charge_e10:
-            post("charge", f"customer:{row.call.customer_id}", -charge_e10)
-            post("charge", f"merchant:{row.call.merchant_id}:revenue", charge_e10)
-        if cost_e10:
-            post("cost", f"merchant:{row.call.merchant_id}:cost", -cost_e10)
-            post("cost", f"provider:{row.call.provider}", cost_e10)
-
-
-def _transaction_id(row: Settlement) -> str:
-    """A gateway call's request id is ours and unique; a reported one is unique per merchant."""
-    if row.content_hash is None:
-        return PREFIXES["transaction"] + row.call.request_id.removeprefix(PREFIXES["request"])
-    return new_id("transaction")
-
-
 async def _write_back(
-    conn: Connection, lines: Sequence[_Line], accounts: dict[str, _Account]
+    conn: Connection, lines: Sequence[Line], accounts: dict[str, _Account]
 ) -> None:
     await _write_counters(conn, lines)
     leased = [
@@ -343,7 +258,7 @@ async def _write_back(
         )
 
 
-async def _write_counters(conn: Connection, lines: Sequence[_Line]) -> None:
+async def _write_counters(conn: Connection, lines: Sequence[Line]) -> None:
     added: dict[tuple[str, str, str], int] = defaultdict(int)
     for line in lines:
         row = line.settlement

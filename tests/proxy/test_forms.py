@@ -260,8 +260,9 @@ async def test_who_sends_usage_unasked_is_not_asked(gate: Gate, provider: str) -
 
 
 async def test_objects_belong_to_the_customer_who_made_them(gate: Gate) -> None:
-    payer, model = await gate.payer(), fresh_model()
-    other = await gate.sibling(payer)
+    # What a chained call brings along is not known, so it holds a whole window.
+    payer, model = await gate.payer("20.00"), fresh_model()
+    other = await gate.sibling(payer, "20.00")
     usage = {"input_tokens": 3, "output_tokens": 2}
     made = {"id": "resp_made_1", "object": "response", "status": "completed", "usage": usage}
     gate.sim.script[model] = Script.json(made)
@@ -273,7 +274,7 @@ async def test_objects_belong_to_the_customer_who_made_them(gate: Gate) -> None:
     assert (await gate.call("/openai/v1/responses", follow, payer)).status == 200
     assert (await gate.call(got, None, payer, method="GET")).status == 200
     before = len(gate.sim.requests)
-    for who in (other, await gate.payer()):
+    for who in (other, await gate.payer("20.00")):
         answers = [
             await gate.call("/openai/v1/responses", follow, who),
             await gate.call(got, None, who, method="GET"),

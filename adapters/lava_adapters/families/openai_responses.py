@@ -25,11 +25,12 @@ _STORED = ("previous_response_id", "conversation", "prompt")
 _PRICED = frozenset(
     ("model", "stream", "background", "input", "service_tier", "tools", _CAP, *_STORED)
 )
+_FREE = ("free", "conversations")
 _PARENTS = ("responses", "conversations")
 
 
 class OpenAIResponses:
-    """kind "responses", "retrieve", "cancel", "compact" or "free"."""
+    """kind "responses", "retrieve", "cancel", "compact", "conversations" or "free"."""
 
     family = "openai_responses"
 
@@ -40,9 +41,9 @@ class OpenAIResponses:
         named = _ids_in_path(path)
         if self._kind in ("retrieve", "cancel") or method in ("GET", "HEAD", "DELETE"):
             stream = "stream=true" in query.split("&")
-            free = self._kind == "free" or method == "DELETE"
+            free = self._kind in _FREE or method == "DELETE"
             return Ask(stream=stream, makes_output=False, free=free, object_ids=named)
-        free = self._kind == "free"
+        free = self._kind in _FREE
         request = parse(body or b"{}" if free else body, _PRICED)
         weight = weigh(body, request)
         stored = _stored(request)
@@ -73,7 +74,9 @@ class OpenAIResponses:
         return json_or_sse(ask, content_type)
 
     def reader(self, ask: Ask) -> Reader:
-        return Unread(ask) if ask.free else ResponsesReader(ask)
+        # A new conversation costs nothing, but its id is read: it has an owner.
+        read = not ask.free or self._kind == "conversations"
+        return ResponsesReader(ask) if read else Unread(ask)
 
     def cut(
         self, framing: Framing, message: str, facts: Mapping[str, object], events: int

@@ -23,7 +23,7 @@ LIMIT :most::int;
 
 -- name: accounts_unbalanced
 -- Accounts whose credit differs from their ledger: the ledger's sum must be what is available and
--- leased, less what is owed.
+-- leased, less what is owed. Ledger accounts of nobody's are differences too.
 -- args: most int
 WITH books AS (
     SELECT account, sum(amount_e10)::bigint AS ledger_e10
@@ -32,12 +32,12 @@ WITH books AS (
     SELECT owner_id, sum(available_e10 + leased_e10)::bigint AS credit_e10
     FROM credit_grants GROUP BY owner_id
 )
-SELECT a.owner_id, coalesce(b.ledger_e10, 0)::bigint AS ledger_e10,
-       (coalesce(c.credit_e10, 0) - a.debt_e10)::bigint AS credit_e10
+SELECT coalesce(a.owner_id, b.account) AS owner_id, coalesce(b.ledger_e10, 0)::bigint AS ledger_e10,
+       (coalesce(c.credit_e10, 0) - coalesce(a.debt_e10, 0))::bigint AS credit_e10
 FROM accounts a
-LEFT JOIN books b ON b.account = 'customer:' || a.owner_id
+FULL JOIN books b ON b.account = 'customer:' || a.owner_id
 LEFT JOIN credit c ON c.owner_id = a.owner_id
-WHERE coalesce(b.ledger_e10, 0) <> coalesce(c.credit_e10, 0) - a.debt_e10
+WHERE coalesce(b.ledger_e10, 0) <> coalesce(c.credit_e10, 0) - coalesce(a.debt_e10, 0)
 LIMIT :most::int;
 
 -- name: overdrafts_unbalanced
@@ -83,18 +83,19 @@ HAVING r.cost_e10 <> coalesce(sum(e.amount_e10), 0)::bigint
 LIMIT :most::int;
 
 -- name: counters_unbalanced
--- Tier counters that differ from the units of their requests.
+-- Tier counters that differ from the units of their requests; those that are missing too.
 -- args: most int
-SELECT c.owner_id, c.meter_id, c.cycle, c.units, coalesce(r.units, 0)::bigint AS rows_units
+SELECT owner_id, meter_id, cycle, coalesce(c.units, 0)::bigint AS units,
+       coalesce(r.units, 0)::bigint AS rows_units
 FROM usage_counters c
-LEFT JOIN (
+FULL JOIN (
     SELECT coalesce(customer_id, merchant_id) AS owner_id, meter_id, cycle,
            sum(units)::bigint AS units
     FROM requests
     WHERE meter_id IS NOT NULL AND status <> 'error' AND NOT ('unbilled' = ANY(flags))
     GROUP BY 1, 2, 3
 ) r USING (owner_id, meter_id, cycle)
-WHERE c.units <> coalesce(r.units, 0)
+WHERE coalesce(c.units, 0) <> coalesce(r.units, 0)
 LIMIT :most::int;
 
 -- name: totals

@@ -1,0 +1,110 @@
+"""Puts the gateway's parts together from the settings, once at start."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from lava_adapters.registry import Registry
+from lava_proxy.books.bank import Books
+from lava_proxy.core.settings import ConfigurationError, Settings
+from lava_proxy.net.upstream import Timeouts, Upstreams
+from lava_proxy.proxy.caller import Callers
+from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.run import OpenRuns
+from lava_proxy.rules.estimate import Profile
+from lava_proxy.rules.quote import OutputLimits
+from lava_proxy.telemetry.metrics import Metrics
+
+
+def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: Metrics) -> Gateway:
+    """Raises `ConfigurationError` for an override that may not be used."""
+    origins = origins_of(registry, settings)
+    return Gateway(
+        settings=settings,
+        books=books,
+        registry=registry,
+        upstreams=Upstreams(
+            Timeouts(
+                settings.connect_timeout_s,
+                settings.first_byte_timeout_s,
+                settings.idle_timeout_s,
+                settings.pool_timeout_s,
+            ),
+            connections_per_host=settings.upstream_connections_per_host,
+            named_hosts=frozenset(urlsplit(base).netloc for base in origins.values()),
+        ),
+        callers=Callers(books.directory),
+        metrics=metrics,
+        open_runs=OpenRuns(stall_s=settings.client_stall_s, longest_s=settings.stream_max_s),
+        limits=OutputLimits(
+            settings.output_slice_tokens,
+            settings.output_floor_tokens,
+            settings.output_default_tokens,
+        ),
+        origins=origins,
+        profiles={
+            p.id: Profile(p.one_token_events, p.bytes_per_token_e3) for p in registry.providers
+        },
+        prefixes=tuple((p.id, p.base) for p in registry.providers),
+        registry_hosts=frozenset(settings.upstream_overrides),
+        response_prefixes={
+            p.id: tuple(name.encode() for name in p.response_headers) for p in registry.providers
+        },
+        count=_tokenizer() if settings.exact_tokens else None,
+    )
+
+
+def origins_of(registry: Registry, settings: Settings) -> dict[str, str]:
+    """Apply the operator's overrides (exact host, or ``*.suffix``) to the provider table."""
+    origins: dict[str, str] = {}
+    hosts = [host for provider in registry.providers for host in provider.hosts]
+    for pattern, base in settings.upstream_overrides.items():
+        _check_override(pattern, base, settings)
+        suffix = pattern[1:] if pattern.startswith("*.") else None
+        matching = [pattern] if suffix is None else [h for h in hosts if h.endswith(suffix)]
+        for host in matching:
+            origins[host] = base.rstrip("/")
+    return origins
+
+
+def sweep(gateway: Gateway) -> None:
+    """Watch the clocks of open calls; count them."""
+    leases = gateway.books.leases
+    over = {a.owner_id for a in leases.accounts.values() if a.held_e10 and not leases.in_grace(a)}
+    gateway.open_runs.sweep(gateway.books.clock.boot_s(), over)
+    runs = gateway.open_runs.runs
+    gateway.metrics.sample_open(
+        calls=len(runs), streams=sum(1 for run in runs if run.ask is not None and run.ask.stream)
+    )
+
+
+def _check_override(pattern: str, base: str, settings: Settings) -> None:
+    """Provider keys travel in the clear over http: only to this machine, unless it is allowed."""
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        raise ConfigurationError(f"LAVA_UPSTREAM_OVERRIDES: {pattern}: {base!r} is no base URL")
+    plain = parts.scheme == "http" and not settings.allow_insecure_upstreams
+    if plain and not _is_loopback(parts.hostname):
+        raise ConfigurationError(
+            f"LAVA_UPSTREAM_OVERRIDES: {pattern}: http is for the loopback; use https, or set "
+            "LAVA_ALLOW_INSECURE_UPSTREAMS=1"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _tokenizer() -> Callable[[str], int] | None:
+    """The exact tokenizer of the extra ``[tokens]``; None where it is not installed."""
+    try:
+        from rs_bpe import openai
+    except ImportError:
+        return None
+    count: Callable[[str], int] = openai.o200k_base().count
+    return count

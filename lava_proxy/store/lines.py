@@ -1,0 +1,93 @@
+"""One settlement as rows: a line of `requests`, and its ledger transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lava_proxy.core.ids import PREFIXES, new_id
+from lava_proxy.rules.charge import Charge
+from lava_proxy.rules.settlement import Settlement
+from lava_proxy.store.entries import Entries
+
+
+@dataclass(slots=True)
+class Line:
+    """A settlement with what was computed for it."""
+
+    settlement: Settlement
+    units: int
+    charge: Charge
+    leased_e10: int = 0
+
+
+def columns(line: Line) -> dict[str, object]:
+    """One row of `requests`, by column."""
+    row, call, counts = line.settlement, line.settlement.call, line.settlement.counts
+    tariff, cost = (call.meter.tariff if call.meter else None), row.cost
+    return {
+        "merchant_id": call.merchant_id,
+        "request_id": call.request_id,
+        "created_at": call.created_at,
+        "customer_id": call.customer_id,
+        "meter_id": call.meter.meter_id if call.meter else None,
+        "cycle": call.cycle,
+        "provider": call.provider,
+        "provider_key_type": call.provider_key_type,
+        "model": row.model,
+        "endpoint": call.endpoint,
+        "response_id": row.response_id,
+        "status": row.status,
+        "outcome": row.outcome,
+        "usage_source": row.usage_source,
+        "stream": call.stream,
+        "input_tokens": counts.input_tokens,
+        "output_tokens": counts.output_tokens,
+        "cache_read_tokens": row.cache_read_tokens,
+        "cache_write_tokens": row.cache_write_tokens,
+        "reasoning_tokens": row.reasoning_tokens,
+        "input_characters": counts.input_characters,
+        "output_characters": counts.output_characters,
+        "input_ms": counts.input_ms,
+        "output_ms": counts.output_ms,
+        "units": line.units,
+        "input_cost_e10": cost.input_e10 if cost else 0,
+        "output_cost_e10": cost.output_e10 if cost else 0,
+        "cost_e10": cost.total_e10 if cost else 0,
+        "charge_e10": line.charge.amount_e10,
+        "rate_type": tariff.rate_type if tariff else None,
+        "breakdown": [
+            (li.tier.start, li.tier.rate_e12, li.units, li.amount_e10) for li in line.charge.lines
+        ],
+        "tier_type": tariff.unit if tariff else None,
+        "metadata": call.metadata,
+        "price_version": row.price_version,
+        "flags": row.flags if call.billable else (*row.flags, "unbilled"),
+        "duration_ms": row.duration_ms,
+        "first_byte_ms": row.first_byte_ms,
+        "completed_at": row.completed_at,
+    }
+
+
+def post(entries: Entries, line: Line) -> None:
+    """A request's ledger transaction: what the customer paid, and what the provider costs."""
+    row = line.settlement
+    cost_e10 = row.cost.total_e10 if row.cost else 0
+    charge_e10 = line.charge.amount_e10 if row.call.customer_id else 0
+    if not (cost_e10 or charge_e10):
+        return
+    with entries.transaction(
+        _transaction_id(row), row.call.merchant_id, row.call.request_id, row.call.customer_id
+    ) as add:
+        if charge_e10:
+            add("charge", f"customer:{row.call.customer_id}", -charge_e10)
+            add("charge", f"merchant:{row.call.merchant_id}:revenue", charge_e10)
+        if cost_e10:
+            add("cost", f"merchant:{row.call.merchant_id}:cost", -cost_e10)
+            add("cost", f"provider:{row.call.provider}", cost_e10)
+
+
+def _transaction_id(row: Settlement) -> str:
+    """A gateway call's request id is ours and unique; a reported one is unique per merchant."""
+    if row.content_hash is None:
+        return PREFIXES["transaction"] + row.call.request_id.removeprefix(PREFIXES["request"])
+    return new_id("transaction")
