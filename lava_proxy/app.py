@@ -25,6 +25,7 @@ from lava_proxy.manage.app import create_management
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.refuse import refuse_websocket
 from lava_proxy.proxy.run import StreamCut
 from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store.database import Database
@@ -51,8 +52,9 @@ NOT_STARTED = (
 OWN_PATHS = frozenset({"v1", "forward", "healthz", "readyz", "metrics"})
 
 WRAPPED = (
-    "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that is "
-    "cut off then looks like one that ended well; use plain ASGI middleware, or LavaMiddleware outside"
+    "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that "
+    "is cut off then looks like one that ended well. Use plain ASGI middleware, or put "
+    "LavaMiddleware outside"
 )
 
 
@@ -223,7 +225,7 @@ class _Open:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One dictionary look-up by the first path segment, then the callable."""
         if scope["type"] == "websocket":
-            await _refuse_websocket(scope, receive, send)
+            await refuse_websocket(scope, receive, send)
             return
         path = _path(scope)
         head, _, rest = path.lstrip("/").partition("/")
@@ -295,20 +297,6 @@ async def _reply(
     headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": 1008})  # servers answer 403
-        return
-    error = LavaError("upgrade_not_supported")
-    body = envelope(error)
-    headers = [(b"content-type", b"application/json")]
-    await send(
-        {"type": "websocket.http.response.start", "status": error.status, "headers": headers}
-    )
-    await send({"type": "websocket.http.response.body", "body": body})
 
 
 __all__ = ["LavaMiddleware", "LavaProxy", "Settings", "StreamCut", "create_app"]

@@ -3,7 +3,8 @@
 1. Readiness goes false at once; for `LINGER_S` connections are still accepted and answered, but
    every answer says ``Connection: close``. So health checks see it, and proxies such as nginx give
    up their idle connections by the protocol instead of losing a request on one that we close.
-2. The listener and idle connections are closed; running calls go on, up to the drain time.
+2. The listener is closed, a moment later idle connections are; running calls go on, up to the
+   drain time.
 3. On a second signal, or when the time is over, running calls are cancelled; each one is booked by
    what was counted. A third signal ends the process as it is: the journal keeps what is open.
 """
@@ -24,6 +25,8 @@ import uvicorn
 from lava_proxy.telemetry.metrics import Metrics
 
 LINGER_S = 1.0
+ARRIVE_S = 0.25
+"""A connection that was accepted last has so long to bring its request."""
 KEEP_ALIVE_S = 75
 """Longer than nginx keeps its connections to us (60 s), so that it is never us who closes one that
 nginx is about to use."""
@@ -120,12 +123,20 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._hurry.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._linger_s):
-                await self._hurry.wait()
+        await self._hurried_within(self._linger_s)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        await self._hurried_within(min(ARRIVE_S, self._linger_s))
         hurried = asyncio.create_task(self._cancel_when_hurried())
         await super().shutdown(sockets)
         hurried.cancel()
+
+    async def _hurried_within(self, wait_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._hurry.wait()
 
     async def _cancel_when_hurried(self) -> None:
         await self._hurry.wait()

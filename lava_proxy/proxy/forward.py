@@ -36,7 +36,7 @@ async def forward(
         try:
             headers, body = await _take_in(gateway, run, scope, receive, path)
             watcher = asyncio.create_task(_watch(run, receive))
-            event = await _exchange(gateway, run, scope["method"], headers, body, send)
+            event = await _exchange(gateway, run, scope["method"], headers, body, send=send)
         except (LavaError, ClientGone, asyncio.CancelledError) as error:
             event = _event_of(run, error)
             await _close(gateway, run, event, send, error)
@@ -86,6 +86,7 @@ async def _exchange(
     method: str,
     headers: list[tuple[bytes, bytes]],
     body: bytes,
+    *,
     send: Send,
 ) -> Event:
     """The provider: send, wait for the head, pass the body on."""

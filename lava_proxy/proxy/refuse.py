@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lava_proxy.core.errors import LavaError
-from lava_proxy.proxy.intake import Send
+from lava_proxy.proxy.intake import Receive, Scope, Send
 from lava_proxy.proxy.run import Run
 from lava_proxy.wire.headers import header_value
 from lava_proxy.wire.problem import envelope
@@ -22,6 +22,20 @@ async def refuse(send: Send, run: Run, error: LavaError) -> None:
     run.response_started = True
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """426 to a WebSocket, in words that the server knows."""
+    await receive()
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1008})  # servers make it a 403
+        return
+    error = LavaError("upgrade_not_supported")
+    headers = [(b"content-type", b"application/json")]
+    await send(
+        {"type": "websocket.http.response.start", "status": error.status, "headers": headers}
+    )
+    await send({"type": "websocket.http.response.body", "body": envelope(error)})
 
 
 def _body(run: Run, error: LavaError) -> bytes:

@@ -119,5 +119,5 @@ METRICS: tuple[Metric, ...] = (
         "provider",
     ),
     _counter("lava_anomalies", "Things that should not happen.", "kind"),
-    _worst("lava_build_info", "1, with the version.", "version"),
+    _worst("lava_build_info", "1, with the version as label.", "version"),
 )

@@ -1,4 +1,4 @@
-"""One gateway per module, with the module's `SETTINGS`; its books must be sound after every test."""
+"""One gateway per module, with its `SETTINGS`; after every test its books must be sound."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from gateway_kit import Gate, database_copy, gate_running
+from gateway_kit import Gate
+from hosting import database_copy, gate_running
 
 from lava_proxy.store.embedded import EmbeddedServer
 

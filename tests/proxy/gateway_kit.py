@@ -1,8 +1,6 @@
 """A whole gateway for tests: real server and socket, real PostgreSQL, simulated providers.
 
-`Gate` is the running thing. `call` and `open_call` are a client of one request per connection, on
-plain sockets, so that a test sees every byte and knows whether the answer ended properly. `Raw`
-drives the ASGI app without a server, message by message.
+`Gate` is the running thing: it makes payers and calls, and checks the books afterwards.
 """
 
 from __future__ import annotations
@@ -11,25 +9,20 @@ import asyncio
 import base64
 import itertools
 import json
-import logging
 import socket
-import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import asyncpg
-import uvicorn
+from plain_client import Answer, OpenCall
 
 from lava_adapters.registry import Registry
 from lava_proxy.app import LavaProxy
 from lava_proxy.core.ids import hash_secret, new_id, new_secret
 from lava_proxy.core.money import parse_e10
-from lava_proxy.core.settings import load_settings
 from lava_proxy.net.simulated import SimRequest, SimulatedProvider
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.store import credit
@@ -63,84 +56,6 @@ class Payer:
         members = {"secret_key": self.secret, "customer_id": self.customer_id, "meter_slug": "m"}
         text = json.dumps({k: v for k, v in (members | more).items() if v is not ...})
         return base64.b64encode(text.encode()).decode()
-
-
-@dataclass
-class Answer:
-    """What a client got. `whole`: the answer ended the way its framing says."""
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
-    whole: bool
-
-    def header(self, name: str) -> str | None:
-        return next((v for n, v in self.headers if n == name), None)
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    def error(self) -> dict[str, Any]:
-        found = self.json()
-        error: dict[str, Any] = (found[0] if isinstance(found, list) else found)["error"]
-        return error
-
-
-class OpenCall:
-    """One request on a connection of its own."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.status = 0
-        self.headers: list[tuple[str, str]] = []
-
-    def write(self, data: bytes) -> None:
-        self.writer.write(data)
-
-    async def head(self) -> int:
-        """Read the answer's head."""
-        raw = await self.reader.readuntil(b"\r\n\r\n")
-        status, *lines = raw.decode("latin-1").rstrip().split("\r\n")
-        self.status = int(status.split(" ")[1])
-        pairs = (line.partition(":") for line in lines)
-        self.headers = [(name.lower(), value.strip()) for name, _, value in pairs]
-        return self.status
-
-    async def piece(self) -> bytes | None:
-        """One chunk; b"" is the proper end, None an end without one."""
-        try:
-            size = int(await self.reader.readuntil(b"\r\n"), 16)
-            return (await self.reader.readexactly(size + 2))[:-2]
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
-
-    async def rest(self) -> Answer:
-        """Everything up to the end."""
-        if not self.status:
-            await self.head()
-        headers = dict(self.headers)
-        if "content-length" in headers:
-            wanted = int(headers["content-length"])
-            try:
-                body, whole = await self.reader.readexactly(wanted), True
-            except asyncio.IncompleteReadError as error:
-                body, whole = error.partial, False
-        elif "transfer-encoding" in headers:
-            pieces = []
-            while piece := await self.piece():
-                pieces.append(piece)
-            body, whole = b"".join(pieces), piece == b""
-        else:
-            body, whole = await self.reader.read(), True
-        self.close()
-        return Answer(self.status, self.headers, body, whole)
-
-    def close(self) -> None:
-        self.writer.close()
-
-    def reset(self) -> None:
-        self.writer.transport.abort()
 
 
 @dataclass
@@ -364,174 +279,3 @@ class Gate:
 def forward_url(target: str) -> str:
     """``/v1/forward?u=`` with the target percent-encoded."""
     return "/v1/forward?u=" + quote(target, safe="")
-
-
-@asynccontextmanager
-async def database_copy(server: Any, template: str) -> AsyncIterator[str]:
-    """A database of one's own, for as long as a module of tests runs."""
-    name = f"proxy_{next(_numbers)}"
-    admin = await asyncpg.connect(server.url_of("postgres"))
-    try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        yield server.url_of(name)
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
-
-
-def gate_settings(url: str, folder: Path, sim: SimulatedProvider, **more: object) -> Any:
-    """Every host of the provider table is the simulated provider."""
-    hosts = [host for provider in Registry.builtin().providers for host in provider.hosts]
-    return load_settings(
-        {},
-        **{
-            "data_dir": folder,
-            "database_url": url,
-            "upstream_overrides": dict.fromkeys(hosts, sim.url),
-            "provider_keys": MANAGED,
-            "writer_interval_ms": 5,
-            "drain_timeout_s": 2,
-            **more,
-        },
-    )
-
-
-@asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
-    """`app` behind uvicorn on a loopback port of its own."""
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=0,
-        loop="none",
-        http="httptools",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=3,
-    )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        if task.done():
-            task.result()
-            raise RuntimeError("the server did not start")
-        await asyncio.sleep(0.005)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await task
-
-
-@asynccontextmanager
-async def gate_running(url: str, folder: Path, **settings: object) -> AsyncIterator[Gate]:
-    """A gateway with its server and providers."""
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    async with SimulatedProvider() as sim:
-        app = LavaProxy(gate_settings(url, folder, sim, **settings))
-        async with serving(app) as port:
-            opened = app._open
-            assert opened is not None
-            yield Gate(app, sim, opened._database, port)
-
-
-class Raw:
-    """One ASGI call without a server: `inbox` is what the app receives, `sent` what it sends."""
-
-    def __init__(self, gate: Gate, path: str, body: bytes, headers: Mapping[str, str]) -> None:
-        plain, _, query = path.partition("?")
-        self.scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": plain,
-            "raw_path": plain.encode(),
-            "query_string": query.encode(),
-            "root_path": "",
-            "headers": [(b"host", b"gateway"), (b"content-type", b"application/json")]
-            + [(n.lower().encode(), v.encode()) for n, v in headers.items()],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 2),
-        }
-        self._app = gate.app
-        self.inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.inbox.put_nowait({"type": "http.request", "body": body, "more_body": False})
-        self.sent: list[dict[str, Any]] = []
-        self.changed = asyncio.Event()
-        self.open = asyncio.Event()
-        """Cleared: the client takes nothing."""
-        self.open.set()
-        self.broken = False
-        self.waited = 0
-        """How often the app waited for something, in `run_until`."""
-
-    async def run(self) -> None:
-        await self._app(self.scope, self.inbox.get, self._send)
-
-    async def run_until(self, suspension: int, act: Callable[[], object]) -> None:
-        """As `run`, but `act` happens when the app waits for the `suspension`-th time."""
-        await _interrupted(self, self.run(), suspension, act)
-
-    async def _send(self, message: Any) -> None:
-        await self.open.wait()
-        if self.broken:
-            raise OSError("the client is gone")
-        self.sent.append(dict(message))
-        self.changed.set()
-
-    def leave(self) -> None:
-        self.inbox.put_nowait({"type": "http.disconnect"})
-
-    @property
-    def status(self) -> int:
-        return int(self.sent[0]["status"]) if self.sent else 0
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(m.get("body", b"") for m in self.sent[1:])
-
-    @property
-    def finished(self) -> bool:
-        return len(self.sent) > 1 and not self.sent[-1].get("more_body", False)
-
-
-@types.coroutine
-def _interrupted(
-    raw: Raw, call: Coroutine[Any, Any, None], suspension: int, act: Callable[[], object]
-) -> Generator[Any, Any, None]:
-    value: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            waiting = call.send(value) if error is None else call.throw(error)
-        except StopIteration:
-            return
-        raw.waited += 1
-        if raw.waited == suspension:
-            act()
-        value = error = None
-        try:
-            value = yield waiting
-        except BaseException as thrown:
-            error = thrown
-
-
-def text_of(events: bytes) -> str:
-    """The text of an OpenAI chat stream."""
-    return "".join(
-        choice["delta"].get("content") or ""
-        for chunk in chunks_of(events)
-        for choice in chunk.get("choices", ())
-    )
-
-
-def chunks_of(events: bytes) -> Iterator[dict[str, Any]]:
-    """The JSON objects of an event stream."""
-    for line in events.splitlines():
-        if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
-            yield json.loads(line[5:])

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from gateway_kit import CHAT, TOKEN_E10, Gate, Payer, chunks_of, fresh_model
+from gateway_kit import CHAT, TOKEN_E10, Gate, Payer, fresh_model
+from plain_client import chunks_of
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.net.simulated import Piece, Script

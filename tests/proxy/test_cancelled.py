@@ -10,7 +10,8 @@ import contextlib
 import json
 
 import pytest
-from gateway_kit import CHAT, Gate, Payer, Raw
+from gateway_kit import CHAT, Gate, Payer
+from raw_asgi import Raw
 
 from lava_proxy.proxy.run import StreamCut
 
@@ -33,7 +34,7 @@ OUTCOMES = {True: {"client_gone", "upstream_error"}, False: {"truncated", "upstr
 
 def _raw(gate: Gate, payer: Payer, asked: dict[str, object]) -> Raw:
     body = json.dumps(asked | {"messages": HELLO}).encode()
-    return Raw(gate, CHAT, body, {"authorization": f"Bearer {payer.token()}"})
+    return Raw(gate.app, CHAT, body, {"authorization": f"Bearer {payer.token()}"})
 
 
 def _cancel() -> None:

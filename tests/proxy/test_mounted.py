@@ -13,7 +13,10 @@ from typing import Any
 import fastapi
 import pytest
 import pytest_asyncio
-from gateway_kit import Gate, Raw, database_copy, gate_settings, serving, text_of
+from gateway_kit import Gate
+from hosting import database_copy, gate_settings, serving
+from plain_client import text_of
+from raw_asgi import Raw
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -146,7 +149,7 @@ async def test_a_forgotten_lifespan_says_what_to_do(place: Place) -> None:
         (Starlette(routes=[Mount("/ai", proxy)]), "/ai/openai/v1/models"),
         (LavaMiddleware(Starlette(), gate_settings(url, folder, sim)), "/openai/v1/models"),
     ):
-        raw = Raw(Gate(app, sim, None), path, b"{}", {})  # type: ignore[arg-type]
+        raw = Raw(app, path, b"{}", {})
         with pytest.raises(RuntimeError, match="lifespan"):
             await raw.run()
 

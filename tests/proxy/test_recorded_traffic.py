@@ -14,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import recorded
-from gateway_kit import Answer, Gate, forward_url
+from gateway_kit import Gate, forward_url
+from plain_client import Answer
 
 from lava_adapters.registry import Registry
 from lava_proxy.net.simulated import Piece, Script, SimRequest
@@ -71,7 +72,10 @@ def _one(row: dict[str, Any]) -> Recorded:
         path = f"/v1beta/models/{model.rpartition('/')[2]}:{verb}"
         path += "?alt=sse" if row["stream"] else ""
         return Recorded(
-            row, _url("google", path), b'{"contents":[{"parts":[{"text":"hi"}]}]}', recorded.wire(row)
+            row,
+            _url("google", path),
+            b'{"contents":[{"parts":[{"text":"hi"}]}]}',
+            recorded.wire(row),
         )
     asked: dict[str, Any] = {"model": model, "stream": True} if row["stream"] else {"model": model}
     asked |= {"input": "hi"} if kind in ("embeddings", "responses") else {}
@@ -153,7 +157,7 @@ def _complaints(case: Recorded, answer: Answer, request: SimRequest, row: Any) -
         wrong.append(f"status {answer.status}: {answer.body[:200]!r}")
     elif not answer.whole:
         wrong.append("the answer is not whole")
-    elif answer.body != _without_surplus(recorded, request):
+    elif answer.body != _without_surplus(case, request):
         wrong.append(f"bytes differ: {len(case.body)} in, {len(answer.body)} out")
     if row is None:
         return [*wrong, "no row"]

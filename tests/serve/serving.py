@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -127,6 +128,13 @@ async def serving(
         await process.wait()
         await reading
         process._transport.close()  # type: ignore[attr-defined]
+
+
+def free_port() -> int:
+    """A port that nobody uses just now."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
 
 
 async def _drain(stream: asyncio.StreamReader, into: list[bytes]) -> None:

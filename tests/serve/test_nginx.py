@@ -6,22 +6,23 @@ The shipped file is used with only ports and paths substituted (and, in one test
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import shutil
-import socket
+import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-
 from serving import (
     PATIENCE_S,
     ROOT,
     Answer,
     Serving,
     fetch,
+    free_port,
     hang_up,
     open_stream,
     read_head,
@@ -37,12 +38,6 @@ pytestmark = [
     pytest.mark.tool,
     pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
 ]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def configuration(folder: Path, listen: int, *replicas: int) -> str:
@@ -95,8 +90,6 @@ async def listening(
             return
 
 
-
-
 @asynccontextmanager
 async def both(folder: Path) -> AsyncIterator[tuple[Serving, int]]:
     async with serving(folder / "data") as server, nginx(folder / "front", server.port) as port:
@@ -112,8 +105,31 @@ async def test_pieces_of_a_stream_arrive_one_by_one(tmp_path: Path) -> None:
                     await reader.readuntil(b"data: %d\n\n" % number)
                 arrived.append(time.monotonic())
             await rest_of(reader)
-        gaps = [after - before for before, after in zip(arrived, arrived[1:], strict=False)]
+        gaps = [after - before for before, after in itertools.pairwise(arrived)]
         assert min(gaps) > 0.15
+
+
+async def test_a_rolling_restart_fails_no_request(tmp_path: Path) -> None:
+    """nginx keeps connections to workers that go: none may be closed under a request."""
+    done = asyncio.Event()
+
+    async def load(port: int) -> int:
+        count = 0
+        while not done.is_set():
+            assert (await fetch(port, "/pid")).status == 200
+            count += 1
+        return count
+
+    async with serving(tmp_path / "data", workers=2) as server:
+        async with nginx(tmp_path / "front", server.port) as port:
+            clients = [asyncio.create_task(load(port)) for _ in range(3)]
+            async with open_stream(port, pieces=50, gap_s=0.1) as (reader, _):
+                server.signal(signal.SIGHUP)
+                assert (await rest_of(reader)).endswith(b"data: 49\n\n\r\n0\r\n\r\n")
+            done.set()
+            assert min(await asyncio.gather(*clients)) > 100
+        assert await server.stop() == 0
+        assert server.notes().count("closed") == 4  # two old workers, two new ones
 
 
 async def test_the_path_survives(tmp_path: Path) -> None:
@@ -208,32 +224,25 @@ async def test_bodies_up_to_the_limit_pass(tmp_path: Path) -> None:
         assert (await post(port, most + 1)).status == 413
 
 
-@contextmanager
-def counting(into: list[bytes]) -> Iterator[Callable[..., object]]:
-    """A replica that takes a request and dies: (reader, writer) callback for asyncio's server."""
-
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        into.append(await reader.readuntil(b"\r\n"))
-        writer.transport.abort()
-
-    yield take
-
-
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_request_is_never_sent_twice(tmp_path: Path, method: str) -> None:
     """Two replicas die before their first byte: each request reaches exactly one of them."""
     taken: list[bytes] = []
     requests = 6
-    with counting(taken) as take:
-        first = await asyncio.start_server(take, "127.0.0.1", 0)  # type: ignore[arg-type]
-        second = await asyncio.start_server(take, "127.0.0.1", 0)  # type: ignore[arg-type]
-        async with first, second:
-            ports = [s.sockets[0].getsockname()[1] for s in (first, second)]
-            async with nginx(tmp_path, *ports) as port:
-                for _ in range(requests):
-                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                    line = f"{method} / HTTP/1.1\r\nHost: lava.example.com\r\n"
-                    writer.write(f"{line}Content-Length: 0\r\n\r\n".encode())
-                    assert (await read_head(reader)).status == 502
-                    await hang_up(writer)
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.append(await reader.readuntil(b"\r\n"))
+        writer.transport.abort()
+
+    first = await asyncio.start_server(take, "127.0.0.1", 0)
+    second = await asyncio.start_server(take, "127.0.0.1", 0)
+    async with first, second:
+        ports = [s.sockets[0].getsockname()[1] for s in (first, second)]
+        async with nginx(tmp_path, *ports) as port:
+            for _ in range(requests):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                head = f"{method} / HTTP/1.1\r\nHost: lava.example.com\r\nContent-Length: 0\r\n"
+                writer.write(f"{head}\r\n".encode())
+                assert (await read_head(reader)).status == 502
+                await hang_up(writer)
     assert len(taken) == requests

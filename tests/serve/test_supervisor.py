@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from serving import PATIENCE_S, Serving, open_stream, rest_of, serving
 
 PRICE = 0.2

@@ -63,6 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self._rest: memoryview | None = None
         self._unsent = False
         self._writing_paused = False
+        self._reading_paused = False
 
     # The pool's and the caller's side.
 
@@ -106,7 +107,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume(self) -> None:
         """The reader has taken what there was."""
-        if self.is_open:
+        if self._reading_paused and self.is_open:
+            self._reading_paused = False
             self._transport.resume_reading()
 
     def expire(self) -> None:
@@ -132,11 +134,14 @@ class Connection(asyncio.BufferedProtocol):
         answer = reply.answer
         if answer is not None and self._waiter is not None:
             self._answered(answer)
+            if not self._busy:
+                return
         if answer is not None and reply.complete:
             self._end(answer)
         elif reply.broken:
             self._fail(LavaError("upstream_protocol_error"), "protocol")
         elif answer is not None and answer.arrived():
+            self._reading_paused = True
             self._transport.pause_reading()
 
     def eof_received(self) -> None:
@@ -155,6 +160,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self.gone.done():
             self.gone.set_result(None)
         self._reply.release()
+        del self._reply
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -185,6 +191,7 @@ class Connection(asyncio.BufferedProtocol):
         answer.finished()
         sent = not self._unsent and not self._transport.get_write_buffer_size()
         if self._reply.keep and sent:
+            self.resume()
             self._house.released(self)
         else:
             self.abort()

@@ -9,7 +9,8 @@ and control characters are errors. What it leaves open is closed here:
 * after the end of an answer nothing may follow: it would be read as the answer to somebody else's
   request. The answer itself is whole, but its connection is not used again.
 
-The same bytes give the same answer however they are cut.
+The same bytes give the same answer however they are cut; only a status line of many kilobytes may
+pass or not.
 """
 
 from __future__ import annotations

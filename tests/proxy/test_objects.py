@@ -1,0 +1,72 @@
+"""Objects made at a provider belong to the customer who made them."""
+
+from __future__ import annotations
+
+import pytest
+from gateway_kit import Gate, fresh_model
+
+from lava_proxy.net.simulated import Script
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_objects_belong_to_the_customer_who_made_them(gate: Gate) -> None:
+    # What a chained call brings along is not known, so it holds a whole window.
+    payer, model = await gate.payer("20.00"), fresh_model()
+    other = await gate.sibling(payer, "20.00")
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    made = {"id": "resp_made_1", "object": "response", "status": "completed", "usage": usage}
+    gate.sim.script[model] = Script.json(made)
+    gate.sim.script["/v1/responses/resp_made_1"] = Script.json(made)
+    asked = {"model": model, "input": "hello"}
+    assert (await gate.call("/openai/v1/responses", asked, payer)).status == 200
+    follow = asked | {"previous_response_id": "resp_made_1"}
+    got = "/openai/v1/responses/resp_made_1"
+    assert (await gate.call("/openai/v1/responses", follow, payer)).status == 200
+    assert (await gate.call(got, None, payer, method="GET")).status == 200
+    before = len(gate.sim.requests)
+    for who in (other, await gate.payer("20.00")):
+        answers = [
+            await gate.call("/openai/v1/responses", follow, who),
+            await gate.call(got, None, who, method="GET"),
+            await gate.call(got, None, who, method="DELETE"),
+        ]
+        assert [a.status for a in answers] == [404, 404, 404]
+        assert {a.error()["code"] for a in answers} == {"not_found"}
+        assert await gate.rows(who) == []
+    assert len(gate.sim.requests) == before
+
+
+async def test_with_an_own_key_objects_are_the_callers_own(gate: Gate) -> None:
+    payer = await gate.payer()
+    gate.sim.script["/v1/responses/resp_theirs"] = Script.json({"id": "resp_theirs"})
+    token = payer.token(provider_key="own-key-1234")
+    headers = {"authorization": f"Bearer {token}"}
+    path = "/openai/v1/responses/resp_theirs"
+    assert (await gate.call(path, None, None, headers, method="GET")).status == 200
+
+
+async def test_a_conversation_may_be_used_by_its_maker(gate: Gate) -> None:
+    payer = await gate.payer()
+    gate.sim.script["/v1/conversations"] = Script.json({"id": "conv_1", "object": "conversation"})
+    gate.sim.script["/v1/conversations/conv_1"] = Script.json({"id": "conv_1"})
+    assert (await gate.call("/openai/v1/conversations", {}, payer)).status == 200
+    mine = await gate.call("/openai/v1/conversations/conv_1", None, payer, method="GET")
+    assert mine.status == 200
+    other = await gate.sibling(payer)
+    theirs = await gate.call("/openai/v1/conversations/conv_1", None, other, method="GET")
+    assert theirs.status == 404
+
+
+@pytest.mark.xfail(reason="each GET of a stored response is charged again", strict=True)
+async def test_a_stored_response_is_charged_once(gate: Gate) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    made = {"id": f"resp_{model}", "object": "response", "status": "completed", "usage": usage}
+    gate.sim.script[model] = Script.json(made)
+    gate.sim.script[f"/v1/responses/{made['id']}"] = Script.json(made)
+    await gate.call("/openai/v1/responses", {"model": model, "input": "hello"}, payer)
+    for _ in range(2):
+        await gate.call(f"/openai/v1/responses/{made['id']}", None, payer, method="GET")
+    charges = [row["charge_e10"] for row in await gate.rows(payer)]
+    assert sum(charges) == charges[0]
