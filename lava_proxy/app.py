@@ -53,8 +53,7 @@ OWN_PATHS = frozenset({"v1", "forward", "healthz", "readyz", "metrics"})
 
 WRAPPED = (
     "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that "
-    "is cut off then looks like one that ended well. Use plain ASGI middleware, or put "
-    "LavaMiddleware outside"
+    "is cut off then looks like one that ended well; use plain ASGI middleware"
 )
 
 
@@ -99,8 +98,7 @@ class LavaProxy:
             self._open.gateway.draining = True
 
     def takes(self, path: str) -> bool:
-        """Whether a path is one of ours (for `LavaMiddleware`); also before the start, so that a
-        gateway that was never started says so."""
+        """Whether a path is one of ours; also before the start, so that a forgotten one is seen."""
         return path.lstrip("/").partition("/")[0] in self._heads
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:

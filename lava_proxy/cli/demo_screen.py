@@ -151,16 +151,23 @@ class Lines:
         self._screen = screen
         self._sight = sight
         self._said_s = time.monotonic()
+        self._said = ""
 
     def changed(self) -> None:
         now_s = time.monotonic()
         if now_s - self._said_s >= LINE_S:
             self._said_s = now_s
-            self._screen.note(f"    {self._sight.live()}   {self._sight.books()}")
+            self._say()
 
     def ended(self) -> None:
-        self._screen.note(f"    {self._sight.live()}   {self._sight.books()}")
+        self._say()
         self._screen.note(f"    {_tail(self._sight.text)}")
+
+    def _say(self) -> None:
+        line = f"    {self._sight.live()}   {self._sight.books()}"
+        if line != self._said:
+            self._said = line
+            self._screen.note(line)
 
 
 Watch = Drawing | Lines

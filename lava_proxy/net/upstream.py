@@ -44,6 +44,7 @@ class Upstreams:
         self._per_host = connections_per_host
         self._named_hosts = frozenset(name.lower() for name in named_hosts)
         self._tls = tls or _system_trust()
+        self._tls.set_alpn_protocols(["http/1.1"])
         self._pools: dict[str, Pool] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -107,7 +108,6 @@ def _system_trust() -> ssl.SSLContext:
     """The certificates that OpenSSL was built to find. Variables such as SSL_CERT_FILE are not
     asked: whom we hand provider keys to is not the environment's to say."""
     trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trust.set_alpn_protocols(["http/1.1"])
     places = ssl.get_default_verify_paths()
     for file, folder in ((places.openssl_cafile, None), (None, places.openssl_capath)):
         try:

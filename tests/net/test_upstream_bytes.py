@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from upstream_kit import CHUNKED, OK, Outcome, Wire
 
+from lava_proxy.core.errors import LavaError
 from lava_proxy.net.http1.answer import HIGH_WATER_BYTES
 from lava_proxy.net.http1.connection import READ_MAX_BYTES
 from lava_proxy.net.http1.reply import (
@@ -400,3 +401,63 @@ async def test_a_reader_is_told_of_the_end_together_with_the_last_piece() -> Non
 def test_the_limits_are_those_of_the_house() -> None:
     ours = (HEAD_MAX_BYTES, HEADERS_MAX_COUNT)
     assert ours == (headers.HEADERS_MAX_BYTES, headers.HEADERS_MAX_COUNT)
+
+
+# Giving up, to the turn.
+
+
+async def test_cancelled_in_the_turn_in_which_the_head_comes() -> None:
+    wire = Wire()
+    waiter = wire.connection.begin(b"", b"", head_only=False)
+    waiter.cancel()
+    wire.feed(CHUNKED + b"2\r\nhi\r\n")
+    assert wire.line.aborted
+    wire.connection.abandon(waiter)
+    assert wire.house.released_total == 0
+
+
+@pytest.mark.parametrize("data", [OK + TWO, CHUNKED + b"2\r\nhi\r\n"])
+async def test_cancelled_after_the_head_was_handed_over(data: bytes) -> None:
+    """A whole answer leaves its connection fit for use; half of one does not."""
+    wire = Wire()
+    waiter = wire.connection.begin(b"", b"", head_only=False)
+    wire.feed(data)
+    wire.connection.abandon(waiter)
+    whole = data.startswith(OK + TWO)
+    assert (wire.house.released_total, wire.line.aborted) == (int(whole), not whole)
+
+
+async def test_giving_up_late_harms_nobody_else() -> None:
+    """The first exchange is over, and the connection serves another one."""
+    wire = Wire()
+    first = wire.connection.begin(b"", b"", head_only=False)
+    wire.feed(OK + TWO)
+    second = wire.connection.begin(b"", b"", head_only=False)
+    wire.connection.abandon(first)
+    first.result().close()
+    wire.feed(OK + TWO)
+    assert not wire.line.aborted
+    assert await second.result().read() == b"hi"
+    assert wire.house.released_total == 2
+
+
+async def test_an_exchange_that_failed_can_be_given_up() -> None:
+    wire = Wire()
+    waiter = wire.connection.begin(b"", b"", head_only=False)
+    wire.connection.expire()
+    wire.connection.abandon(waiter)
+    assert wire.house.dropped_total >= 1
+    assert isinstance(waiter.exception(), LavaError)
+
+
+async def test_a_paused_connection_reads_again_for_the_next_one() -> None:
+    """A transport that delivers what it had read before it was paused must not leave it so."""
+    wire = Wire()
+    size = HIGH_WATER_BYTES + READ_MAX_BYTES
+    waiter = wire.connection.begin(b"", b"", head_only=False)
+    wire.feed(OK + b"content-length: %d\r\n\r\n" % size + b"x" * (size - 1))
+    assert not wire.line.reading
+    wire.feed(b"x")
+    assert wire.line.reading
+    assert wire.house.released_total == 1
+    assert len(await waiter.result().read()) == size

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from test_upstream_bytes import CASES
 from upstream_kit import Outcome, outcome, upstreams
+from yarl import URL
 
 from lava_proxy.net.simulated import Ending, Piece, Script, SimulatedProvider
 from lava_proxy.net.upstream import Upstreams
@@ -32,7 +33,7 @@ class Oracle:
         """The same words for the same ends as ours."""
         try:
             answer = await self._session.request(
-                method, url, data=body or None, allow_redirects=False
+                method, URL(url, encoded=True), data=body or None, allow_redirects=False
             )
         except aiohttp.ClientResponseError:
             return Outcome(end="upstream_protocol_error")

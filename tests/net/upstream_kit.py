@@ -45,15 +45,16 @@ class Outcome:
 
 async def drain(answer: Answer) -> tuple[bytes, str]:
     """(body, how it ended)."""
-    body = b""
+    body = bytearray()
+    end = "end"
     try:
         while piece := await answer.read():
             body += piece
             if answer.at_end:
-                return body, "end"
+                break
     except UpstreamEnded as ended:
-        return body, ended.reason
-    return body, "end"
+        end = ended.reason
+    return bytes(body), end
 
 
 async def outcome(client: Upstreams, method: str, url: str, body: bytes = b"") -> Outcome:
@@ -190,8 +191,8 @@ async def server(handler: Handler, **more: object) -> AsyncIterator[str]:
             running.add(task)
         try:
             await handler(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client hung up
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client hung up, or the test is over
         finally:
             writer.close()
 

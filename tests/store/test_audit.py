@@ -17,7 +17,7 @@ async def shop(database: Database) -> Shop:
     shop = await open_shop(database)
     tiers = meter((0, 100_000_000), (10, 300_000_000))
     owner, other = await shop.customer(1000), await shop.customer()
-    await shop.grant(owner, 50, expires_at=NOW + timedelta(days=1))
+    await shop.grant(owner, 500, expires_at=NOW + timedelta(days=1))
     await shop.lease(owner, 200)
     await shop.lease(other, 20, overdraft_e10=100)
     await shop.settle(
@@ -54,7 +54,7 @@ async def _plant(shop: Shop, *statements: str) -> None:
 async def test_good_books_are_sound(shop: Shop) -> None:
     found = await sound(shop.database)
     assert found.requests == 6
-    assert found.granted_e10 == 1000 + 50 - 11
+    assert found.granted_e10 == 1000 + 500 - 11
     assert found.granted_e10 == (
         found.available_e10 + found.leased_e10 + found.spent_e10 + found.expired_e10
     )

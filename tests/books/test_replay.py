@@ -1,0 +1,267 @@
+"""After a crash: the last thing known of every call decides, once, however often it is replayed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from books_kit import E12, Shop, fetch, insert_meter, make_call, meter, open_shop, row, sound
+
+from lava_proxy.books import replay as module
+from lava_proxy.books.codec import encode_call, encode_result
+from lava_proxy.books.journal import Journal, JournalError, lock_folder
+from lava_proxy.books.replay import replay_folder, take_over
+from lava_proxy.core.clock import ManualClock
+from lava_proxy.core.money import E10
+from lava_proxy.rules.catalog import Catalog
+from lava_proxy.rules.settlement import Call
+from lava_proxy.store.database import Database, StoreConflict
+from lava_proxy.store.settle import settle
+
+CLOCK = ManualClock(start=datetime(2026, 11, 23, tzinfo=UTC))
+CATALOG = Catalog()
+TIERS = meter((0, 100_000_000), (10, 300_000_000))
+
+
+@pytest.fixture
+async def shop(database: Database) -> Shop:
+    shop = await open_shop(database)
+    await insert_meter(database, shop, TIERS)
+    return shop
+
+
+def _journal(folder: Path, segment_bytes: int = 65536) -> Journal:
+    return Journal(folder / "journals" / "hld_dead", segment_bytes=segment_bytes)
+
+
+def _call(shop: Shop, owner: str, request_id: str, **more: object) -> Call:
+    return make_call(
+        owner,
+        shop=shop,
+        by=TIERS,
+        request_id=request_id,
+        holder_id="hld_dead",
+        model="gpt-4o-mini",
+        **more,  # type: ignore[arg-type]
+    )
+
+
+async def _rows(shop: Shop) -> dict[object, tuple[object, ...]]:
+    rows = await fetch(
+        shop.database,
+        "SELECT request_id, outcome, usage_source, input_tokens, output_tokens, charge_e10 "
+        "FROM requests",
+    )
+    return {made[0]: made[1:] for made in rows}
+
+
+async def _dead_folder(shop: Shop, tmp_path: Path) -> tuple[str, Path]:
+    """A customer, and the folder of a process that died with calls in every state."""
+    owner = await shop.customer(10**6)
+    await shop.lease(owner, 5000, holder_id="hld_dead")
+    journal = _journal(tmp_path)
+    journal.hold(encode_call(_call(shop, owner, "req_held", input_tokens=5)))
+    sent = journal.hold(encode_call(_call(shop, owner, "req_sent", input_tokens=7)))
+    journal.sent(sent)
+    running = journal.hold(encode_call(_call(shop, owner, "req_running", input_tokens=7)))
+    journal.sent(running)
+    settled = row(owner, 4, shop=shop, by=TIERS, request_id="req_settled", holder_id="hld_dead")
+    ended = journal.hold(encode_call(settled.call))
+    journal.progress(running, 3, 1, 0, 0)
+    journal.sent(ended)
+    journal.progress(ended, 100, 100, 0, 0)
+    journal.settle(ended, encode_result(settled))
+    journal.progress(running, 3, 2, 0, 0)
+    void = row(owner, 0, shop=shop, request_id="req_void", status="error", outcome="void")
+    journal.settle(journal.hold(encode_call(void.call)), encode_result(void))
+    journal.close()
+    return owner, journal.folder
+
+
+EXPECTED = {
+    "req_sent": ("recovered", "estimate", 7, 0),
+    "req_running": ("recovered", "estimate", 3, 2),
+    "req_settled": ("completed", "provider", 4, 0),
+    "req_void": ("void", "provider", 0, 0),
+}
+"""16 tokens are charged: ten in the first tier, six in the next, whatever their order."""
+
+
+async def test_the_last_thing_known_decides(shop: Shop, tmp_path: Path) -> None:
+    owner, folder = await _dead_folder(shop, tmp_path)
+    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    assert (done.holder_id, done.calls, done.booked, done.void) == ("hld_dead", 5, 4, 1)
+    rows = await _rows(shop)
+    assert {name: made[:-1] for name, made in rows.items()} == EXPECTED
+    assert not folder.exists()
+    assert await shop.left_of(owner, "hld_dead") == 0
+    found = await sound(shop.database)
+    assert found.leased_e10 == 0
+    assert found.spent_e10 == 28
+
+
+async def test_replaying_again_or_from_a_copy_changes_nothing(shop: Shop, tmp_path: Path) -> None:
+    _, folder = await _dead_folder(shop, tmp_path)
+    copy = tmp_path / "restored" / folder.name
+    shutil.copytree(folder, copy)
+    first = await replay_folder(folder, shop.database, CLOCK, CATALOG)
+    before = await _rows(shop), await sound(shop.database)
+    second = await replay_folder(folder, shop.database, CLOCK, CATALOG)
+    third = await replay_folder(copy, shop.database, CLOCK, CATALOG)
+    assert (first.booked, second.booked, third.booked) == (4, 0, 0)
+    assert (await _rows(shop), await sound(shop.database)) == before
+
+
+async def test_rows_that_the_writer_committed_are_not_booked_again(
+    shop: Shop, tmp_path: Path
+) -> None:
+    owner, _ = await _dead_folder(shop, tmp_path)
+    running = row(owner, 9, shop=shop, by=TIERS, request_id="req_running", holder_id="hld_dead")
+    await shop.settle(running)  # its SETTLE was lost with the power, its commit was not
+    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    assert done.booked == 3
+    assert (await _rows(shop))["req_running"] == ("completed", "provider", 9, 0, 9)
+    await sound(shop.database)
+
+
+async def test_a_living_process_is_left_alone(shop: Shop, tmp_path: Path) -> None:
+    owner = await shop.customer(1000)
+    await shop.lease(owner, 100, holder_id="hld_dead")
+    living = _journal(tmp_path)
+    living.sent(living.hold(encode_call(_call(shop, owner, "req_1", input_tokens=3))))
+    assert await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG) == []
+    assert await shop.left_of(owner, "hld_dead") == 100
+    living.close()
+    assert len(await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)) == 1
+
+
+async def test_a_folder_without_a_segment_is_not_touched(shop: Shop, tmp_path: Path) -> None:
+    """Its process may be between making the folder and locking it."""
+    young = tmp_path / "journals" / "hld_young"
+    young.mkdir(parents=True)
+    assert await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG) == []
+    os.close(lock_folder(young))
+    assert await take_over(tmp_path / "nothing", shop.database, CLOCK, CATALOG) == []
+    assert young.is_dir()
+
+
+async def test_an_unknown_version_stops_and_is_kept(shop: Shop, tmp_path: Path) -> None:
+    _, folder = await _dead_folder(shop, tmp_path)
+    segment = folder / "00000001.journal"
+    segment.write_bytes(b"LAVAJ999" + segment.read_bytes()[8:])
+    with pytest.raises(JournalError, match="version"):
+        await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    assert segment.exists()
+    assert await _rows(shop) == {}
+    os.close(lock_folder(folder))
+
+
+async def test_a_torn_tail_loses_no_call_before_it(shop: Shop, tmp_path: Path) -> None:
+    _, folder = await _dead_folder(shop, tmp_path)
+    segment = folder / "00000001.journal"
+    data = segment.read_bytes().rstrip(b"\0")
+    cut = data.rindex(b'["void"') - 20
+    segment.write_bytes(data[:cut])
+    done = await replay_folder(folder, shop.database, CLOCK, CATALOG)
+    assert done.booked == 3
+    await sound(shop.database)
+
+
+async def test_a_call_spread_over_segments(shop: Shop, tmp_path: Path) -> None:
+    owner = await shop.customer(10**6)
+    journal = _journal(tmp_path, segment_bytes=300)
+    long = journal.hold(encode_call(_call(shop, owner, "req_long", input_tokens=1)))
+    for number in range(6):
+        other = row(owner, 1, shop=shop, by=TIERS, request_id=f"req_{number}")
+        seq = journal.hold(encode_call(other.call))
+        journal.settle(seq, encode_result(other))
+        journal.progress(long, number, 1, 0, 0)
+        if number % 2:
+            await shop.settle(other)
+            journal.committed(seq)
+    journal.close()
+    assert len(list(journal.folder.glob("*.journal"))) > 2
+    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    assert done.booked == 4
+    assert (await _rows(shop))["req_long"][2:4] == (5, 1)
+    await sound(shop.database)
+
+
+async def test_a_price_is_found_again_and_a_percentage_charged(shop: Shop, tmp_path: Path) -> None:
+    percent = meter((0, 150 * E12), rate_type="percentage", meter_id="prd_percent")
+    await insert_meter(shop.database, shop, percent)
+    owner = await shop.customer(E10)
+    journal = _journal(tmp_path)
+    for request_id, model in (("req_known", "gpt-4o-mini"), ("req_unknown", "no-such-model")):
+        made = make_call(
+            owner, shop=shop, by=percent, request_id=request_id, model=model, input_tokens=1000
+        )
+        journal.sent(journal.hold(encode_call(made)))
+    journal.close()
+    await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    rows = await fetch(
+        shop.database, "SELECT cost_e10, charge_e10, flags, price_version FROM requests ORDER BY 1"
+    )
+    assert rows[0] == (0, 0, ["unpriced"], None)
+    cost_e10, charge_e10, flags, version = rows[1]
+    assert isinstance(cost_e10, int)
+    assert cost_e10 > 0
+    assert charge_e10 == (cost_e10 * 3 + 1) // 2
+    assert (flags, str(version)[:12]) == ([], "genai-prices")
+    await sound(shop.database)
+
+
+async def test_a_poison_row_is_quarantined_and_its_neighbours_are_booked(
+    shop: Shop, tmp_path: Path
+) -> None:
+    """Otherwise no process could start any more beside that folder."""
+    owner = await shop.customer(10**6)
+    journal = _journal(tmp_path)
+    for number in range(7):
+        made = row(
+            owner,
+            1,
+            shop=shop,
+            by=TIERS,
+            request_id=f"req_{number}",
+            model="nul\0" if number in (2, 5) else "m",
+        )
+        journal.settle(journal.hold(encode_call(made.call)), encode_result(made))
+    journal.close()
+    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    assert done.booked == 5
+    assert not journal.folder.exists()
+    kept = await fetch(shop.database, "SELECT request_id FROM quarantine ORDER BY 1")
+    assert kept == [("req_2",), ("req_5",)]
+    assert len(await _rows(shop)) == 5
+    await sound(shop.database)
+
+
+async def test_conflicts_are_tried_again(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _dead_folder(shop, tmp_path)
+    tries: list[int] = []
+
+    async def busy(*args: object) -> object:
+        tries.append(1)
+        if len(tries) < 3:
+            raise StoreConflict("somebody has the account")
+        return await settle(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "settle", busy)
+    monkeypatch.setattr(module.stamina, "retry_context", _at_once)
+    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    assert (done.booked, len(tries)) == (4, 3)
+    await sound(shop.database)
+
+
+def _at_once(**limits: object) -> object:
+    quick = {"wait_initial": 0.001, "wait_max": 0.001, "wait_jitter": 0.0}
+    return ORIGINAL(**{**limits, **quick})  # type: ignore[arg-type]
+
+
+ORIGINAL = module.stamina.retry_context
