@@ -22,12 +22,11 @@ from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.settings import Settings, load_settings, unknown_names
 from lava_proxy.manage.app import create_management
-from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep
+from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.refuse import refuse_websocket
 from lava_proxy.proxy.run import StreamCut
-from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store.database import Database
 from lava_proxy.store.embedded import EmbeddedServer, start_embedded
 from lava_proxy.store.migrate import migrate
@@ -198,7 +197,7 @@ class _Open:
             database,
             clock,
             on_flush=metrics.flushed,
-            on_booked=lambda row, booked: _tell_booked(metrics, row, booked),
+            on_booked=lambda row, booked: tell_booked(metrics, row, booked),
         )
         await books.open()
         gateway = make_gateway(settings, books, registry, metrics)
@@ -268,12 +267,6 @@ def _registry(settings: Settings) -> Registry:
     if settings.adapters:
         registry = registry.with_families({name: load_family(name) for name in settings.adapters})
     return registry
-
-
-def _tell_booked(metrics: Metrics, row: Settlement, booked: Booked) -> None:
-    cost_e10 = row.cost.total_e10 if row.cost else 0
-    if booked.fresh:
-        metrics.booked(row.call.provider, cost_e10, booked.charge_e10)
 
 
 def _path(scope: Scope) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -25,12 +27,12 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """The run's server."""
-    folder = tmp_path_factory.mktemp("postgres")
-    server = asyncio.run(start_embedded(folder, settings=UNSAFE_BUT_FAST))
-    yield server
-    asyncio.run(server.release())
+def postgres() -> Iterator[EmbeddedServer]:
+    """The run's server. Not in pytest's own folder: another run may clean that up meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="lava-tests-") as folder:
+        server = asyncio.run(start_embedded(Path(folder), settings=UNSAFE_BUT_FAST))
+        yield server
+        asyncio.run(server.release())
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,8 @@ class Provider:
     """Origin of the ``/{provider}/...`` prefix route."""
     routes: tuple[Route, ...]
     credential: Credential = "bearer"
+    compatible_credential: Credential | None = None
+    """Where its OpenAI-compatible paths expect the key, if elsewhere."""
     extra_headers: tuple[tuple[str, str], ...] = ()
     """Sent with managed keys where the caller gave none."""
     prices: str | None = None
@@ -64,6 +66,8 @@ class Provider:
     """What an o200k count is multiplied with to estimate this provider's own."""
     hidden_tokens_per_s: int = 0
     """Assumed speed of reasoning that is not streamed."""
+    hidden_models: tuple[str, ...] = ()
+    """Beginnings of the names of models that reason without streaming it."""
     response_headers: tuple[str, ...] = ()
     """Prefixes of response headers to let through beside the usual ones."""
     encoded_slash: bool = False
@@ -97,6 +101,15 @@ class Provider:
     @property
     def cap_member(self) -> str:
         return self.quirks.cap_member
+
+    def hides(self, model: str | None) -> bool:
+        """Whether a model's silence may be reasoning that is billed and not streamed."""
+        return model is not None and model.startswith(self.hidden_models)
+
+    def credential_for(self, route: Route) -> Credential:
+        """Where the key goes on this route."""
+        compatible = route.family.startswith("openai_")
+        return (compatible and self.compatible_credential) or self.credential
 
     def route(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         """The route of a raw path (no query), and the values of its parameters."""

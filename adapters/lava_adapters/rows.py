@@ -40,9 +40,12 @@ _PLAIN: Mapping[str, type] = {
     "prices": str,
     "disconnect": str,
     "credential": str,
+    "compatible_credential": str,
 }
 _REQUIRED = frozenset(("id", "hosts", "base"))
-_OTHER = frozenset(("label", "extra_headers", "response_headers", "prefix", "serves", "routes"))
+_OTHER = frozenset(
+    ("label", "extra_headers", "response_headers", "hidden_models", "prefix", "serves", "routes")
+)
 
 
 def read_provider(row: Mapping[str, Any]) -> Provider:
@@ -65,6 +68,7 @@ def read_provider(row: Mapping[str, Any]) -> Provider:
         routes=_routes(row),
         extra_headers=tuple(sorted(row.get("extra_headers", {}).items())),
         response_headers=tuple(row.get("response_headers", ())),
+        hidden_models=tuple(row.get("hidden_models", ())),
         quirks=Quirks(**quirks),
         **{key: row[key] for key in _PLAIN if key in row},
     )
@@ -82,8 +86,9 @@ def _check(row: Mapping[str, Any]) -> None:
             raise RegistryError(f"provider {name!r}: {host!r} is not a host name")
     if type(row["base"]) is not str or not _BASE.fullmatch(row["base"]):
         raise RegistryError(f"provider {name!r}: base must be an origin such as https://host")
-    if row.get("credential", "bearer") not in get_args(Credential):
-        raise RegistryError(f"provider {name!r}: credential must be in {get_args(Credential)}")
+    for key in ("credential", "compatible_credential"):
+        if row.get(key, "bearer") not in get_args(Credential):
+            raise RegistryError(f"provider {name!r}: {key} must be in {get_args(Credential)}")
     if row.get("disconnect", "cancel") not in ("cancel", "drain"):
         raise RegistryError(f"provider {name!r}: disconnect must be cancel or drain")
 

@@ -84,8 +84,8 @@ class Account:
         return not (self.held_e10 or self.pending_e10 or self.trip or self.waiting)
 
     def lapse(self) -> None:
-        """The database has taken our leases back, or will. What open calls hold is not covered any
-        more: it counts as owed, and the next lease covers it first."""
+        """The database has taken our leases back. What open calls hold is not covered any more: it
+        counts as owed, and the next lease covers it first."""
         self.free_e10 = -(self.held_e10 + self.pending_e10)
         self.granted_e10 = 0
 

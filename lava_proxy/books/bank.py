@@ -21,6 +21,7 @@ from lava_proxy.books.codec import encode_call, encode_result
 from lava_proxy.books.directory import Directory
 from lava_proxy.books.journal import Journal, JournalError
 from lava_proxy.books.leases import Hold, Leases
+from lava_proxy.books.recall import Recalls
 from lava_proxy.books.writer import Item, Writer
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError
@@ -70,6 +71,9 @@ class Books:
         self.journal = Journal(
             self.journals_dir / new_id("holder"), segment_bytes=settings.journal_segment_bytes
         )
+        self.recalls = Recalls(
+            database, clock, holder_id=self.journal.holder_id, wait_s=settings.recall_wait_s
+        )
         self.leases = Leases(
             self._lease_trip,
             self._give_back,
@@ -79,6 +83,7 @@ class Books:
             grace_s=settings.lease_grace_s,
             burn_s=settings.lease_burn_s,
             refusal_s=settings.refusal_cache_s,
+            recall=self.recalls.ask,
         )
         self.writer = Writer(
             database,
@@ -195,20 +200,15 @@ class Books:
                 log.warning("lease: %s", error)
                 if attempt + 1 < LEASE_TRIES:
                     await asyncio.sleep(LEASE_RETRY_S)
-        raise LavaError(
-            "unavailable",
-            "credit cannot be looked up now; try again",
-            headers={"retry-after": "1"},
-        )
+        raise _away("credit cannot be looked up now; try again")
 
     async def _give_back(self, owner_id: str) -> None:
-        """What does not get back now is taken back by the database when its time is over."""
         holder_id, now = self.journal.holder_id, self.clock.now()
         try:
             async with self.database.transaction() as conn:
                 await credit.give_back(conn, owner_id, holder_id, None, now)
         except (StoreDown, StoreConflict) as error:
-            log.warning("leases of %s are not given back: %s", owner_id, error)
+            raise _away("credit cannot be given back now") from error
 
     async def renew(self, owner_id: str) -> None:
         """More time for the leases on an account in use."""
@@ -220,3 +220,7 @@ class Books:
     def now(self) -> datetime:
         """Wall time, to be written down."""
         return self.clock.now()
+
+
+def _away(message: str) -> LavaError:
+    return LavaError("unavailable", message, headers={"retry-after": "1"})

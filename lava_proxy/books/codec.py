@@ -95,6 +95,7 @@ def encode_result(row: Settlement) -> bytes:
             row.first_byte_ms,
             row.completed_at,
             row.object_ids,
+            row.metered_object,
         )
     )
 
@@ -120,6 +121,7 @@ def decode_result(facts: bytes, call: Call) -> Settlement:
         first_byte_ms=v[11],
         completed_at=datetime.fromisoformat(v[12]) if v[12] else None,
         object_ids=tuple(v[13]),
+        metered_object=v[14],
     )
 
 

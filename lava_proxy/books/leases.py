@@ -16,6 +16,7 @@ look-up and a subtraction. The rules:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 
 from lava_proxy.books.account import Account, Hold, Refusal
@@ -26,6 +27,8 @@ from lava_proxy.core.invariant import invariant
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 
 __all__ = ["Account", "Hold", "Leases", "Refusal"]
+
+log = logging.getLogger(__name__)
 
 Back = Callable[[str], Awaitable[object]]
 """Returns all leases that we have on an owner's account."""
@@ -51,7 +54,10 @@ class Leases:
         grace_s: float,
         burn_s: float,
         refusal_s: float,
+        recall: Back | None = None,
     ) -> None:
+        """`recall` asks the other workers for what they do not use."""
+        self._recall = recall
         self._trip = trip
         self._back = back
         self._clock = clock
@@ -100,14 +106,38 @@ class Leases:
             if account.free_e10 < least_e10 or not self.in_time(account):
                 raise
             answer = LeaseAnswer(0, 0, 0)
-        take = min(amount_e10, max(account.free_e10, 0))
-        hold = self.try_hold(account, take, overdraft_e10) if take >= least_e10 else None
+        hold = self._take(account, least_e10, amount_e10, overdraft_e10)
+        if hold is None and answer.elsewhere_e10 and self._recall is not None:
+            account.waiting += 1  # the account must stay the one that all others find
+            try:
+                await self._recall(account.owner_id)
+            finally:
+                account.waiting -= 1
+            answer = await self.cover(account, least_e10, amount_e10, overdraft_e10)
+            hold = self._take(account, least_e10, amount_e10, overdraft_e10)
         if hold is not None:
             return hold
         refusal = Refusal(least_e10, max(0, account.free_e10 + answer.free_e10))
         account.refused = refusal
         account.refused_until_s = self._clock.boot_s() + self._refusal_s
         return refusal
+
+    def _take(
+        self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
+    ) -> Hold | None:
+        """A hold of what there is, if that is enough. No await."""
+        take = min(amount_e10, max(account.free_e10, 0))
+        return self.try_hold(account, take, overdraft_e10) if take >= least_e10 else None
+
+    def take_free(self, owner_id: str) -> int:
+        """Let go of what nobody holds; the caller gives it back to the database."""
+        account = self.accounts.get(owner_id)
+        if account is None or account.waiting or not self.in_time(account):
+            return 0
+        amount_e10 = max(0, account.free_e10)
+        if amount_e10:
+            account.free_e10 = account.granted_e10 = 0
+        return amount_e10
 
     async def cover(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
@@ -170,15 +200,9 @@ class Leases:
             account.refused = None
 
     def idle_accounts(self, idle_s: float) -> list[Account]:
-        """Accounts that nobody used for `idle_s`. Those past their grace lose what is free."""
-        now_s = self._clock.boot_s()
-        idle = []
-        for account in self.accounts.values():
-            if not self.in_grace(account) and account.free_e10 > 0:
-                account.lapse()
-            if account.idle and now_s - account.used_s > idle_s:
-                idle.append(account)
-        return idle
+        """Accounts that nobody used for `idle_s`."""
+        before_s = self._clock.boot_s() - idle_s
+        return [a for a in self.accounts.values() if a.idle and a.used_s < before_s]
 
     async def give_back(self, account: Account) -> None:
         """Return all of an idle account's leases. The money leaves our hands first, and whoever
@@ -191,6 +215,8 @@ class Leases:
     async def _give_back(self, account: Account) -> LeaseAnswer:
         try:
             await self._back(account.owner_id)
+        except LavaError:  # what did not go back now is taken back when its time is over
+            log.warning("leases of %s are not given back", account.owner_id)
         finally:
             account.trip = None
             if account.idle and self.accounts.get(account.owner_id) is account:
@@ -199,12 +225,8 @@ class Leases:
 
     def to_renew(self) -> list[str]:
         """Owners whose leases are past half of their time and in use."""
-        now_s = self._clock.boot_s()
-        return [
-            a.owner_id
-            for a in self.accounts.values()
-            if 0 < a.expires_s - now_s < self._lease_s / 2
-        ]
+        now_s, half_s = self._clock.boot_s(), self._lease_s / 2
+        return [o for o, a in self.accounts.items() if 0 < a.expires_s - now_s < half_s]
 
     def renewed(self, owner_id: str, asked_s: float) -> None:
         """Leases were extended; counted from before we asked."""
@@ -235,7 +257,7 @@ class Leases:
     ) -> LeaseAnswer:
         try:
             if account.expires_s and not self.in_grace(account):
-                await self._back(account.owner_id)  # else the trip would renew what we gave up
+                await self._back(account.owner_id)  # now nobody has it, whether it was taken or not
                 account.lapse()
             asked_s = self._clock.boot_s()
             free, missing = max(0, account.free_e10), max(0, -account.free_e10)

@@ -108,13 +108,20 @@ async def replay_folder(
     rows: list[Settlement] = []
     void = 0
     for trace in known:
-        call = decode_call(trace.hold, folder.name, meters.get(meter_id_of(trace.hold) or ""))
-        if trace.result:
-            rows.append(decode_result(trace.result, call))
-        elif trace.sent or trace.counts:
-            rows.append(_recovered(call, trace, clock, catalog))
-        else:
+        meter_id = meter_id_of(trace.hold)
+        call = decode_call(trace.hold, folder.name, meters.get(meter_id or ""))
+        if not (trace.result or trace.sent or trace.counts):
             void += 1
+            continue
+        row = (
+            decode_result(trace.result, call)
+            if trace.result
+            else _recovered(call, trace, clock, catalog)
+        )
+        if meter_id is not None and call.meter is None:
+            await quarantine(database, row, LookupError(f"there is no meter {meter_id}"))
+        else:
+            rows.append(row)
     booked = await _book(database, clock, rows)
     async with database.transaction() as conn:
         await credit.close_holder(conn, folder.name, clock.now())

@@ -209,7 +209,7 @@ class Writer:
             )
             return Booked(row.call.request_id, row.call.owner_id, 0, False)
         await quarantine(self._database, row, error)
-        return Booked(row.call.request_id, row.call.owner_id, 0, False)
+        return Booked(row.call.request_id, row.call.owner_id, 0, False, quarantined=True)
 
     def _fail_waiting(self) -> None:
         for item in self._queue:

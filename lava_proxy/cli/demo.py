@@ -45,7 +45,7 @@ DRAIN_S = 2.0
 SLICE_TOKENS = 24
 """Credit is leased to the worker in small slices here, so that one can watch it move."""
 PASTED_TOKENS = 150
-PASTED_PACE_MS = 40
+PASTED_PACE_MS = 30
 
 FAILED = 1
 CANNOT_START = 2
@@ -81,19 +81,33 @@ async def _demo(screen: Screen, once: bool, port: int, folder: Path) -> int:
         async with proxy.lifespan():
             listener = _listen(screen, port)
             url = url_of(HOST, port_of(listener))
-            server = Server(proxy, DRAIN_S, on_ready=_nothing, on_drain=_nothing)
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
             telling = asyncio.create_task(_tell(screen, provider, settings, url, once))
-            try:
-                await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
-                status = telling.result() if telling.done() else INTERRUPTED
-                if status == 0 and not once:
-                    await serving
-            finally:
-                telling.cancel()
-                server.handle_exit(signal.SIGINT, None)  # the quick way, as for Ctrl-C
-                await asyncio.wait({serving, telling})
-            serving.result()
+            return await _serve(proxy, listener, telling, once)
+
+
+async def _serve(
+    proxy: LavaProxy, listener: socket.socket, telling: asyncio.Task[int], once: bool
+) -> int:
+    """Serve while the story is told, and on until a signal comes unless `once`."""
+    loop = asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        loop.call_soon_threadsafe(telling.cancel)  # a signal handler may be anywhere
+
+    server = Server(proxy, DRAIN_S, on_ready=lambda: None, on_drain=interrupted)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
+        told = telling.done() and not telling.cancelled()
+        status = telling.result() if told else INTERRUPTED
+        if status == 0 and not once:
+            await serving
+    finally:
+        telling.cancel()
+        if not server.should_exit:
+            server.handle_exit(signal.SIGINT, None)  # the quick way, as for Ctrl-C
+        await asyncio.wait({serving, telling})
+    serving.result()
     return status
 
 
@@ -185,7 +199,3 @@ def _end_on_sigterm() -> None:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-
-
-def _nothing() -> None:
-    return

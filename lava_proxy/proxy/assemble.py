@@ -15,6 +15,7 @@ from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import OpenRuns
 from lava_proxy.rules.estimate import Profile
 from lava_proxy.rules.quote import OutputLimits
+from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.telemetry.metrics import Metrics
 
 
@@ -76,8 +77,20 @@ def sweep(gateway: Gateway) -> None:
     gateway.open_runs.sweep(gateway.books.clock.boot_s(), over)
     runs = gateway.open_runs.runs
     gateway.metrics.sample_open(
-        calls=len(runs), streams=sum(1 for run in runs if run.ask is not None and run.ask.stream)
+        calls=len(runs),
+        streams=sum(1 for run in runs if run.ask is not None and run.ask.stream),
+        holds=sum(1 for run in runs if run.hold is not None),
     )
+
+
+def tell_booked(metrics: Metrics, row: Settlement, booked: Booked) -> None:
+    """A row was committed: its money counts now, and what went wrong with it."""
+    cost_e10 = row.cost.total_e10 if row.cost else 0
+    for kind, happened in (("debt", booked.owed_e10), ("quarantined", booked.quarantined)):
+        if happened:
+            metrics.anomaly(kind)
+    if booked.fresh:
+        metrics.booked(row.call.provider, cost_e10, booked.charge_e10)
 
 
 def _check_override(pattern: str, base: str, settings: Settings) -> None:

@@ -27,6 +27,7 @@ from lava_proxy.rules.settlement import Call, Settlement
 log = logging.getLogger(__name__)
 
 NO_USAGE_SEEN = "no_usage"
+ZERO_USAGE = "zero_usage"
 METERING_FAULT = "metering_fault"
 
 RECORDED = frozenset({402, 403, 429})
@@ -125,6 +126,7 @@ def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settle
         flags=tuple(sorted(run.flags)),
         completed_at=gateway.books.now(),
         object_ids=_objects_made(run),
+        metered_object=_metered_object(run, final),
         duration_ms=_since_start_ms(run, gateway.books.clock.boot_s()),
         first_byte_ms=_since_start_ms(run, run.first_byte_s),
     )
@@ -169,6 +171,8 @@ def _counts(gateway: Gateway, run: Run, step: Step) -> Final:
         _learn(gateway, run, usage)
     elif step.outcome == "completed" and usage == NO_USAGE and ask.makes_output:
         run.flags.add(NO_USAGE_SEEN)
+    if whole and not usage.output_tokens and reader.delta_bytes:
+        run.flags.add(ZERO_USAGE)
     usage = _characters(run, _sane(run, usage), ask)
     return final_counts(
         usage,
@@ -242,7 +246,7 @@ def _learn(gateway: Gateway, run: Run, usage: Usage) -> None:
     if not ask.stream or not ask.model:
         return
     visible = usage.output_tokens
-    if provider.hidden_tokens_per_s:
+    if provider.hides(ask.model):
         visible -= usage.reasoning_tokens or 0
     estimate = running.estimate()
     gateway.books.learned.learn(provider.id, ask.model, estimate, visible)
@@ -277,7 +281,15 @@ def _objects_made(run: Run) -> tuple[str, ...]:
     return (made,) if made and run.route.kind in OBJECT_KINDS else ()
 
 
+def _metered_object(run: Run, final: Final) -> str | None:
+    """The stored response whose final usage this is: it can be read again by its id."""
+    if run.tap is None or run.route is None or final.source != "provider":
+        return None
+    return run.tap.reader.response_id if run.route.kind in STORED_KINDS else None
+
+
 OBJECT_KINDS = frozenset({"responses", "conversations"})
+STORED_KINDS = frozenset({"responses", "retrieve", "cancel"})
 
 
 def _since_start_ms(run: Run, at_s: float | None) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lava_adapters.registry import Provider
 from lava_proxy.core.errors import LavaError
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import Scope
@@ -39,12 +38,12 @@ def headers(
     gateway: Gateway, run: Run, scope: Scope, credential: Credential, key: str
 ) -> list[tuple[bytes, bytes]]:
     """The caller's headers without what is ours or the hop's, with the provider's credential."""
-    provider, caller = run.provider, run.caller
-    if provider is None or caller is None:
+    provider, caller, route = run.provider, run.caller, run.route
+    if provider is None or caller is None or route is None:
         raise LavaError("internal_error")
     secrets = (credential.text.encode("latin-1", "replace"), caller.token.secret.encode())
     kept = upstream_headers(scope["headers"], secrets=secrets)
-    kept.append(_credential(provider, key))
+    kept.append(_credential(provider.credential_for(route), key))
     if run.managed and provider.extra_headers:
         given = {name for name, _ in kept}
         kept += [
@@ -82,9 +81,9 @@ def url(gateway: Gateway, run: Run) -> str:
     return upstream_url(gateway.origin(run.target.host), run.target)
 
 
-def _credential(provider: Provider, key: str) -> tuple[bytes, bytes]:
-    place = _PLACES.get(provider.credential)
+def _credential(expected: str, key: str) -> tuple[bytes, bytes]:
+    place = _PLACES.get(expected)
     if place is not None:
         return place, key.encode()
-    scheme = b"Token " if provider.credential == "token" else b"Bearer "
+    scheme = b"Token " if expected == "token" else b"Bearer "
     return b"authorization", scheme + key.encode()

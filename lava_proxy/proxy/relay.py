@@ -57,7 +57,7 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
         gauge=run.gauge or FREE,
         profile=gateway.profiles[provider.id],
         learned_e3=gateway.books.learned.factor_e3(provider.id, ask.model or ""),
-        hidden_rate=provider.hidden_tokens_per_s if ask.stream else 0,
+        hidden_rate=provider.hidden_tokens_per_s if ask.stream and provider.hides(ask.model) else 0,
         slice_tokens=gateway.settings.output_slice_tokens,
         cuttable=ask.stream and not ask.background and answer.status < HTTP_ERROR,
         token_factor_e3=None if by_character or count is None else provider.token_factor_e3,

@@ -111,6 +111,8 @@ class Settlement:
     completed_at: datetime | None = None
     content_hash: bytes | None = None
     """What was reported, for `POST /v1/requests`; None for calls through the gateway."""
+    metered_object: str | None = None
+    """The object at the provider whose usage this is: booked once, however often it is read."""
     object_ids: tuple[str, ...] = ()
     """Objects that this call made at the provider with a managed key."""
 
@@ -123,6 +125,9 @@ class Booked:
     owner_id: str
     charge_e10: int
     fresh: bool
+    quarantined: bool = False
+    owed_e10: int = 0
+    """The part that no credit covered."""
     leased_e10: int = 0
     """The part of the charge that the holder's own leases paid."""
 

@@ -16,6 +16,7 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.invariant import invariant
 from lava_proxy.core.money import format_e10
+from lava_proxy.rules.credit import burn
 from lava_proxy.store.database import Connection
 from lava_proxy.store.entries import Entries
 from lava_proxy.store.sql import load
@@ -167,19 +168,18 @@ async def _repay(conn: Connection, owner_id: str, debt_e10: int, now: datetime) 
 
 def _take(rows: Iterable[asyncpg.Record], amount_e10: int) -> tuple[list[tuple[str, int]], int]:
     """(grant, part) pairs that add up to `amount_e10` as far as grants go, and what is missing."""
-    takes: list[tuple[str, int]] = []
-    left = amount_e10
-    for row in rows:
-        part = min(left, row["available_e10"])
-        if part:
-            takes.append((row["grant_id"], part))
-            left -= part
-    return takes, left
+    split = burn([(row["grant_id"], row["available_e10"]) for row in rows], amount_e10)
+    return list(split.takes), split.rest_e10
 
 
 async def renew(conn: Connection, owner_id: str, holder_id: str, lease_s: float) -> None:
     """Give a holder more time on what it has."""
     await Q["renew_leases"].execute(conn, owner_id=owner_id, holder_id=holder_id, lease_s=lease_s)
+
+
+async def recall(conn: Connection, owner_id: str, holder_id: str) -> None:
+    """Ask all other workers to give back what they do not use of an account's credit."""
+    await Q["recall"].fetchval(conn, owner_id=owner_id, holder_id=holder_id)
 
 
 async def close_holder(conn: Connection, holder_id: str, now: datetime) -> int:

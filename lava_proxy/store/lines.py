@@ -18,6 +18,7 @@ class Line:
     units: int
     charge: Charge
     leased_e10: int = 0
+    owed_e10: int = 0
 
 
 def columns(line: Line) -> dict[str, object]:

@@ -17,6 +17,7 @@ LEASE_IDLE_S = 20.0
 REAP_MOST = 100
 CHANGES_CHANNEL = "lava_changes"
 CREDIT_CHANNEL = "lava_credit"
+RECALL_CHANNEL = "lava_recall"
 STATES = {"normal": 0, "leases": 1, "closed": 2}
 
 
@@ -28,6 +29,7 @@ class Upkeep:
         self._metrics = metrics
         self._sweep = sweep
         self._tasks: list[asyncio.Task[None]] = []
+        self._answers: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Start every loop; `stop` ends them."""
@@ -44,6 +46,7 @@ class Upkeep:
         if books.database.can_listen:
             loops.append(books.database.listen(CHANGES_CHANNEL, books.directory.heard))
             loops.append(books.database.listen(CREDIT_CHANNEL, self._credit_heard))
+            loops.append(books.database.listen(RECALL_CHANNEL, self._recall_heard))
         self._tasks = [asyncio.create_task(self._guarded(loop)) for loop in loops]
 
     async def stop(self) -> None:
@@ -60,7 +63,8 @@ class Upkeep:
     async def keep_leases(self) -> None:
         """Renew what is in use past half of its time, return what is idle."""
         leases = self._books.leases
-        for account in leases.idle_accounts(LEASE_IDLE_S):
+        crowded = len(leases.accounts) > self._books.settings.account_entries
+        for account in leases.idle_accounts(0.0 if crowded else LEASE_IDLE_S):
             if account.idle:
                 await leases.give_back(account)
         for owner_id in leases.to_renew():
@@ -106,6 +110,15 @@ class Upkeep:
     def _credit_heard(self, owner_id: str | None) -> None:
         if owner_id is not None:
             self._books.leases.credit_changed(owner_id)
+            self._books.recalls.heard(owner_id)
+
+    def _recall_heard(self, payload: str | None) -> None:
+        if payload is None:
+            return
+        going = self._books.recalls.answer(self._books.leases, payload)
+        task = asyncio.create_task(going)
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
 
     async def _guarded(self, loop: Coroutine[object, object, None]) -> None:
         await loop

@@ -304,7 +304,9 @@ async def insert_meter(database: Database, shop: Shop, made: Meter) -> None:
 
 
 def settings_of(folder: object, **changes: object) -> Settings:
-    return Settings(**{"data_dir": folder, "writer_interval_ms": 1, **changes})  # type: ignore[arg-type]
+    return Settings(
+        **{"data_dir": folder, "writer_interval_ms": 1, "recall_wait_s": 0.0, **changes}
+    )  # type: ignore[arg-type]
 
 
 def make_books(

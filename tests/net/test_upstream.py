@@ -191,6 +191,31 @@ async def test_places_survive_those_who_give_up(sim: SimulatedProvider) -> None:
         assert only._places_taken == len(only.connections) <= 3
 
 
+@pytest.mark.parametrize("whole", [True, False])
+async def test_cancelled_in_the_turn_in_which_a_place_comes_free(
+    sim: SimulatedProvider, whole: bool
+) -> None:
+    """What was given, a connection or a place, goes to the next one."""
+    sim.script["/x"] = Script((Piece(b"a"), Piece(b"b", 0.02)))
+    async with upstreams(limit=1) as client:
+        held = await client.send("GET", f"{sim.url}/x", [], b"")
+        first = asyncio.create_task(outcome(client, "GET", f"{sim.url}/x"))
+        second = asyncio.create_task(outcome(client, "GET", f"{sim.url}/x"))
+        if whole:
+            assert await drain(held) == (b"ab", "end")
+        else:
+            await asyncio.sleep(0)
+            held.close()
+        first.cancel()
+        assert (await second).body == b"ab"
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        (only,) = client._pools.values()
+        assert only._places_taken == len(only.connections) == 1
+    assert len(sim.requests) == 2
+    assert sim.connections_total == (1 if whole else 2)
+
+
 async def test_one_provider_that_hangs_holds_up_no_other(sim: SimulatedProvider) -> None:
     sim.script["/x"] = SILENCE
     async with (
@@ -463,20 +488,6 @@ async def test_an_answer_before_all_is_sent(client: Upstreams) -> None:
             assert (seen.status, seen.body, seen.end) == (413, b"no", "end")
             assert connections(client) == 0
             assert count == expected
-
-
-async def test_a_slow_upload_is_not_late_while_it_moves(sim: SimulatedProvider) -> None:
-    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        left = 40_000_000
-        while left:
-            left -= len(await reader.read(min(left, 2_000_000)))
-            await asyncio.sleep(0.001)
-        writer.write(PLAIN)
-
-    async with server(slow, limit=2_000_000) as url:
-        async with upstreams(replace(PATIENT, first_byte_s=0.3)) as client:
-            assert (await outcome(client, "POST", url, b"x" * 40_000_000)).body == b"hi"
 
 
 # What is refused.

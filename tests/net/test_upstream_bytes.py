@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from upstream_kit import CHUNKED, OK, Outcome, Wire
+from upstream_kit import CHUNKED, OK, Outcome, Wire, taken
 
 from lava_proxy.core.errors import LavaError
-from lava_proxy.net.http1.answer import HIGH_WATER_BYTES
+from lava_proxy.net.http1.answer import HIGH_WATER_BYTES, NEVER_S
 from lava_proxy.net.http1.connection import READ_MAX_BYTES
 from lava_proxy.net.http1.reply import (
     BETWEEN_MAX_BYTES,
@@ -288,7 +289,7 @@ async def test_bytes_that_nobody_asked_for(later: bytes) -> None:
     wire = Wire()
     assert wire.play([OK + TWO]).reusable
     wire.feed(later)
-    assert wire.line.aborted
+    assert wire.line.is_aborted()
     assert wire.house.dropped_total == 1
 
 
@@ -339,7 +340,7 @@ async def test_trailers_are_bounded(endless: bytes) -> None:
     wire = Wire()
     seen = wire.play([CHUNKED + b"2\r\nhi\r\n0\r\n", endless])
     assert (seen.body, seen.end) == (b"hi", "protocol")
-    assert wire.line.aborted
+    assert wire.line.is_aborted()
 
 
 async def test_chunk_extensions_are_bounded() -> None:
@@ -354,15 +355,15 @@ async def test_an_unread_answer_stops_the_socket() -> None:
     waiter = wire.connection.begin(b"", b"", head_only=False)
     wire.feed(OK + b"content-length: 1000000\r\n\r\n")
     fed = 0
-    while wire.line.reading:
+    while wire.line.is_reading():
         wire.feed(b"x" * READ_MAX_BYTES)
         fed += READ_MAX_BYTES
     assert HIGH_WATER_BYTES < fed <= HIGH_WATER_BYTES + READ_MAX_BYTES
     answer = waiter.result()
     assert len(await answer.read()) == fed
-    assert wire.line.reading
+    assert wire.line.is_reading()
     answer.close()
-    assert wire.line.aborted
+    assert wire.line.is_aborted()
 
 
 async def test_a_reader_is_woken_for_bytes_not_for_framing() -> None:
@@ -373,10 +374,12 @@ async def test_a_reader_is_woken_for_bytes_not_for_framing() -> None:
     reading.send(None)
     waiting = waiter.result()._waiter
     assert waiting is not None
+    assert wire.connection.deadline_s < NEVER_S
     wire.feed(b"5\r\n")
-    assert not waiting.done()
+    assert [waiting.done()] == [False]
     wire.feed(b"hel")
-    assert waiting.done()
+    assert [waiting.done()] == [True]
+    assert wire.connection.deadline_s == NEVER_S
     reading.close()
 
 
@@ -411,7 +414,7 @@ async def test_cancelled_in_the_turn_in_which_the_head_comes() -> None:
     waiter = wire.connection.begin(b"", b"", head_only=False)
     waiter.cancel()
     wire.feed(CHUNKED + b"2\r\nhi\r\n")
-    assert wire.line.aborted
+    assert wire.line.is_aborted()
     wire.connection.abandon(waiter)
     assert wire.house.released_total == 0
 
@@ -424,7 +427,7 @@ async def test_cancelled_after_the_head_was_handed_over(data: bytes) -> None:
     wire.feed(data)
     wire.connection.abandon(waiter)
     whole = data.startswith(OK + TWO)
-    assert (wire.house.released_total, wire.line.aborted) == (int(whole), not whole)
+    assert (wire.house.released_total, wire.line.is_aborted()) == (int(whole), not whole)
 
 
 async def test_giving_up_late_harms_nobody_else() -> None:
@@ -436,7 +439,7 @@ async def test_giving_up_late_harms_nobody_else() -> None:
     wire.connection.abandon(first)
     first.result().close()
     wire.feed(OK + TWO)
-    assert not wire.line.aborted
+    assert not wire.line.is_aborted()
     assert await second.result().read() == b"hi"
     assert wire.house.released_total == 2
 
@@ -456,8 +459,45 @@ async def test_a_paused_connection_reads_again_for_the_next_one() -> None:
     size = HIGH_WATER_BYTES + READ_MAX_BYTES
     waiter = wire.connection.begin(b"", b"", head_only=False)
     wire.feed(OK + b"content-length: %d\r\n\r\n" % size + b"x" * (size - 1))
-    assert not wire.line.reading
+    assert wire.line.calls[-1] == "pause"
     wire.feed(b"x")
-    assert wire.line.reading
+    assert wire.line.calls[-1] == "resume"
     assert wire.house.released_total == 1
     assert len(await waiter.result().read()) == size
+
+
+# A request larger than the socket takes at once.
+
+
+async def test_a_large_body_waits_for_the_socket() -> None:
+    wire = Wire()
+    body = bytes(range(256)) * 1024
+    wire.connection.pause_writing()
+    wire.connection.begin(b"head ", body, head_only=False)
+    assert wire.line.sent == b"head "
+    wire.connection.deadline_s = 0.0
+    wire.connection.resume_writing()
+    assert wire.line.sent == b"head " + body
+    assert wire.connection.deadline_s > asyncio.get_running_loop().time()
+
+
+async def test_an_answer_ends_the_sending_of_its_request() -> None:
+    wire = Wire()
+    wire.connection.pause_writing()
+    waiter = wire.connection.begin(b"head ", b"x" * 200_000, head_only=False)
+    wire.feed(OK + b"content-length: 4\r\n\r\nhi")
+    wire.connection.resume_writing()
+    assert wire.line.sent == b"head "
+    wire.feed(b"!!")
+    assert taken(waiter.result()) == (b"hi!!", "end")
+    assert wire.line.is_aborted()
+    assert wire.house.released_total == 0
+
+
+async def test_a_request_that_is_still_in_the_transport_ends_the_connection() -> None:
+    wire = Wire()
+    wire.connection.begin(b"head ", b"body", head_only=False)
+    wire.line.unsent_bytes = 1
+    wire.feed(OK + TWO)
+    assert wire.line.is_aborted()
+    assert wire.house.released_total == 0

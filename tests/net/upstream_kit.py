@@ -76,8 +76,10 @@ class Line:
 
     def __init__(self) -> None:
         self.sent = b""
-        self.aborted = False
-        self.reading = True
+        self._aborted = False
+        self.calls: list[str] = []
+        self.unsent_bytes = 0
+        self._reading = True
 
     def get_extra_info(self, name: str) -> Line:
         return self  # asked for the socket, for its number
@@ -89,16 +91,24 @@ class Line:
         self.sent += data
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent_bytes
+
+    def is_reading(self) -> bool:
+        return self._reading
+
+    def is_aborted(self) -> bool:
+        return self._aborted
 
     def pause_reading(self) -> None:
-        self.reading = False
+        self.calls.append("pause")
+        self._reading = False
 
     def resume_reading(self) -> None:
-        self.reading = True
+        self.calls.append("resume")
+        self._reading = True
 
     def abort(self) -> None:
-        self.aborted = True
+        self._aborted = True
 
 
 class House:
@@ -126,7 +136,7 @@ class Wire:
 
     def feed(self, data: bytes) -> None:
         """Like a transport: at most a buffer at a time, nothing once closed."""
-        while data and not self.line.aborted:
+        while data and not self.line.is_aborted():
             buffer = self.connection.get_buffer(-1)
             piece, data = data[:READ_MAX_BYTES], data[READ_MAX_BYTES:]
             buffer[: len(piece)] = piece
@@ -139,12 +149,12 @@ class Wire:
         waiter = self.connection.begin(b"GET / HTTP/1.1\r\n\r\n", b"", head_only=head_only)
         for piece in pieces:
             self.feed(piece)
-        if not self.line.aborted and ending == "eof":
+        if not self.line.is_aborted() and ending == "eof":
             self.connection.eof_received()
-        elif not self.line.aborted and ending == "reset":
+        elif not self.line.is_aborted() and ending == "reset":
             self.connection.connection_lost(ConnectionResetError())
         seen = self._seen(waiter)
-        seen.reusable = self.house.released_total == 1 and not self.line.aborted
+        seen.reusable = self.house.released_total == 1 and not self.line.is_aborted()
         return seen
 
     def _seen(self, waiter: asyncio.Future[Answer]) -> Outcome:

@@ -58,7 +58,6 @@ async def test_a_conversation_may_be_used_by_its_maker(gate: Gate) -> None:
     assert theirs.status == 404
 
 
-@pytest.mark.xfail(reason="each GET of a stored response is charged again", strict=True)
 async def test_a_stored_response_is_charged_once(gate: Gate) -> None:
     payer, model = await gate.payer("20.00"), fresh_model()
     usage = {"input_tokens": 3, "output_tokens": 2}

@@ -19,7 +19,7 @@ HIGH_WATER_BYTES = 64 * 1024
 NEVER_S = float("inf")
 
 
-class UpstreamEnded(Exception):  # noqa: N818
+class UpstreamEnded(Exception):
     """The answer broke off: `reason` is ``truncated``, ``idle`` or ``protocol``."""
 
     def __init__(self, reason: str) -> None:

@@ -132,10 +132,8 @@ class Connection(asyncio.BufferedProtocol):
         reply = self._reply
         reply.feed(self._buffer[:nbytes])
         answer = reply.answer
-        if answer is not None and self._waiter is not None:
-            self._answered(answer)
-            if not self._busy:
-                return
+        if answer is not None and self._waiter is not None and not self._answered(answer):
+            return
         if answer is not None and reply.complete:
             self._end(answer)
         elif reply.broken:
@@ -147,7 +145,6 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         answer = self._reply.answer
         if self._busy and answer is not None and not answer.delimited:
-            self._reply.keep = False
             self._end(answer)
         else:
             self._fail(LavaError("upstream_unreachable", CLOSED_EARLY), "truncated")
@@ -172,8 +169,8 @@ class Connection(asyncio.BufferedProtocol):
 
     # Inside.
 
-    def _answered(self, answer: Answer) -> None:
-        """The head is here: give it to whoever waits."""
+    def _answered(self, answer: Answer) -> bool:
+        """The head is here: give it to whoever waits. False when nobody does any more."""
         waiter, self._waiter = self._waiter, None
         self.deadline_s = NEVER_S
         if self._rest is not None:
@@ -181,8 +178,9 @@ class Connection(asyncio.BufferedProtocol):
             self._unsent = True
         if waiter is None or waiter.done():
             answer.close()  # cancelled in this very turn
-        else:
-            waiter.set_result(answer)
+            return False
+        waiter.set_result(answer)
+        return True
 
     def _end(self, answer: Answer) -> None:
         """All of the answer is here."""

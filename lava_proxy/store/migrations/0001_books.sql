@@ -265,6 +265,14 @@ CREATE TABLE provider_objects (
     PRIMARY KEY (provider, object_id)
 );
 
+-- Objects whose usage is booked: reading one again costs nothing.
+CREATE TABLE metered_objects (
+    provider   text NOT NULL,
+    object_id  text NOT NULL,
+    metered_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (provider, object_id)
+);
+
 CREATE TABLE idempotency_keys (
     merchant_id text NOT NULL,
     key         text NOT NULL,

@@ -11,6 +11,14 @@ ORDER BY merchant_id, request_id, place
 ON CONFLICT DO NOTHING
 RETURNING merchant_id, request_id;
 
+-- name: claim_objects
+-- Claims objects whose usage is to be booked; returns only those that were not booked before.
+-- args: providers text[], object_ids text[]
+INSERT INTO metered_objects (provider, object_id)
+SELECT DISTINCT * FROM unnest(:providers::text[], :object_ids::text[])
+ON CONFLICT DO NOTHING
+RETURNING provider, object_id;
+
 -- name: lock_accounts
 -- Locks the accounts of a batch in one order, which is what prevents deadlocks.
 -- args: owner_ids text[]
