@@ -96,6 +96,7 @@ def encode_result(row: Settlement) -> bytes:
             row.completed_at,
             row.object_ids,
             row.metered_object,
+            row.reads_object,
         )
     )
 
@@ -122,6 +123,7 @@ def decode_result(facts: bytes, call: Call) -> Settlement:
         completed_at=datetime.fromisoformat(v[12]) if v[12] else None,
         object_ids=tuple(v[13]),
         metered_object=v[14],
+        reads_object=v[15],
     )
 
 

@@ -127,6 +127,7 @@ def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settle
         completed_at=gateway.books.now(),
         object_ids=_objects_made(run),
         metered_object=_metered_object(run, final),
+        reads_object=run.route is not None and run.route.kind in READING_KINDS,
         duration_ms=_since_start_ms(run, gateway.books.clock.boot_s()),
         first_byte_ms=_since_start_ms(run, run.first_byte_s),
     )
@@ -289,7 +290,8 @@ def _metered_object(run: Run, final: Final) -> str | None:
 
 
 OBJECT_KINDS = frozenset({"responses", "conversations"})
-STORED_KINDS = frozenset({"responses", "retrieve", "cancel"})
+READING_KINDS = frozenset({"retrieve", "cancel"})
+STORED_KINDS = READING_KINDS | {"responses"}
 
 
 def _since_start_ms(run: Run, at_s: float | None) -> int | None:

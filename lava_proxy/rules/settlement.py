@@ -112,7 +112,9 @@ class Settlement:
     content_hash: bytes | None = None
     """What was reported, for `POST /v1/requests`; None for calls through the gateway."""
     metered_object: str | None = None
-    """The object at the provider whose usage this is: booked once, however often it is read."""
+    """The stored object at the provider whose usage this is."""
+    reads_object: bool = False
+    """The call read the object rather than made it: charged only if nobody was charged before."""
     object_ids: tuple[str, ...] = ()
     """Objects that this call made at the provider with a managed key."""
 

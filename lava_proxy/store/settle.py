@@ -102,7 +102,7 @@ async def _claim(conn: Connection, batch: Sequence[Settlement]) -> list[int]:
 
 
 async def _meter_once(conn: Connection, fresh: list[Settlement]) -> list[Settlement]:
-    """A response read again by its id states its usage again: only the first row is charged."""
+    """A response that is read by its id states its usage again: that is charged only once."""
     objects = [(s.call.provider, s.metered_object) for s in fresh if s.metered_object]
     if not objects:
         return fresh
@@ -113,7 +113,7 @@ async def _meter_once(conn: Connection, fresh: list[Settlement]) -> list[Settlem
     once = []
     for row in fresh:
         key = (row.call.provider, row.metered_object or "")
-        if row.metered_object is None or key in new:
+        if not row.reads_object or key in new:
             new.discard(key)
             once.append(row)
             continue

@@ -472,16 +472,15 @@ async def test_idle_credit_of_another_process_is_recalled_before_a_refusal(
         await rich.quiet()  # which leased the rest in the background
         rich.end(0, 300)
         await rich.check()
+        ready = [asyncio.Event(), asyncio.Event()]
         listening = [
-            asyncio.create_task(database.listen(channel, callback))
-            for channel, callback in (
-                ("lava_recall", _answering(one)),
-                ("lava_credit", lambda text: two.recalls.heard(text) if text else None),
-            )
+            asyncio.create_task(database.listen("lava_recall", _answering(one, ready[0]))),
+            asyncio.create_task(database.listen("lava_credit", _looking_again(two, ready[1]))),
         ]
-        async with asyncio.timeout(10):
-            while not await poor.start(500, 500):
-                clock.advance(2)  # until both listen
+        async with asyncio.timeout(20):
+            for event in ready:
+                await event.wait()
+            assert await poor.start(500, 500)
         await rich.check()
         await poor.check()
         for task in listening:
@@ -492,12 +491,24 @@ async def test_idle_credit_of_another_process_is_recalled_before_a_refusal(
     assert (found.spent_e10, found.debt_e10, found.leased_e10) == (133, 0, 0)
 
 
-def _answering(books: Books) -> Callable[[str | None], None]:
+def _answering(books: Books, ready: asyncio.Event) -> Callable[[str | None], None]:
     tasks: set[asyncio.Task[None]] = set()
 
     def heard(payload: str | None) -> None:
-        if payload is not None:
+        if payload is None:
+            ready.set()  # it listens now
+        else:
             tasks.add(asyncio.create_task(books.recalls.answer(books.leases, payload)))
+
+    return heard
+
+
+def _looking_again(books: Books, ready: asyncio.Event) -> Callable[[str | None], None]:
+    def heard(payload: str | None) -> None:
+        if payload is None:
+            ready.set()
+        else:
+            books.recalls.heard(payload)
 
     return heard
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import aiohttp
 import pytest
-from test_upstream_bytes import CASES
-from upstream_kit import Outcome, outcome, upstreams
+from upstream_cases import CASES
+from upstream_kit import Outcome, outcome
 from yarl import URL
 
 from lava_proxy.net.simulated import Ending, Piece, Script, SimulatedProvider
@@ -56,18 +56,6 @@ async def oracle() -> AsyncIterator[Oracle]:
         cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
     ) as session:
         yield Oracle(session)
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[Upstreams]:
-    async with upstreams() as ours:
-        yield ours
-
-
-@pytest.fixture
-async def sim() -> AsyncIterator[SimulatedProvider]:
-    async with SimulatedProvider() as provider:
-        yield provider
 
 
 def pieces(data: bytes, size: int, delay_s: float = 0.0) -> Iterator[Piece]:

@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.net.http1.connection import READ_MAX_BYTES, Connection
+from lava_proxy.net.simulated import Piece, Script
 from lava_proxy.net.upstream import Answer, Timeouts, UpstreamEnded, Upstreams
 
 LOOPBACK = frozenset({"127.0.0.1"})
 PATIENT = Timeouts(connect_s=5.0, first_byte_s=20.0, idle_s=20.0, pool_s=5.0)
 OK = b"HTTP/1.1 200 OK\r\n"
+PLAIN = OK + b"content-length: 2\r\n\r\nhi"
+SILENCE = Script((Piece(b"", 60.0),))
+"""Not even a head."""
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
 
 
@@ -28,6 +32,11 @@ async def upstreams(
         yield client
     finally:
         await client.close()
+
+
+def connections(client: Upstreams) -> int:
+    """How many a client has, idle or not."""
+    return sum(len(pool.connections) for pool in client._pools.values())
 
 
 @dataclass

@@ -248,7 +248,9 @@ def test_known_models_of_the_big_providers():
 )
 def test_other_names_and_borrowed_models(ours, theirs, model):
     ours_rates, their_rates = compile_rates(ours, model, NOW), compile_rates(theirs, model, NOW)
-    assert ours_rates and their_rates and ours_rates.base == their_rates.base
+    assert ours_rates
+    assert their_rates
+    assert ours_rates.base == their_rates.base
     assert ours_rates.cliffs == their_rates.cliffs
     assert compile_rates(ours, model, NOW) is not None
 
