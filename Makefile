@@ -6,7 +6,7 @@ PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test bench lint types cover docs pins clean
+.PHONY: help install run test bench soak lint types cover docs pins clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 14
@@ -28,6 +28,9 @@ test: install ## run the tests (no service needed)
 
 bench: install ## benchmarks: direct, nginx, naive proxy and ours in one run
 	$(BIN)/python -m benchmarks
+
+soak: install ## the long reliability rigs
+	RIG_LONG=1 $(BIN)/python -m pytest tests/rigs -s --timeout 3600
 
 lint: install ## style: ruff's rules and its format
 	$(BIN)/ruff check .

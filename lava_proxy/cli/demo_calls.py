@@ -15,7 +15,7 @@ LOOK_S = 0.05
 LEDGER_LIMIT = 100
 
 
-class StepFailed(Exception):  # noqa: N818
+class StepFailed(Exception):
     """Something that the demo was to show is not so."""
 
 

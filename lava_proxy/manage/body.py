@@ -15,7 +15,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class ClientGone(Exception):  # noqa: N818
+class ClientGone(Exception):
     """The client left before its call was complete: there is nobody to answer."""
 
 

@@ -22,7 +22,7 @@ from lava_proxy.wire.target import Target
 Stop = Literal["gone", "deadline", "lease"]
 
 
-class StreamCut(Exception):  # noqa: N818
+class StreamCut(Exception):
     """Raised out of the ASGI app on purpose: the server then ends the connection without the final
     chunk, so that no client takes a cut stream for a whole one. Logs filter it."""
 

@@ -29,19 +29,19 @@ class StoreError(Exception):
         self.constraint = constraint
 
 
-class StoreDown(StoreError):  # noqa: N818
+class StoreDown(StoreError):
     """PostgreSQL cannot be reached or does not answer in time."""
 
 
-class StoreConflict(StoreError):  # noqa: N818
+class StoreConflict(StoreError):
     """Somebody else was in the way; the same statement may work now."""
 
 
-class StorePoison(StoreError):  # noqa: N818
+class StorePoison(StoreError):
     """PostgreSQL refuses these values, now and always."""
 
 
-class StoreBroken(StoreError):  # noqa: N818
+class StoreBroken(StoreError):
     """A defect: of a statement, of the schema, of rights, or one that we do not know."""
 
 

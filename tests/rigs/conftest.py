@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import pytest  # noqa: E402
-from rig_kit import kill_all  # noqa: E402
+import pytest
+from rig_kit import kill_all
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from lava_proxy.store import credit
 from lava_proxy.store.database import Database
 
 ROOT = Path(__file__).resolve().parents[2]
-LONG = os.environ.get("LAVA_RIG_LONG") == "1"  # read by tests only; `make soak` sets it
+LONG = os.environ.get("RIG_LONG") == "1"
 TOKEN_E10 = 100_000
 """10 USD per million tokens."""
 
@@ -59,9 +59,9 @@ class Replica:
             "LAVA_LOG_LEVEL": "error",
         }
         env |= self.extra
+        command = [sys.executable, "-m", "lava_proxy", "serve", "--port", str(self.port)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lava_proxy", "serve", "--port", str(self.port)]
-            + ["--workers", str(self.workers)],
+            [*command, "--workers", str(self.workers)],
             env=env,
             cwd=ROOT,
             stdout=subprocess.DEVNULL,

@@ -28,27 +28,26 @@ async def shop(database: Database) -> Shop:
 # Sizes ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("free", "least", "hold", "burn", "expected"),
-    [
-        (1000, 10, 10, 0, 10),  # nothing is known of the burn: one hold
-        (1000, 10, 10, 100, 100),  # a minute's burn
-        (1000, 10, 10, 5000, 250),  # but a quarter at most
-        (1000, 10, 400, 5000, 400),  # and never less than one hold
-        (30, 10, 400, 5000, 30),  # as much as there is, if that is the least
-        (10, 10, 400, 5000, 10),
-        (9, 10, 400, 5000, 0),
-        (3, 1, 1, 100, 1),  # a quarter rounds down, one hold remains
-        (0, 0, 0, 0, 0),
-    ],
-)
-async def test_the_size_of_a_lease(
-    shop: Shop, free: int, least: int, hold: int, burn: int, expected: int
-) -> None:
-    owner = await shop.customer(*([free] if free else []))
-    answer = await shop.lease(owner, hold, least_e10=least, burn_e10=burn)
-    assert answer == LeaseAnswer(expected, free, 0)
-    assert await shop.left_of(owner) == expected
+SIZES = [
+    # free, least, hold, burn: expected
+    ((1000, 10, 10, 0), 10),  # nothing is known of the burn: one hold
+    ((1000, 10, 10, 100), 100),  # a minute's burn
+    ((1000, 10, 10, 5000), 250),  # but a quarter at most
+    ((1000, 10, 400, 5000), 400),  # and never less than one hold
+    ((30, 10, 400, 5000), 30),  # as much as there is, if that is the least
+    ((10, 10, 400, 5000), 10),
+    ((9, 10, 400, 5000), 0),
+    ((3, 1, 1, 100), 1),  # a quarter rounds down, one hold remains
+    ((0, 0, 0, 0), 0),
+]
+
+
+async def test_the_size_of_a_lease(shop: Shop) -> None:
+    for (free, least, hold, burn), expected in SIZES:
+        owner = await shop.customer(*([free] if free else []))
+        answer = await shop.lease(owner, hold, least_e10=least, burn_e10=burn)
+        assert answer == LeaseAnswer(expected, free, 0)
+        assert await shop.left_of(owner) == expected
     await sound(shop.database)
 
 

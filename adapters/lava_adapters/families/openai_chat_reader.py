@@ -27,9 +27,9 @@ class ChatReader(Fold):
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         choices = body.get("choices")
-        if self.read_text or self._ask.stream or body.get("usage") is None:
-            if type(choices) is list and choices:
-                self._choices(choices)
+        needed = self.read_text or self._ask.stream or body.get("usage") is None
+        if needed and type(choices) is list and choices:
+            self._choices(choices)
         if self.model is None or self.response_id is None:
             self._name(body)
         if body.get("error") is not None or name == "error":
