@@ -33,6 +33,7 @@ from lava_proxy.store.database import (
     Database,
     StoreBroken,
     StoreConflict,
+    StoreDown,
     StorePoison,
 )
 from lava_proxy.store.entries import Entries
@@ -338,7 +339,7 @@ async def _book(shop: Shop, batch: list[Settlement], rng: random.Random) -> int:
     while True:
         try:
             booked = await shop.settle(*batch)
-        except StoreConflict:
+        except (StoreConflict, StoreDown):  # or no connection became free in time
             await asyncio.sleep(rng.uniform(0, 0.01))
         else:
             return sum(b.charge_e10 for b in booked if b.fresh)
