@@ -113,6 +113,16 @@ def test_no_percentage_of_plain_text_is_above_its_bound(
     assert charge(tariff, 0, inputs + outputs, price_e10).amount_e10 <= bound
 
 
+def test_a_fee_per_request_that_depends_on_the_length_is_covered() -> None:
+    percent = Tariff("percentage", "tokens_1m", (Tier(0, 100 * E12),))
+    cheap, dear = {"input": 0, "output": 0, "request": 1}, {"input": 0, "output": 0}
+    rates = make_rates("v", "m", cheap, {10: {**dear, "request": 9 * 10**20}})
+    price_e10 = cost(rates, Usage(input_tokens=11, output_tokens=0)).total_e10
+    assert price_e10 == 10**6
+    for text_only in (True, False):
+        assert the(gauge(percent, rates, text_only=text_only)).bound_e10(11, 0) >= price_e10
+
+
 def test_a_percentage_needs_a_price() -> None:
     percent = Tariff("percentage", "tokens_1m", (Tier(0, 120 * E12),))
     assert gauge(percent, None, text_only=True) is None

@@ -32,7 +32,9 @@ def said() -> Iterator[tuple[logging.Logger, io.StringIO]]:
     logger = logging.getLogger("uvicorn.stand_in")
     logger.addHandler(handler)
     logger.propagate = False
+    logger.setLevel(logging.WARNING)  # a server that ran before may have set its parent's
     yield logger, stream
+    logger.setLevel(logging.NOTSET)
     logger.removeHandler(handler)
 
 
