@@ -37,6 +37,8 @@ def ours_command(port: int, upstream_url: str) -> tuple[list[str], dict[str, str
         "LAVA_UPSTREAM_OVERRIDES": json.dumps({"api.openai.com": upstream_url}),
         "LAVA_PROVIDER_KEY_OPENAI": "sk-benchmark",
         "LAVA_LOG_LEVEL": "warning",
+        # As a plain installation has it: the extra [tokens] is in the development environment.
+        "LAVA_EXACT_TOKENS": "0",
     }
     return command, env
 

@@ -142,7 +142,9 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
         if ask.free:
             return FREE
         rates = gateway.books.catalog.rates(provider.id, ask.model or "", gateway.books.now())
-    found = gauge(tariff, rates, text_only=not ask.media_tokens)
+    # A strict hold is a bound: the dearest kind of token (cache writes, audio) may come.
+    text_only = caller.meter.enforcement != "strict" and not ask.media_tokens
+    found = gauge(tariff, rates, text_only=text_only)
     if found is None:
         raise LavaError(
             "model_unpriced",

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 AUTH_ERRORS = frozenset({401, 403})
 
+WATCH_AFTER_S = 0.02
+"""A client that leaves within this time is seen at its end."""
+
 
 async def forward(
     gateway: Gateway, scope: Scope, receive: Receive, send: Send, path: bytes
@@ -31,11 +34,11 @@ async def forward(
     """Serve one forwarded call; `path` is the raw path without the mount's prefix."""
     run = Run(new_id("request"), gateway.books.clock.boot_s(), asyncio.current_task())
     gateway.open_runs.runs.add(run)
-    watcher: asyncio.Task[None] | None = None
+    watcher: _Watcher | None = None
     try:
         try:
             headers, body = await _take_in(gateway, run, scope, receive, path)
-            watcher = asyncio.create_task(_watch(run, receive))
+            watcher = _Watcher(run, receive)
             event = await _exchange(gateway, run, scope["method"], headers, body, send=send)
         except (LavaError, ClientGone, asyncio.CancelledError) as error:
             event = _event_of(run, error)
@@ -51,7 +54,7 @@ async def forward(
     finally:
         gateway.open_runs.runs.discard(run)
         if watcher is not None:
-            watcher.cancel()
+            watcher.stop()
         if run.answer is not None:
             run.answer.close()
 
@@ -173,14 +176,34 @@ async def _last_words(run: Run, event: Event, send: Send, error: BaseException |
         raise StreamCut
 
 
-async def _watch(run: Run, receive: Receive) -> None:
-    """See the client leave, whatever we wait for."""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            if run.exchange.state is not State.CLOSED:
-                run.cancel("gone")
-            return
+class _Watcher:
+    """Sees the client leave, whatever we wait for. It starts after a moment: most of what is
+    quicker than that is over before a client can leave, and a task is not free."""
+
+    __slots__ = ("_receive", "_run", "_task", "_timer")
+
+    def __init__(self, run: Run, receive: Receive) -> None:
+        self._run = run
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
+
+    def stop(self) -> None:
+        """The call is over."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                if self._run.exchange.state is not State.CLOSED:
+                    self._run.cancel("gone")
+                return
 
 
 def _target(gateway: Gateway, path: bytes, query: bytes) -> Target:

@@ -96,9 +96,7 @@ async def _open_lease(
     parts: list[tuple[str | None, int]] = [*takes]
     if left:
         parts.append((None, left))
-        await S["change_accounts"].execute(
-            conn, owner_ids=[ask.owner_id], debts=[0], overdrafts=[left]
-        )
+        await _change(conn, ask.owner_id, overdraft_e10=left)
     await Q["insert_lease"].execute(
         conn,
         lease_id=ask.lease_id,
@@ -141,9 +139,7 @@ async def give_back(
             now=now,
         )
     if overdraft:
-        await S["change_accounts"].execute(
-            conn, owner_ids=[owner_id], debts=[0], overdrafts=[-overdraft]
-        )
+        await _change(conn, owner_id, overdraft_e10=-overdraft)
     await Q["close_spent_leases"].execute(conn, owner_id=owner_id, now=now)
     await expire(conn, owner_id, account["merchant_id"], now)
     if takes and account["debt_e10"]:
@@ -161,9 +157,7 @@ async def _repay(conn: Connection, owner_id: str, debt_e10: int, now: datetime) 
     await S["burn_grants"].execute(
         conn, grant_ids=[g for g, _ in takes], amounts=[a for _, a in takes]
     )
-    await S["change_accounts"].execute(
-        conn, owner_ids=[owner_id], debts=[left - debt_e10], overdrafts=[0]
-    )
+    await _change(conn, owner_id, debt_e10=left - debt_e10)
 
 
 def _take(rows: Iterable[asyncpg.Record], amount_e10: int) -> tuple[list[tuple[str, int]], int]:
@@ -178,7 +172,7 @@ async def renew(conn: Connection, owner_id: str, holder_id: str, lease_s: float)
 
 
 async def recall(conn: Connection, owner_id: str, holder_id: str) -> None:
-    """Ask all other workers to give back what they do not use of an account's credit."""
+    """Ask all other workers for what they do not use of an account's credit."""
     await Q["recall"].fetchval(conn, owner_id=owner_id, holder_id=holder_id)
 
 
@@ -194,6 +188,17 @@ async def expired(conn: Connection, grace_s: float, most: int) -> list[tuple[str
     """(owner, holder) pairs whose leases are over, by the database's own clock."""
     rows = await Q["expired_leases"].fetch(conn, grace_s=grace_s, most=most)
     return [(row["owner_id"], row["holder_id"]) for row in rows]
+
+
+async def reclaim(
+    conn: Connection, owner_id: str, holder_id: str, grace_s: float, now: datetime
+) -> int:
+    """Take back leases that are over, unless their holder renewed them a moment ago."""
+    await _lock(conn, owner_id)
+    over = await Q["still_over"].fetchval(
+        conn, owner_id=owner_id, holder_id=holder_id, grace_s=grace_s
+    )
+    return await give_back(conn, owner_id, holder_id, None, now) if over else 0
 
 
 async def grant(
@@ -223,9 +228,7 @@ async def grant(
         created_at=now,
     )
     if repaid:
-        await S["change_accounts"].execute(
-            conn, owner_ids=[owner_id], debts=[-repaid], overdrafts=[0]
-        )
+        await _change(conn, owner_id, debt_e10=-repaid)
     await _post_credit(
         conn, account["merchant_id"], owner_id, kind="grant", amount_e10=amount_e10, now=now
     )
@@ -272,6 +275,15 @@ async def balance(conn: Connection, owner_id: str) -> Balance:
         debt_e10=row["debt_e10"],
         cycle_e10=row["cycle_e10"],
         bundle_e10=row["bundle_e10"],
+    )
+
+
+async def _change(
+    conn: Connection, owner_id: str, *, debt_e10: int = 0, overdraft_e10: int = 0
+) -> None:
+    """Move debt and leased overdraft by these amounts."""
+    await S["change_accounts"].execute(
+        conn, owner_ids=[owner_id], debts=[debt_e10], overdrafts=[overdraft_e10]
     )
 
 

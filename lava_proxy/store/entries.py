@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+import orjson
+
 from lava_proxy.core.invariant import invariant
 from lava_proxy.store.database import Connection
 from lava_proxy.store.sql import load
@@ -21,7 +23,7 @@ class Entries:
 
     def __init__(self, created_at: datetime) -> None:
         self._created_at = created_at
-        self._rows: list[tuple[str, str, str, int, str, str | None, str | None]] = []
+        self._rows: list[dict[str, object]] = []
 
     @contextmanager
     def transaction(
@@ -34,7 +36,15 @@ class Entries:
             nonlocal total
             total += amount_e10
             self._rows.append(
-                (transaction_id, merchant_id, account, amount_e10, kind, request_id, customer_id)
+                {
+                    "transaction_id": transaction_id,
+                    "merchant_id": merchant_id,
+                    "account": account,
+                    "amount_e10": amount_e10,
+                    "kind": kind,
+                    "request_id": request_id,
+                    "customer_id": customer_id,
+                }
             )
 
         yield post
@@ -44,15 +54,6 @@ class Entries:
         """Write what was collected."""
         if not self._rows:
             return
-        columns = [list(column) for column in zip(*self._rows, strict=True)]
         await Q["insert_entries"].execute(
-            conn,
-            transaction_ids=columns[0],
-            merchant_ids=columns[1],
-            accounts=columns[2],
-            amounts=columns[3],
-            kinds=columns[4],
-            request_ids=columns[5],
-            customer_ids=columns[6],
-            created_at=self._created_at,
+            conn, rows=orjson.dumps(self._rows).decode(), created_at=self._created_at
         )

@@ -73,14 +73,13 @@ class Upkeep:
     async def reap(self) -> None:
         """Take back leases that are over, grace and reclaim time included: their worker is gone or
         was stopped for too long."""
-        settings = self._books.settings
-        async with self._books.database.connection() as conn:
-            over = await credit.expired(
-                conn, settings.lease_grace_s + settings.lease_reclaim_s, REAP_MOST
-            )
+        settings, database = self._books.settings, self._books.database
+        grace_s = settings.lease_grace_s + settings.lease_reclaim_s
+        async with database.connection() as conn:
+            over = await credit.expired(conn, grace_s, REAP_MOST)
         for owner_id, holder_id in over:
-            async with self._books.database.transaction() as conn:
-                await credit.give_back(conn, owner_id, holder_id, None, self._books.now())
+            async with database.transaction() as conn:
+                await credit.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
 
     async def sync(self) -> None:
         """fsync the journal, off the event loop."""

@@ -124,6 +124,14 @@ SELECT DISTINCT owner_id, holder_id FROM leases
 WHERE closed_at IS NULL AND expires_at < now() - make_interval(secs => :grace_s::float8)
 ORDER BY owner_id LIMIT :most::int;
 
+-- name: still_over
+-- Whether a holder's leases on an account are over; asked again under the account's lock.
+-- args: owner_id text, holder_id text, grace_s float8
+SELECT EXISTS (
+    SELECT FROM leases
+    WHERE owner_id = :owner_id::text AND holder_id = :holder_id::text AND closed_at IS NULL
+      AND expires_at < now() - make_interval(secs => :grace_s::float8));
+
 -- name: grants_of
 -- All grants of an account, newest first.
 -- args: owner_id text

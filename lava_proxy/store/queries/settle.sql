@@ -60,14 +60,14 @@ ORDER BY owner_id, (kind <> 'cycle'), expires_at NULLS LAST, created_at, grant_i
 INSERT INTO requests SELECT * FROM json_populate_recordset(NULL::requests, :rows::text::json);
 
 -- name: insert_entries
--- Adds ledger entries; every transaction must be whole in one call.
--- args: transaction_ids text[], merchant_ids text[], accounts text[], amounts bigint[],
---   kinds text[], request_ids text[], customer_ids text[], created_at timestamptz
+-- Adds ledger entries, a JSON array of objects; every transaction must be whole in one call.
+-- args: rows text, created_at timestamptz
 INSERT INTO ledger_entries
     (transaction_id, merchant_id, account, amount_e10, kind, request_id, customer_id, created_at)
-SELECT *, :created_at::timestamptz
-FROM unnest(:transaction_ids::text[], :merchant_ids::text[], :accounts::text[],
-            :amounts::bigint[], :kinds::text[], :request_ids::text[], :customer_ids::text[]);
+SELECT t.*, :created_at::timestamptz
+FROM json_to_recordset(:rows::text::json)
+    AS t(transaction_id text, merchant_id text, account text, amount_e10 bigint, kind text,
+         request_id text, customer_id text);
 
 -- name: burn_parts
 -- Takes from shares of leases, and keeps lease and grant in step.
