@@ -14,7 +14,7 @@ from lava_proxy.books.leases import Leases
 from lava_proxy.core.clock import Clock
 from lava_proxy.store import credit
 from lava_proxy.store.database import Database, StoreConflict, StoreDown
-from lava_proxy.store.ledger import announce_credit
+from lava_proxy.store.ledger import announce_credit, recall_credit
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Recalls:
         given = self._given[owner_id] = asyncio.Event()
         try:
             async with self._database.connection() as conn:
-                await credit.recall(conn, owner_id, self._holder_id)
+                await recall_credit(conn, owner_id, self._holder_id)
             async with asyncio.timeout(self._wait_s):
                 await given.wait()
         except (TimeoutError, StoreDown, StoreConflict):

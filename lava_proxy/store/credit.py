@@ -171,11 +171,6 @@ async def renew(conn: Connection, owner_id: str, holder_id: str, lease_s: float)
     await Q["renew_leases"].execute(conn, owner_id=owner_id, holder_id=holder_id, lease_s=lease_s)
 
 
-async def recall(conn: Connection, owner_id: str, holder_id: str) -> None:
-    """Ask all other workers for what they do not use of an account's credit."""
-    await Q["recall"].fetchval(conn, owner_id=owner_id, holder_id=holder_id)
-
-
 async def close_holder(conn: Connection, holder_id: str, now: datetime) -> int:
     """Return everything that a holder has: it is gone, and its journal was replayed."""
     total = 0

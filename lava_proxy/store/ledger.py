@@ -60,3 +60,8 @@ async def page(
 async def announce_credit(conn: Connection, owner_id: str) -> None:
     """Have every worker forget, once this transaction commits, that it refused this account."""
     await Q["announce_credit"].fetchrow(conn, owner_id=owner_id)
+
+
+async def recall_credit(conn: Connection, owner_id: str, holder_id: str) -> None:
+    """Ask all other workers for what they do not use of an account's credit."""
+    await Q["recall"].fetchval(conn, owner_id=owner_id, holder_id=holder_id)

@@ -162,8 +162,3 @@ GROUP BY a.owner_id, a.debt_e10;
 -- Makes the monthly partitions up to so many months ahead.
 -- args: ahead int
 SELECT ensure_partitions(:ahead::int);
-
--- name: recall
--- Asks other workers for idle credit of an account.
--- args: owner_id text, holder_id text
-SELECT pg_notify('lava_recall', :owner_id::text || ' ' || :holder_id::text)::text;

@@ -29,3 +29,8 @@ ORDER BY entry_id DESC LIMIT :most::int;
 -- Tells every worker, at the commit, that an account's credit changed.
 -- args: owner_id text
 SELECT pg_notify('lava_credit', :owner_id::text);
+
+-- name: recall
+-- Asks other workers for idle credit of an account.
+-- args: owner_id text, holder_id text
+SELECT pg_notify('lava_recall', :owner_id::text || ' ' || :holder_id::text)::text;
