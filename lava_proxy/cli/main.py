@@ -121,7 +121,7 @@ def replay(
 
 @app.command()
 def audit(
-    full: Annotated[bool, typer.Option(help="From the beginning.")] = False,
+    full: Annotated[bool, typer.Option(help="From the beginning; so far every audit is.")] = False,
 ) -> None:
     """Prove that the books add up; status 1 when they do not."""
     del full  # every audit is a full one

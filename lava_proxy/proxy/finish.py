@@ -14,7 +14,7 @@ from dataclasses import replace
 from lava_adapters.contract import NO_USAGE, Ask, Usage
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.invariant import invariant
-from lava_proxy.proxy.exchange import Books, State, Step
+from lava_proxy.proxy.exchange import Books, Step
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.charge import Counts, counts_of, units_of
@@ -22,7 +22,7 @@ from lava_proxy.rules.estimate import Final, final_counts
 from lava_proxy.rules.gauge import FREE
 from lava_proxy.rules.price import ABSURD, COUNT_MAX, UNPRICED, Cost, cost_of
 from lava_proxy.rules.rates import Rates
-from lava_proxy.rules.settlement import Call, Settlement
+from lava_proxy.rules.settlement import Call, Outcome, Settlement
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def close(gateway: Gateway, run: Run, step: Step) -> Settlement | None:
         return None
     invariant(step.outcome is not None, "a call that closes has an outcome")
     if step.books is Books.VOID:
-        row, estimate_e10 = _void(gateway, run, call, step), 0
+        row, estimate_e10 = _void(gateway, run, call, step.outcome or "void"), 0
     else:
         try:
             row, estimate_e10 = _settled(gateway, run, call, step)
@@ -83,14 +83,13 @@ def record_refusal(gateway: Gateway, run: Run, error: BaseException | None) -> N
     """Keep a row of a call that was refused for money or rights, where the operator wants it."""
     if run.call is None or not isinstance(error, LavaError) or error.status not in RECORDED:
         return
-    step = Step(State.CLOSED, Books.NOTHING, "refused")
-    gateway.books.record(_void(gateway, run, run.call, step))
+    gateway.books.record(_void(gateway, run, run.call, "refused"))
 
 
-def _void(gateway: Gateway, run: Run, call: Call, step: Step) -> Settlement:
+def _void(gateway: Gateway, run: Run, call: Call, outcome: Outcome) -> Settlement:
     return Settlement(
         call=call,
-        outcome=step.outcome or "void",
+        outcome=outcome,
         usage_source="estimate",
         counts=Counts(),
         cost=None,
@@ -145,7 +144,7 @@ def _counted(gateway: Gateway, run: Run, call: Call, step: Step) -> Settlement:
         output_characters=running.characters if running else 0,
     )
     return replace(
-        _void(gateway, run, call, step),
+        _void(gateway, run, call, step.outcome or "void"),
         counts=counts,
         outcome=step.outcome or "completed",
         status="completed",

@@ -68,7 +68,7 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
 
 async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event:
     """Send the answer on until it ends; returns how it ended. The call is not booked yet when the
-    last piece is still to be sent: `gateway.finish` does it first."""
+    last piece is still to be sent: `finish.close` does it first."""
     tap, running = run.tap, run.running
     if tap is None or running is None:
         raise TypeError("the tap is opened before the relay")

@@ -99,3 +99,8 @@ async def backend_pid(conn: Connection) -> int:
     """The server process that answers."""
     pid: int = await Q["backend_pid"].fetchval(conn)
     return pid
+
+
+async def prune_changes(conn: Connection, seconds: float) -> None:
+    """Forget changes older than `seconds`."""
+    await Q["prune_changes"].execute(conn, seconds=seconds)

@@ -54,3 +54,8 @@ async def answer(conn: Connection, merchant_id: str, key: str, status: int, body
 async def free(conn: Connection, merchant_id: str, key: str, body_hash: bytes) -> None:
     """Give a key back whose work failed for good."""
     await Q["free_key"].execute(conn, merchant_id=merchant_id, key=key, body_hash=body_hash)
+
+
+async def prune(conn: Connection, now: datetime) -> None:
+    """Forget keys that are free again anyway."""
+    await Q["prune_keys"].execute(conn, oldest=now - KEPT)

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 
 from lava_proxy.books.bank import Books
-from lava_proxy.store import credit
+from lava_proxy.store import credit, directory, idempotency
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers.loop import every
 
@@ -15,6 +15,9 @@ LEASE_IDLE_S = 20.0
 """Credit of a customer who has been quiet for so long goes back."""
 
 REAP_MOST = 100
+HOUSEKEEPING_S = 3600.0
+CHANGES_KEPT_S = 86_400.0
+"""Far longer than a worker may go without the change feed (`LAVA_AUTH_STALE_S`)."""
 CHANGES_CHANNEL = "lava_changes"
 CREDIT_CHANNEL = "lava_credit"
 RECALL_CHANNEL = "lava_recall"
@@ -39,7 +42,7 @@ class Upkeep:
             every(5.0, "leases", self.keep_leases),
             every(15.0, "lease reaper", self.reap),
             every(1.0, "sweep", self.sweep),
-            every(3600.0, "partitions", self.ensure_partitions),
+            every(HOUSEKEEPING_S, "housekeeping", self.keep_house),
         ]
         if settings.journal_fsync_ms:
             loops.append(every(settings.journal_fsync_ms / 1000, "journal sync", self.sync))
@@ -101,10 +104,14 @@ class Upkeep:
         )
         self._metrics.sample_totals(lease_trips=books.leases.trips, warm_holds=books.leases.warm)
 
-    async def ensure_partitions(self) -> None:
-        """Make next months' partitions ahead of time."""
-        async with self._books.database.transaction() as conn:
+    async def keep_house(self) -> None:
+        """Make next months' partitions ahead of time; forget what nobody asks for any more."""
+        database = self._books.database
+        async with database.transaction() as conn:
             await credit.Q["ensure_partitions"].fetchval(conn, ahead=3)
+        async with database.transaction() as conn:
+            await directory.prune_changes(conn, CHANGES_KEPT_S)
+            await idempotency.prune(conn, self._books.now())
 
     def _credit_heard(self, owner_id: str | None) -> None:
         if owner_id is not None:

@@ -27,3 +27,8 @@ WHERE merchant_id = :merchant_id::text AND key = :key::text;
 DELETE FROM idempotency_keys
 WHERE merchant_id = :merchant_id::text AND key = :key::text AND body_hash = :body_hash::bytea
   AND status = 0;
+
+-- name: prune_keys
+-- Forgets keys that anybody may take again.
+-- args: oldest timestamptz
+DELETE FROM idempotency_keys WHERE created_at < :oldest::timestamptz;
