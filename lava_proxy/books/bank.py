@@ -121,14 +121,14 @@ class Books:
     def state(self) -> State:
         """``normal``; ``leases``: the database is away, leased credit still works; ``closed``:
         nothing new may start."""
-        if self.journal.failed or self.writer.stopped or self.writer.full:
+        if self.journal.closed or self.writer.stopped or self.writer.full:
             return "closed"
         return "leases" if self.writer.failing_since_s is not None else "normal"
 
     def refuse_if_closed(self) -> None:
         """Raise 503 when the outcome of a new call could not be kept."""
         if self.state() == "closed":
-            why = self.journal.failed or self.writer.stopped or "the ledger queue is full"
+            why = self.journal.closed or self.writer.stopped or "the ledger queue is full"
             log.error("closed: %s", why)
             raise LavaError(
                 "unavailable", "the books are closed; try again", headers={"retry-after": "5"}

@@ -1,7 +1,7 @@
-"""The journal: an append-only file per process that survives ``kill -9``.
+"""The journal: append-only files per process that survive ``kill -9``.
 
-A record is written with one ``write()`` before the act it covers, so the kernel has it even if we
-are gone a microsecond later:
+A record is stored before the act it covers, where the kernel keeps it even if we are gone a
+microsecond later (books/segment.py says how):
 
     HOLD      before the provider is connected   who pays, which meter, the input estimate
     SENT      before the request goes out        from here on the provider may charge
@@ -12,12 +12,11 @@ Replay (books/replay.py) reads it after a crash: HOLD alone is void, SENT alone 
 estimate, else the last PROGRESS or SETTLE counts. No prompt and no secret is ever written here.
 
 A process owns one folder, ``journals/<holder id>/``, by a lock on its ``lock`` file; the holder id
-is also the name under which it leases credit. Segments are preallocated, so a full disk shows up at
-rotation; a segment is deleted once every call that it holds is committed in PostgreSQL.
+is also the name under which it leases credit. Segments are allocated ahead of need and off the
+event loop (`tend`). A segment is deleted once every call that it holds is committed in PostgreSQL.
 
-Format: an 8-byte header (``LAVAJ`` + version as 3 digits), then records of
-``<u32 length> <u32 crc32 of type and payload> <u8 type> <payload>``. A length of 0 is the end: the
-preallocated tail is zeros. Whatever fails its CRC ends the segment: a prefix, never a wrong amount.
+Two kinds of trouble: a full disk means that no new call may start until `tend` finds room again; a
+failed fsync is final, because the kernel may have dropped what it could not write.
 """
 
 from __future__ import annotations
@@ -25,54 +24,54 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import struct
 import threading
-import zlib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-HEADER = b"LAVAJ001"
-HOLD, SENT, PROGRESS, SETTLE = 1, 2, 3, 4
+from lava_proxy.books.segment import (
+    COUNTS,
+    HOLD,
+    PROGRESS,
+    SENT,
+    SEQ,
+    SETTLE,
+    JournalError,
+    Record,
+    Segment,
+    read_segment,
+)
 
-_FRAME = struct.Struct("<IIB")
-_SEQ = struct.Struct("<Q")
-_COUNTS = struct.Struct("<QQQQQ")
-_PAYLOAD_MAX = 1 << 20
+__all__ = ["Journal", "JournalError", "Record", "lock_folder", "read_folder", "remove_folder"]
 
+ROOM_AFTER_BYTES = 1 << 20
+"""Behind the size at which no new call begins in a segment: for the calls that run."""
 
-class JournalError(Exception):
-    """The journal cannot be written or read: no new call may start."""
-
-
-@dataclass(slots=True)
-class _Segment:
-    path: Path
-    fd: int
-    size: int = 0
-    open_calls: int = 0
-    dirty: bool = False
-    """Something was written since the last fsync."""
+PACE = 4
+"""The next segment is made when the current one is filled by one part in so many."""
 
 
 class Journal:
-    """The writing side. Every method is synchronous and costs about one ``write()``."""
+    """The writing side. Every method but `tend` is synchronous and costs about a microsecond."""
 
     def __init__(self, folder: Path, *, segment_bytes: int) -> None:
         """Takes the folder's lock; raises `JournalError` if another process has it."""
         self.folder = folder
         self._segment_bytes = segment_bytes
         self._lock_fd = lock_folder(folder)
-        self._number = 0
+        self._number = self._last_number = 0
         self._seq = 0
-        self._segments: deque[_Segment] = deque()
-        self._calls: dict[int, _Segment] = {}
+        self._segments: deque[Segment] = deque()
+        self._spare: Segment | None = None
+        self._calls: dict[int, Segment] = {}
         self._files = threading.Lock()
-        """Held while segments come and go, so that `sync` finds open files; never over an fsync."""
+        """Held while segments come and go, so that `tend` finds open files; never over an fsync."""
         self.failed: str | None = None
+        """An I/O error: final."""
+        self.full: str | None = None
+        """There is no room for a new segment; `tend` clears it."""
         try:
-            self._rotate()
+            self._last = self._rotate()
         except JournalError:
             os.close(self._lock_fd)
             raise
@@ -82,36 +81,43 @@ class Journal:
         return self.folder.name
 
     @property
+    def closed(self) -> str | None:
+        """Why no new call may start."""
+        return self.failed or self.full
+
+    @property
     def open_calls(self) -> int:
         """Calls whose outcome is not committed yet."""
         return len(self._calls)
 
     def hold(self, facts: bytes) -> int:
         """Write HOLD; `facts` is JSON. Returns the call's number in this journal."""
+        if self.failed is not None:
+            raise JournalError(self.failed)
         seq = self._seq = self._seq + 1
-        if self._segments[-1].size >= self._segment_bytes:
-            self._rotate()
-        segment = self._segments[-1]
-        self._append(HOLD, _SEQ.pack(seq) + facts)
+        if self._last.size >= self._segment_bytes:
+            self._last = self._rotate()
+        self._append(HOLD, SEQ.pack(seq) + facts)
+        segment = self._last
         self._calls[seq] = segment
         segment.open_calls += 1
         return seq
 
     def sent(self, seq: int) -> None:
         """Write SENT: the provider may charge from here on."""
-        self._append(SENT, _SEQ.pack(seq))
+        self._append(SENT, SEQ.pack(seq))
 
     def progress(
         self, seq: int, inputs: int, outputs: int, input_characters: int, output_characters: int
     ) -> None:
         """Write PROGRESS: counts so far, tokens and characters."""
         self._append(
-            PROGRESS, _COUNTS.pack(seq, inputs, outputs, input_characters, output_characters)
+            PROGRESS, COUNTS.pack(seq, inputs, outputs, input_characters, output_characters)
         )
 
     def settle(self, seq: int, facts: bytes) -> None:
         """Write SETTLE; `facts` is JSON."""
-        self._append(SETTLE, _SEQ.pack(seq) + facts)
+        self._append(SETTLE, SEQ.pack(seq) + facts)
 
     def committed(self, seq: int) -> None:
         """The call's outcome is in PostgreSQL (or it was void): its records may go."""
@@ -122,13 +128,35 @@ class Journal:
         while len(self._segments) > 1 and self._segments[0].open_calls == 0:
             with self._files:
                 oldest = self._segments.popleft()
-                os.close(oldest.fd)
+                oldest.close()
             oldest.path.unlink(missing_ok=True)
 
+    def tend(self, *, fsync: bool = True) -> None:
+        """fsync what was stored, and make the next segment before it is needed. Called off the
+        event loop, which goes on storing."""
+        if fsync:
+            self.sync()
+        size = self._last.size
+        if self._spare is not None or not (self.full or size * PACE >= self._segment_bytes):
+            return
+        number = self._take_number()
+        try:
+            spare = self._make(number)
+        except OSError as error:
+            if size >= self._segment_bytes:
+                self.full = f"journal segment: {error}"
+            return
+        with self._files:
+            if self._segments and number > self._last_number:
+                self._spare = spare
+                self.full = None
+                return
+        spare.close()  # too late: closed meanwhile, or the event loop made one itself
+        spare.path.unlink(missing_ok=True)
+
     def sync(self) -> None:
-        """fsync what was written, also to segments before the last one; called off the event loop,
-        which goes on writing. On an I/O error the journal fails: after a failed fsync the kernel
-        may have dropped pages, so retrying would lie."""
+        """fsync what was stored, also in segments before the last one. An I/O error is final: after
+        a failed fsync the kernel may have dropped pages, so retrying would lie."""
         try:
             for fd in self._dirty_files():
                 try:
@@ -138,6 +166,20 @@ class Journal:
         except OSError as error:
             self.failed = f"journal fsync: {error}"
 
+    def close(self) -> None:
+        """Close; an empty journal's folder is removed."""
+        with self._files:
+            if self._spare is not None:
+                self._spare.close()
+                self._spare.path.unlink(missing_ok=True)
+                self._spare = None
+            for segment in self._segments:
+                segment.close()
+            self._segments.clear()
+        if not self._calls:
+            remove_folder(self.folder)
+        os.close(self._lock_fd)
+
     def _dirty_files(self) -> list[int]:
         """Descriptors of our own, so that `committed` and `close` may close theirs meanwhile."""
         with self._files:
@@ -146,80 +188,41 @@ class Journal:
                 segment.dirty = False
             return [os.dup(segment.fd) for segment in dirty]
 
-    def close(self) -> None:
-        """Close; an empty journal's folder is removed."""
-        with self._files:
-            for segment in self._segments:
-                os.close(segment.fd)
-            self._segments.clear()
-        if not self._calls:
-            remove_folder(self.folder)
-        os.close(self._lock_fd)
-
     def _append(self, kind: int, payload: bytes) -> None:
-        segment = self._segments[-1]
-        record = _FRAME.pack(len(payload), zlib.crc32(payload, kind), kind) + payload
-        try:
-            written = os.write(segment.fd, record)
-        except OSError as error:
-            self.failed = f"journal write: {error}"
-            raise JournalError(self.failed) from error
-        if written != len(record):  # the next record takes the place of this torn one
-            os.lseek(segment.fd, segment.size, os.SEEK_SET)
-            self.failed = "journal write: short write"
-            raise JournalError(self.failed)
-        segment.size += written
-        segment.dirty = True
+        if not self._last.store(kind, payload):  # calls that run long have used up the room after
+            self._last = self._rotate()
+            if not self._last.store(kind, payload):
+                raise JournalError(f"a record of {len(payload)} bytes is too long")
 
-    def _rotate(self) -> None:
-        self._number += 1
-        path = self.folder / f"{self._number:08d}.journal"
-        try:
-            fd = _new_segment(path, self._segment_bytes + _PAYLOAD_MAX)
-        except OSError as error:
-            self.failed = f"journal segment: {error}"
-            raise JournalError(self.failed) from error
+    def _rotate(self) -> Segment:
         with self._files:
-            self._segments.append(_Segment(path, fd, len(HEADER)))
+            segment, self._spare = self._spare, None
+        if segment is None:
+            try:
+                segment = self._make(self._take_number())
+            except OSError as error:
+                self.full = f"journal segment: {error}"
+                raise JournalError(self.full) from error
+        with self._files:
+            self._segments.append(segment)
+            self._last_number = segment.number
+        self.full = None
+        return segment
 
+    def _take_number(self) -> int:
+        """Numbers order the segments for reading; each is used once, by whichever thread asks."""
+        with self._files:
+            self._number += 1
+            return self._number
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record as read back. `counts` only with PROGRESS, `facts` only with HOLD and SETTLE."""
-
-    kind: int
-    seq: int
-    facts: bytes = b""
-    counts: tuple[int, int, int, int] = (0, 0, 0, 0)
+    def _make(self, number: int) -> Segment:
+        return Segment(self.folder, number, self._segment_bytes + ROOM_AFTER_BYTES)
 
 
 def read_folder(folder: Path) -> Iterator[Record]:
     """Every intact record of a folder, in the order of writing."""
     for path in sorted(folder.glob("*.journal")):
         yield from read_segment(path.read_bytes(), path.name)
-
-
-def read_segment(data: bytes, name: str = "segment") -> Iterator[Record]:
-    """Records up to the first that is torn or damaged. An unknown version is an error: guessing at
-    money is worse than stopping. A file without a whole header is a crash at creation: nothing was
-    promised."""
-    head = data[: len(HEADER)]
-    if len(data.rstrip(b"\0")) < len(HEADER) and HEADER.startswith(head.rstrip(b"\0")):
-        return
-    if head != HEADER:
-        raise JournalError(f"{name}: not a journal of this version (it starts with {head!r})")
-    at = len(HEADER)
-    while at + _FRAME.size <= len(data):
-        length, crc, kind = _FRAME.unpack_from(data, at)
-        at += _FRAME.size
-        payload = data[at : at + length]
-        if not 0 < length == len(payload) or zlib.crc32(payload, kind) != crc:
-            return
-        at += length
-        record = _parse(kind, payload)
-        if record is None:
-            return
-        yield record
 
 
 def lock_folder(folder: Path) -> int:
@@ -237,36 +240,3 @@ def lock_folder(folder: Path) -> int:
 def remove_folder(folder: Path) -> None:
     """Delete a journal folder whose records are all committed; one that is gone is fine."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _parse(kind: int, payload: bytes) -> Record | None:
-    if kind == PROGRESS and len(payload) == _COUNTS.size:
-        seq, *counts = _COUNTS.unpack(payload)
-        return Record(kind, seq, counts=(counts[0], counts[1], counts[2], counts[3]))
-    if kind in (HOLD, SETTLE) and len(payload) > _SEQ.size:
-        return Record(kind, _SEQ.unpack_from(payload)[0], payload[_SEQ.size :])
-    if kind == SENT and len(payload) == _SEQ.size:
-        return Record(kind, _SEQ.unpack(payload)[0])
-    return None
-
-
-def _new_segment(path: Path, size: int) -> int:
-    """A descriptor of a new file with `size` bytes of its own, and the header in it."""
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    try:
-        os.posix_fallocate(fd, 0, size)
-        os.write(fd, HEADER)
-        _sync_folder(path.parent)
-    except OSError:
-        os.close(fd)
-        path.unlink(missing_ok=True)
-        raise
-    return fd
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

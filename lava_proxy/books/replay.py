@@ -22,7 +22,7 @@ from pathlib import Path
 import stamina
 
 from lava_adapters.contract import Usage
-from lava_proxy.books import journal as wal
+from lava_proxy.books import segment as wal
 from lava_proxy.books.codec import decode_call, decode_result, meter_id_of
 from lava_proxy.books.journal import JournalError, lock_folder, read_folder, remove_folder
 from lava_proxy.books.writer import POISON, quarantine

@@ -72,44 +72,53 @@ async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event
     tap, running = run.tap, run.running
     if tap is None or running is None:
         raise TypeError("the tap is opened before the relay")
-    clock = gateway.books.clock
+    boot_s = gateway.books.clock.boot_s
+    journal = gateway.books.journal
     await _start(run, answer, send)
     body = run.exchange.state is State.BODY
     journaled = -1
     while True:
-        asked_s = clock.boot_s()
+        asked_s = boot_s()
         try:
             piece = await answer.read()
         except UpstreamEnded as ended:
             run.flags.add(f"upstream_{ended.reason}")
             return Event.BROKE_OFF
-        now_s = clock.boot_s()
+        now_s = boot_s()
         waited_s = now_s - asked_s
         run.waited_s += waited_s
         if waited_s > 1.0 and body:
             running.silence(int(waited_s * 1000))
-        if run.first_byte_s is None and piece:
-            run.first_byte_s = now_s
         last = not piece or answer.at_end
         pieces = tap.feed(piece) if piece else []
         if last:
             pieces += tap.finish()
         while True:
-            if tap.held is None and last:
+            if last and tap.held is None:
                 break  # SETTLE comes before these bytes go out
             if body and running.outputs != journaled:
                 journaled = running.outputs
-                _journal(gateway, run, running)
+                journal.progress(
+                    run.seq,
+                    running.inputs,
+                    journaled,
+                    running.input_characters,
+                    running.characters,
+                )
             if tap.held is None:
                 break
-            await _send_pieces(run, pieces, send, now_s)
+            if pieces:
+                await _send_pieces(run, pieces, send, now_s)
             if not await _afford(gateway, run):
                 return Event.CUT
             pieces = tap.resume()
+        if run.first_byte_s is None and piece:
+            run.first_byte_s = now_s
         if last:
             run.last_pieces = pieces
             return _ended(run, answer)
-        await _send_pieces(run, pieces, send, now_s)
+        if pieces:
+            await _send_pieces(run, pieces, send, now_s)
 
 
 async def send_end(run: Run, send: Send) -> None:
@@ -145,12 +154,6 @@ async def send_cut(run: Run, send: Send) -> None:
     raise StreamCut
 
 
-def _journal(gateway: Gateway, run: Run, running: Running) -> None:
-    gateway.books.journal.progress(
-        run.seq, running.inputs, running.outputs, running.input_characters, running.characters
-    )
-
-
 async def _start(run: Run, answer: Answer, send: Send) -> None:
     event_stream = answer.content_type.startswith("text/event-stream")
     headers = client_headers(
@@ -169,8 +172,6 @@ async def _start(run: Run, answer: Answer, send: Send) -> None:
 
 
 async def _send_pieces(run: Run, pieces: list[Piece], send: Send, now_s: float) -> None:
-    if not pieces:
-        return
     body = _bytes_of(run, pieces)
     run.sending_since_s = now_s
     try:

@@ -31,6 +31,7 @@ class Running:
     """Counts of one call while it runs."""
 
     __slots__ = (
+        "_by_character",
         "_covered",
         "_gauge",
         "_hidden_rate",
@@ -87,6 +88,7 @@ class Running:
         self._hidden_rate = hidden_rate
         self._slice = slice_tokens
         self._token_factor_e3 = token_factor_e3
+        self._by_character = self._gauge.kind == "characters"
         self._covered = 0
         self._cover()
 
@@ -101,12 +103,15 @@ class Running:
         reader = self.reader
         usage = reader.usage()
         outputs = self._visible(self._learned_e3) + self.hidden
-        stated = usage.output_tokens
-        if stated is not None and outputs < stated <= COUNT_MAX:
-            outputs = stated
-        if usage is not self.reported and usage.input_tokens is not None:
-            self._set_inputs(usage.input_tokens)
-        units = outputs if self._gauge.kind != "characters" else self.tap.counted
+        if usage is not self.reported:
+            stated = usage.output_tokens
+            if stated is not None and outputs < stated <= COUNT_MAX:
+                outputs = stated
+            if usage.input_tokens is not None:
+                self._set_inputs(usage.input_tokens)
+        elif outputs < self.outputs:
+            outputs = self.outputs  # it was stated before
+        units = self.tap.counted if self._by_character else outputs
         if units > self._covered and not self._extend(units) and not reader.final:
             return False
         self.outputs = outputs
@@ -141,7 +146,7 @@ class Running:
         )
 
     def _units(self) -> int:
-        if self._gauge.kind == "characters":
+        if self._by_character:
             return self.tap.counted
         visible = self._visible(self._learned_e3) + self.hidden
         stated = self.reader.usage().output_tokens or 0

@@ -54,10 +54,11 @@ def estimate_tokens(
     deltas: int, delta_bytes: int, tool_calls: int, profile: Profile, learned_e3: int = 1000
 ) -> int:
     """Output tokens so far, from content events, bytes of visible text and tool calls."""
-    tokens = divide_up(delta_bytes * 1000, profile.bytes_per_token_e3)
-    if profile.one_token_events:
-        tokens = max(tokens, deltas)
-    scaled = divide_up(tokens * profile.factor_e3 * learned_e3, 1_000_000)
+    # Runs for every event of every stream, so `divide_up` is written out.
+    tokens = -(-delta_bytes * 1000 // profile.bytes_per_token_e3)
+    if deltas > tokens and profile.one_token_events:
+        tokens = deltas
+    scaled = -(-tokens * profile.factor_e3 * learned_e3 // 1_000_000)
     return scaled + TOOL_CALL_TOKENS * tool_calls
 
 

@@ -16,6 +16,8 @@ LEASE_IDLE_S = 20.0
 
 REAP_MOST = 100
 HOUSEKEEPING_S = 3600.0
+UNSYNCED_MS = 1000
+"""How often the journal is tended where fsync is left to the kernel."""
 CHANGES_KEPT_S = 86_400.0
 """Far longer than a worker may go without the change feed (`LAVA_AUTH_STALE_S`)."""
 CHANGES_CHANNEL = "lava_changes"
@@ -44,8 +46,8 @@ class Upkeep:
             every(1.0, "sweep", self.sweep),
             every(HOUSEKEEPING_S, "housekeeping", self.keep_house),
         ]
-        if settings.journal_fsync_ms:
-            loops.append(every(settings.journal_fsync_ms / 1000, "journal sync", self.sync))
+        pause_s = (settings.journal_fsync_ms or UNSYNCED_MS) / 1000
+        loops.append(every(pause_s, "journal", self.tend_journal))
         if books.database.can_listen:
             loops.append(books.database.listen(CHANGES_CHANNEL, books.directory.heard))
             loops.append(books.database.listen(CREDIT_CHANNEL, self._credit_heard))
@@ -84,9 +86,10 @@ class Upkeep:
             async with database.transaction() as conn:
                 await credit.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
 
-    async def sync(self) -> None:
-        """fsync the journal, off the event loop."""
-        await asyncio.to_thread(self._books.journal.sync)
+    async def tend_journal(self) -> None:
+        """fsync the journal and make its next segment, off the event loop."""
+        fsync = bool(self._books.settings.journal_fsync_ms)
+        await asyncio.to_thread(self._books.journal.tend, fsync=fsync)
 
     async def sweep(self) -> None:
         """Watch open calls' clocks, and sample the figures."""

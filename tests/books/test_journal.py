@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,20 +15,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lava_proxy.books import journal as module
 from lava_proxy.books.journal import (
+    ROOM_AFTER_BYTES,
+    Journal,
+    JournalError,
+    lock_folder,
+    read_folder,
+    remove_folder,
+)
+from lava_proxy.books.segment import (
     HEADER,
     HOLD,
     PROGRESS,
     SENT,
     SETTLE,
-    Journal,
-    JournalError,
     Record,
-    lock_folder,
-    read_folder,
     read_segment,
-    remove_folder,
 )
 
 SEGMENT = 4096
@@ -74,17 +77,8 @@ def test_what_was_written_is_read_back(journal: Journal) -> None:
 @given(st.lists(st.tuples(st.sampled_from([HOLD, SENT, PROGRESS, SETTLE]), st.binary(min_size=1))))
 def test_any_records_come_back_in_order(acts: list[tuple[int, bytes]]) -> None:
     written: list[Record] = []
-    data = bytearray(HEADER)
-
-    def write(fd: int, record: bytes) -> int:
-        data.extend(record)
-        return len(record)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "lock_folder", lambda folder: -1)
-        patch.setattr(module, "_new_segment", lambda path, size: -1)
-        patch.setattr(module.os, "write", write)
-        journal = Journal(Path("nowhere"), segment_bytes=1 << 30)
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder, "hld_1"), segment_bytes=4096)
         for kind, facts in acts:
             if kind == HOLD:
                 written.append(Record(HOLD, journal.hold(facts), facts))
@@ -97,7 +91,8 @@ def test_any_records_come_back_in_order(acts: list[tuple[int, bytes]]) -> None:
             else:
                 journal.settle(3, facts)
                 written.append(Record(SETTLE, 3, facts))
-    assert list(read_segment(bytes(data))) == written
+        assert list(read_folder(journal.folder)) == written
+        journal.close()
 
 
 # Damage ----------------------------------------------------------------------------------------
@@ -173,10 +168,10 @@ def test_damage_in_one_segment_leaves_the_others(tmp_path: Path) -> None:
 
 def test_segments_are_preallocated_with_zeros(journal: Journal) -> None:
     path = journal.folder / "00000001.journal"
-    assert path.stat().st_size == SEGMENT + module._PAYLOAD_MAX
-    assert path.stat().st_blocks * 512 >= SEGMENT + module._PAYLOAD_MAX
+    assert path.stat().st_size == SEGMENT + ROOM_AFTER_BYTES
+    assert path.stat().st_blocks * 512 >= SEGMENT + ROOM_AFTER_BYTES
     _one_call(journal)
-    assert path.stat().st_size == SEGMENT + module._PAYLOAD_MAX
+    assert path.stat().st_size == SEGMENT + ROOM_AFTER_BYTES
     assert path.read_bytes().strip(b"\0").startswith(HEADER)
 
 
@@ -280,7 +275,7 @@ def test_a_full_disk_at_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "posix_fallocate", _failing(os.posix_fallocate, errno.ENOSPC))
     with pytest.raises(JournalError, match="No space left"):
         journal.hold(b"next")
-    assert journal.failed
+    assert journal.closed
     journal.progress(seq, 1, 2, 3, 4)  # a call that is under way still has room
     assert [p.name for p in journal.folder.glob("*.journal")] == ["00000001.journal"]
     assert len(list(read_folder(journal.folder))) == 5
@@ -297,40 +292,106 @@ def test_a_journal_that_cannot_start_frees_its_lock(
     os.close(lock_folder(tmp_path / "hld_1"))
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
-def test_a_write_that_fails(journal: Journal, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    seq = _one_call(journal)
-    monkeypatch.setattr(os, "write", _failing(os.write, code))
-    for act in (
-        lambda: journal.hold(b"x"),
-        lambda: journal.sent(seq),
-        lambda: journal.progress(seq, 1, 1, 1, 1),
-        lambda: journal.settle(seq, b"x"),
-    ):
-        journal.failed = None
-        with pytest.raises(JournalError, match=os.strerror(code)):
-            act()
-        assert journal.failed is not None
-    assert journal.open_calls == 1
+def test_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is no final word: once there is room, calls may start again."""
+    journal = Journal(tmp_path / "hld_1", segment_bytes=100)
+    _one_call(journal)
+    with monkeypatch.context() as full:
+        full.setattr(os, "posix_fallocate", _failing(os.posix_fallocate, errno.ENOSPC))
+        journal.tend()
+        assert journal.closed is not None  # seen before a call runs into it
+        with pytest.raises(JournalError):
+            journal.hold(b"next")
+        journal.tend()
+        assert journal.closed is not None
+    journal.tend()
+    assert journal.closed is None
+    _one_call(journal)
+    assert len(list(read_folder(journal.folder))) == 8
+    journal.close()
+
+
+def test_the_next_segment_is_made_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "hld_1", segment_bytes=400)
+    journal.tend()
+    assert len(list(journal.folder.glob("*.journal"))) == 1  # nothing is needed yet
+    _one_call(journal)
+    journal.tend()
+    assert len(list(journal.folder.glob("*.journal"))) == 2
+    monkeypatch.setattr(os, "posix_fallocate", _failing(os.posix_fallocate, errno.ENOSPC))
+    seqs = [_one_call(journal, number) for number in range(3)]  # no file is made on the way
+    assert [r.seq for r in read_folder(journal.folder)][::4] == [1, *seqs]
     monkeypatch.undo()
-    assert len(list(read_folder(journal.folder))) == 4
+    journal.close()
 
 
-def test_a_short_write_does_not_hide_what_comes_after(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
+def test_a_segment_made_too_late_is_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seq = _one_call(journal)
-    whole = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: whole(fd, data[:-3]))
-    with pytest.raises(JournalError, match="short"):
-        journal.settle(seq, b"a longer record than the next one")
-    assert journal.failed
-    monkeypatch.undo()
-    assert len(list(read_folder(journal.folder))) == 4
-    journal.settle(seq, b"short")
-    records = list(read_folder(journal.folder))
-    assert len(records) == 5
-    assert records[-1].facts == b"short"
+    """The event loop needed one while the thread was at it: numbers must keep the order."""
+    journal = Journal(tmp_path / "hld_1", segment_bytes=100)
+    _one_call(journal)
+    inside, go_on = threading.Event(), threading.Event()
+    whole = os.posix_fallocate
+
+    def slow(fd: int, start: int, size: int) -> None:
+        if threading.current_thread() is thread:
+            inside.set()
+            assert go_on.wait(10)
+        whole(fd, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", slow)
+    thread = threading.Thread(target=journal.tend)
+    thread.start()
+    assert inside.wait(10)
+    _one_call(journal, 1)
+    go_on.set()
+    thread.join(10)
+    assert [path.name for path in sorted(journal.folder.glob("*.journal"))] == [
+        "00000001.journal",
+        "00000003.journal",
+    ]
+    assert [r.seq for r in read_folder(journal.folder)] == [1] * 4 + [2] * 4
+    journal.close()
+
+
+def test_long_calls_go_on_in_the_next_segment(tmp_path: Path) -> None:
+    """Without a new call nothing rotates, until the room behind the size is used up."""
+    journal = Journal(tmp_path / "hld_1", segment_bytes=100)
+    seq = journal.hold(b"long")
+    for number in range(ROOM_AFTER_BYTES // 40):
+        journal.progress(seq, number, 2, 3, 4)
+    assert len(list(journal.folder.glob("*.journal"))) == 2
+    *_, last = read_folder(journal.folder)
+    assert last.counts[0] == ROOM_AFTER_BYTES // 40 - 1
+    with pytest.raises(JournalError, match="too long"):
+        journal.settle(seq, bytes(2 * ROOM_AFTER_BYTES))
+    journal.close()
+
+
+def test_after_an_io_error_nothing_starts(journal: Journal) -> None:
+    journal.failed = "journal fsync: Input/output error"
+    journal.tend()
+    with pytest.raises(JournalError, match="Input/output"):
+        journal.hold(b"x")
+    assert journal.closed == journal.failed
+    assert list(read_folder(journal.folder)) == []
+
+
+def test_what_was_stored_survives_the_process(tmp_path: Path) -> None:
+    """The pages are the kernel's: SIGKILL takes nothing back."""
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from lava_proxy.books.journal import Journal\n"
+        "j = Journal(Path(sys.argv[1]), segment_bytes=1 << 20)\n"
+        "for n in range(10000): j.progress(j.hold(b'[1]') , n, n, n, n)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    folder = tmp_path / "hld_child"
+    env = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code, str(folder)], env=env).returncode == -9
+    records = list(read_folder(folder))
+    assert [r.counts[0] for r in records if r.kind == PROGRESS] == list(range(10000))
 
 
 # fsync -----------------------------------------------------------------------------------------

@@ -1,0 +1,128 @@
+"""One file of the journal: its format, its memory map, and how it is read back.
+
+Format: an 8-byte header (``LAVAJ`` + version as 3 digits), then records of
+``<u32 length> <u32 crc32 of type and payload> <u8 type> <payload>``. A length of 0 is the end: the
+preallocated tail is zeros. Whatever fails its CRC ends the segment: a prefix, never a wrong amount.
+
+Records are stored through a shared memory map, not with ``write()``: the pages belong to the kernel
+from the moment of the store, so they survive ``kill -9`` just the same, and a store costs a tenth.
+The file is allocated before it is mapped, so a full disk shows up when a segment is made and not
+when it is written. A medium that loses an allocated page kills the process (SIGBUS), which is what
+replay is for: nothing is lost silently.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HEADER = b"LAVAJ001"
+HOLD, SENT, PROGRESS, SETTLE = 1, 2, 3, 4
+
+FRAME = struct.Struct("<IIB")
+SEQ = struct.Struct("<Q")
+COUNTS = struct.Struct("<QQQQQ")
+
+
+class JournalError(Exception):
+    """The journal cannot be written or read: no new call may start."""
+
+
+class Segment:
+    """A file that records are stored in. Not thread-safe."""
+
+    __slots__ = ("_map", "bytes_max", "dirty", "fd", "number", "open_calls", "path", "size")
+
+    def __init__(self, folder: Path, number: int, bytes_max: int) -> None:
+        """Make the file, with `bytes_max` bytes of its own. Raises `OSError`."""
+        self.number = number
+        self.path = folder / f"{number:08d}.journal"
+        self.bytes_max = bytes_max
+        self.size = len(HEADER)
+        self.open_calls = 0
+        self.dirty = True
+        """Something was stored since the last fsync."""
+        self.fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        try:
+            os.posix_fallocate(self.fd, 0, bytes_max)
+            os.write(self.fd, HEADER)
+            self._map = mmap.mmap(self.fd, bytes_max)
+            sync_folder(folder)
+        except OSError:
+            os.close(self.fd)
+            self.path.unlink(missing_ok=True)
+            raise
+
+    def store(self, kind: int, payload: bytes) -> bool:
+        """Add a record; False when there is no room for it."""
+        start = self.size
+        end = start + FRAME.size + len(payload)
+        if end > self.bytes_max:
+            return False
+        self._map[start:end] = FRAME.pack(len(payload), zlib.crc32(payload, kind), kind) + payload
+        self.size = end
+        self.dirty = True
+        return True
+
+    def close(self) -> None:
+        """Let go of the file, which stays."""
+        self._map.close()
+        os.close(self.fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as read back. `counts` only with PROGRESS, `facts` only with HOLD and SETTLE."""
+
+    kind: int
+    seq: int
+    facts: bytes = b""
+    counts: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+def read_segment(data: bytes, name: str = "segment") -> Iterator[Record]:
+    """Records up to the first that is torn or damaged. An unknown version is an error: guessing at
+    money is worse than stopping. A file without a whole header is a crash at creation: nothing was
+    promised."""
+    head = data[: len(HEADER)]
+    if len(data.rstrip(b"\0")) < len(HEADER) and HEADER.startswith(head.rstrip(b"\0")):
+        return
+    if head != HEADER:
+        raise JournalError(f"{name}: not a journal of this version (it starts with {head!r})")
+    at = len(HEADER)
+    while at + FRAME.size <= len(data):
+        length, crc, kind = FRAME.unpack_from(data, at)
+        at += FRAME.size
+        payload = data[at : at + length]
+        if not 0 < length == len(payload) or zlib.crc32(payload, kind) != crc:
+            return
+        at += length
+        record = _parse(kind, payload)
+        if record is None:
+            return
+        yield record
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync a folder, so that its new file is found after a power loss."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _parse(kind: int, payload: bytes) -> Record | None:
+    if kind == PROGRESS and len(payload) == COUNTS.size:
+        seq, *counts = COUNTS.unpack(payload)
+        return Record(kind, seq, counts=(counts[0], counts[1], counts[2], counts[3]))
+    if kind in (HOLD, SETTLE) and len(payload) > SEQ.size:
+        return Record(kind, SEQ.unpack_from(payload)[0], payload[SEQ.size :])
+    if kind == SENT and len(payload) == SEQ.size:
+        return Record(kind, SEQ.unpack(payload)[0])
+    return None
