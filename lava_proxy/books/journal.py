@@ -111,9 +111,9 @@ class Journal:
         self, seq: int, inputs: int, outputs: int, input_characters: int, output_characters: int
     ) -> None:
         """Write PROGRESS: counts so far, tokens and characters."""
-        self._append(
-            PROGRESS, COUNTS.pack(seq, inputs, outputs, input_characters, output_characters)
-        )
+        counts = COUNTS.pack(seq, inputs, outputs, input_characters, output_characters)
+        if not self._last.store(PROGRESS, counts):
+            self._append(PROGRESS, counts)
 
     def settle(self, seq: int, facts: bytes) -> None:
         """Write SETTLE; `facts` is JSON."""

@@ -13,8 +13,9 @@ from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
 from lava_proxy.proxy.refuse import refuse
-from lava_proxy.proxy.relay import HTTP_ERROR, open_tap, relay, send_cut, send_end, send_rest
+from lava_proxy.proxy.relay import HTTP_ERROR, open_tap, relay
 from lava_proxy.proxy.run import Run, StreamCut
+from lava_proxy.proxy.sending import send_cut, send_end, send_rest
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.metadata import read_metadata
 from lava_proxy.wire.target import Target, parse_prefix, parse_target, split_named

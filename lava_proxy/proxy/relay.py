@@ -11,18 +11,23 @@ client can see the end.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import cast
+
 from lava_adapters.contract import Framing
 from lava_proxy.net.upstream import Answer, UpstreamEnded
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Send
-from lava_proxy.proxy.run import Run, StreamCut
+from lava_proxy.proxy.run import Run
 from lava_proxy.proxy.running import Running
+from lava_proxy.proxy.sending import message, rest_of, returns_at_once, send_head
 from lava_proxy.rules.gauge import FREE
 from lava_proxy.wire.event import Event as Piece
-from lava_proxy.wire.headers import client_headers
 from lava_proxy.wire.sieve import sieves
 from lava_proxy.wire.tap import Tap
+
+Begin = Callable[[dict[str, object]], Coroutine[object, None, None]]
 
 _EMPTY_BODIES = frozenset({204, 304})
 _WHOLE = frozenset({Framing.JSON, Framing.OPAQUE})
@@ -69,124 +74,160 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
 async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event:
     """Send the answer on until it ends; returns how it ended. The call is not booked yet when the
     last piece is still to be sent: `finish.close` does it first."""
-    tap, running = run.tap, run.running
-    if tap is None or running is None:
-        raise TypeError("the tap is opened before the relay")
-    boot_s = gateway.books.clock.boot_s
-    journal = gateway.books.journal
-    await _start(run, answer, send)
-    body = run.exchange.state is State.BODY
-    journaled = -1
-    while True:
-        asked_s = boot_s()
-        try:
-            piece = await answer.read()
-        except UpstreamEnded as ended:
-            run.flags.add(f"upstream_{ended.reason}")
-            return Event.BROKE_OFF
-        now_s = boot_s()
-        waited_s = now_s - asked_s
-        run.waited_s += waited_s
-        if waited_s > 1.0 and body:
-            running.silence(int(waited_s * 1000))
-        last = not piece or answer.at_end
-        pieces = tap.feed(piece) if piece else []
-        if last:
-            pieces += tap.finish()
-        while True:
-            if last and tap.held is None:
-                break  # SETTLE comes before these bytes go out
-            if body and running.outputs != journaled:
-                journaled = running.outputs
-                journal.progress(
-                    run.seq,
-                    running.inputs,
-                    journaled,
-                    running.input_characters,
-                    running.characters,
-                )
-            if tap.held is None:
-                break
-            if pieces:
-                await _send_pieces(run, pieces, send, now_s)
-            if not await _afford(gateway, run):
-                return Event.CUT
-            pieces = tap.resume()
-        if run.first_byte_s is None and piece:
-            run.first_byte_s = now_s
-        if last:
-            run.last_pieces = pieces
-            return _ended(run, answer)
-        if pieces:
-            await _send_pieces(run, pieces, send, now_s)
+    await send_head(run, answer, send)
+    return await _Relay(gateway, run, answer, send).run()
 
 
-async def send_end(run: Run, send: Send) -> None:
-    """The last bytes, after the books are closed."""
-    body = _bytes_of(run, run.last_pieces)
-    run.last_pieces = []
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+class _Relay:
+    """Two ways to the client with one rule between: `count`, then send.
 
+    The fast way is `push`: it runs in the turn of the event loop that brings a piece, so no future
+    and no task is woken per chunk. It needs a server whose `send` returns at once unless the client
+    is slow (`returns_at_once`). Whatever is not plain sailing comes back to `run`, in the task.
+    """
 
-async def send_rest(run: Run, send: Send) -> None:
-    """What came last of an answer that is not whole: the end of the stream does not follow."""
-    pieces, run.last_pieces = run.last_pieces, []
-    if pieces:
-        body = _bytes_of(run, pieces)
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def send_cut(run: Run, send: Send) -> None:
-    """End a stream whose money ended: the dialect's error event, then no final chunk."""
-    adapter, tap, framing = run.adapter, run.tap, run.framing
-    if adapter is not None and tap is not None and framing is not None and not tap.mid_event:
-        message = "budget_exhausted: the credit for this request is used up"
-        facts: dict[str, object] = {"request_id": run.request_id}
-        if run.running is not None:
-            facts["usage"] = {
-                "input_tokens": run.running.inputs,
-                "output_tokens": run.running.outputs,
-                "estimated": True,
-            }
-        event = adapter.cut(framing, message, facts, tap.events)
-        if event:
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-    raise StreamCut
-
-
-async def _start(run: Run, answer: Answer, send: Send) -> None:
-    event_stream = answer.content_type.startswith("text/event-stream")
-    headers = client_headers(
-        answer.headers,
-        run.response_prefixes,
-        secrets=run.upstream_secrets,
-        keep_length=run.framing in _WHOLE,
-        event_stream=event_stream,
+    __slots__ = (
+        "_answer",
+        "_begin",
+        "_body",
+        "_boot_s",
+        "_gateway",
+        "_journal",
+        "_journaled",
+        "_left",
+        "_run",
+        "_running",
+        "_send",
+        "_since_s",
+        "_tap",
+        "_trouble",
     )
-    headers.append((b"x-lava-request-id", run.request_id.encode()))
-    run.response_started = True
-    try:
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    except OSError:
-        raise ClientGone from None
 
+    def __init__(self, gateway: Gateway, run: Run, answer: Answer, send: Send) -> None:
+        if run.tap is None or run.running is None:
+            raise TypeError("the tap is opened before the relay")
+        self._gateway = gateway
+        self._run = run
+        self._answer = answer
+        self._send = send
+        self._begin = cast("Begin", send)
+        """The same, for `push`: uvicorn's is a coroutine function."""
+        self._tap = run.tap
+        self._running = run.running
+        self._journal = gateway.books.journal
+        self._boot_s = gateway.books.clock.boot_s
+        self._body = run.exchange.state is State.BODY
+        self._journaled = -1
+        self._since_s = self._boot_s()
+        """Since when we wait for the provider."""
+        self._left: list[Piece] | None = None
+        """Read and counted by `push`, but stopped at the gate."""
+        self._trouble: BaseException | Awaitable[None] | None = None
+        """What `push` met: an error, or a send that waits for the client."""
 
-async def _send_pieces(run: Run, pieces: list[Piece], send: Send, now_s: float) -> None:
-    body = _bytes_of(run, pieces)
-    run.sending_since_s = now_s
-    try:
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-    except OSError:  # how servers may say that nobody listens any more
-        raise ClientGone from None
-    run.sending_since_s = None
+    async def run(self) -> Event:
+        """Until the end; what is to be sent after the books are closed is in `run.last_pieces`."""
+        answer, pushes = self._answer, returns_at_once(self._send)
+        while True:
+            if pushes:
+                await answer.pump(self.push)
+                if self._trouble is not None:
+                    await self._settle_trouble()
+                    continue
+            left, self._left = self._left, None
+            last = False
+            if left is None:
+                try:
+                    piece = await answer.read()
+                except UpstreamEnded as ended:
+                    self._run.flags.add(f"upstream_{ended.reason}")
+                    return Event.BROKE_OFF
+                last = not piece or answer.at_end
+                left = self.count(piece, last=last)
+            pieces = left
+            while self._tap.held is not None:
+                await self._send_now(pieces)
+                if not await _afford(self._gateway, self._run):
+                    return Event.CUT
+                self._since_s = self._boot_s()
+                pieces = self.count(b"", last=last)
+            if last:
+                self._run.last_pieces = pieces
+                return _ended(self._run, answer)
+            await self._send_now(pieces)
 
+    def push(self, piece: bytes) -> bool:
+        """Count, journal and send a piece, now; False when the task must look."""
+        try:
+            pieces = self.count(piece, last=False)
+            if self._tap.held is not None:
+                self._left = pieces
+                return False
+            if pieces:
+                sending = self._begin(message(self._run, pieces))
+                try:
+                    waiting = sending.send(None)  # up to its first wait, which most have not
+                except StopIteration:
+                    pass
+                else:
+                    self._trouble = rest_of(sending, waiting)
+                    self._run.sending_since_s = self._boot_s()
+                    return False
+            self._since_s = self._boot_s()
+        except BaseException as error:  # nobody above us could take it
+            self._trouble = error
+            return False
+        return True
 
-def _bytes_of(run: Run, pieces: list[Piece]) -> bytes:
-    body = pieces[0].raw if len(pieces) == 1 else b"".join([piece.raw for piece in pieces])
-    if run.masked:
-        for secret in run.upstream_secrets:
-            body = body.replace(secret, b"*" * len(secret))
-    return body
+    def count(self, piece: bytes, *, last: bool) -> list[Piece]:
+        """The events that may go out, counted and journaled. No await between here and the send."""
+        run, tap = self._run, self._tap
+        now_s = self._boot_s()
+        waited_s = now_s - self._since_s
+        run.waited_s += waited_s
+        if waited_s > 1.0 and self._body:
+            self._running.silence(int(waited_s * 1000))
+        if piece and run.first_byte_s is None:
+            run.first_byte_s = now_s
+        if tap.held is not None:
+            pieces = tap.resume()
+        else:
+            pieces = tap.feed(piece) if piece else []
+            if last:
+                pieces += tap.finish()
+        if self._body and not (last and tap.held is None):  # else SETTLE takes its place
+            running = self._running
+            outputs = running.outputs
+            if outputs != self._journaled:
+                self._journaled = outputs
+                self._journal.progress(
+                    run.seq, running.inputs, outputs, running.input_characters, running.characters
+                )
+        return pieces
+
+    async def _send_now(self, pieces: list[Piece]) -> None:
+        if pieces:
+            run = self._run
+            run.sending_since_s = self._boot_s()
+            try:
+                await self._send(message(run, pieces))
+            except OSError:  # how servers may say that nobody listens any more
+                raise ClientGone from None
+            run.sending_since_s = None
+        self._since_s = self._boot_s()
+
+    async def _settle_trouble(self) -> None:
+        """Raise what `push` met, or wait until the client has taken what it was sent."""
+        trouble, self._trouble = self._trouble, None
+        try:
+            if isinstance(trouble, BaseException):
+                raise trouble
+            if trouble is not None:
+                await trouble
+        except OSError:
+            raise ClientGone from None
+        self._run.sending_since_s = None
+        self._since_s = self._boot_s()
 
 
 async def _afford(gateway: Gateway, run: Run) -> bool:

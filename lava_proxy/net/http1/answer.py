@@ -11,7 +11,7 @@ Time counts against the provider only while the reader waits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 HIGH_WATER_BYTES = 64 * 1024
@@ -46,13 +46,15 @@ class Answer:
         "_failure",
         "_idle_s",
         "_paused",
-        "_pieces",
+        "_push",
         "_source",
         "_unread_bytes",
         "_waiter",
+        "_weighed",
         "content_type",
         "delimited",
         "headers",
+        "pieces",
         "status",
     )
 
@@ -74,26 +76,29 @@ class Answer:
         """False: the end of the connection is the end of the body, so a cut looks like an end."""
         self._source: Source | None = source
         self._idle_s = idle_s
-        self._pieces: list[bytes] = []
-        self._unread_bytes = 0
+        self.pieces: list[bytes] = []
+        """What has arrived and is unread. The connection adds to it, and says `arrived`."""
+        self._unread_bytes = self._weighed = 0
+        """Of the first `_weighed` pieces."""
         self._paused = False
         self._ended = False
         self._failure = ""
         self._waiter: asyncio.Future[None] | None = None
+        self._push: Callable[[bytes], bool] | None = None
 
     # The reader's side.
 
     @property
     def at_end(self) -> bool:
         """Whether all of the body has been handed over already."""
-        return self._ended and not self._pieces
+        return self._ended and not self.pieces
 
     async def read(self) -> bytes:
         """The next piece, whatever has arrived; ``b""`` at the end. Raises `UpstreamEnded`.
 
         A cancelled read closes the answer: what comes later would be lost.
         """
-        if not self._pieces:
+        if not self.pieces:
             source = self._source
             if source is None:
                 if self._ended:
@@ -106,13 +111,37 @@ class Answer:
             except BaseException:
                 self.close()
                 raise
-            if not self._pieces:
+            if not self.pieces:
                 if self._ended:
                     return b""
                 raise UpstreamEnded(self._failure)
-        pieces = self._pieces
-        self._pieces = []
-        self._unread_bytes = 0
+        return self._take()
+
+    async def pump(self, push: Callable[[bytes], bool]) -> None:
+        """Hand every piece to `push` in the very turn that brings it, until `push` says False (it
+        wants no more for now) or something is left to `read`: an end, or what came before us.
+
+        `push` runs in the event loop's own callback, not in the caller's task; it must not raise.
+        """
+        source = self._source
+        if self.pieces or source is None:
+            return
+        waiter = self._waiter = source.loop.create_future()
+        self._push = push
+        source.deadline_s = source.loop.time() + self._idle_s
+        try:
+            await waiter
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._push = None
+
+    def _take(self) -> bytes:
+        """All that is unread."""
+        pieces = self.pieces
+        self.pieces = []
+        self._unread_bytes = self._weighed = 0
         if self._paused:
             self._paused = False
             if self._source is not None:
@@ -122,7 +151,7 @@ class Answer:
     def close(self) -> None:
         """Let go. A connection that still owes us bytes is closed at once; one that does not has
         gone back to its pool already."""
-        self._pieces = []
+        self.pieces = []
         source = self._source
         if source is not None:
             self.broke_off("truncated")
@@ -130,19 +159,25 @@ class Answer:
 
     # The connection's side.
 
-    def put(self, piece: bytes) -> None:
-        """Add a piece of the body; `arrived` follows."""
-        self._pieces.append(piece)
-        self._unread_bytes += len(piece)
-
     def arrived(self) -> bool:
         """Tell the reader; True when enough is unread and the socket should rest."""
         waiter = self._waiter
-        if waiter is not None:
-            if self._pieces:
+        pieces = self.pieces
+        if waiter is None:
+            self._unread_bytes += sum(map(len, pieces[self._weighed :]))
+            self._weighed = len(pieces)
+            if self._unread_bytes > HIGH_WATER_BYTES:
+                self._paused = True
+        elif pieces:
+            push, source = self._push, self._source
+            if push is None or source is None:
                 self._wake(waiter)
-        elif self._unread_bytes > HIGH_WATER_BYTES:
-            self._paused = True
+                return self._paused
+            self.pieces = []
+            if push(pieces[0] if len(pieces) == 1 else b"".join(pieces)):
+                source.deadline_s = source.loop.time() + self._idle_s
+            else:
+                self._wake(waiter)
         return self._paused
 
     def finished(self) -> None:

@@ -133,7 +133,7 @@ class Reply:
         if answer is None or self.complete:
             raise ValueError("a body where none belongs")
         self._has_body = True
-        answer.put(piece)
+        answer.pieces.append(piece)
 
     def on_message_complete(self) -> None:
         self.complete = self.answer is not None

@@ -1,0 +1,108 @@
+"""What goes to the client: the answer's head, its pieces, and its last words."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Coroutine, Generator
+
+from lava_adapters.contract import Framing
+from lava_proxy.net.upstream import Answer
+from lava_proxy.proxy.intake import ClientGone, Send
+from lava_proxy.proxy.run import Run, StreamCut
+from lava_proxy.wire.event import Event as Piece
+from lava_proxy.wire.headers import client_headers
+
+_WHOLE = frozenset({Framing.JSON, Framing.OPAQUE})
+
+
+async def send_head(run: Run, answer: Answer, send: Send) -> None:
+    """Status and headers; the call's id among them."""
+    event_stream = answer.content_type.startswith("text/event-stream")
+    headers = client_headers(
+        answer.headers,
+        run.response_prefixes,
+        secrets=run.upstream_secrets,
+        keep_length=run.framing in _WHOLE,
+        event_stream=event_stream,
+    )
+    headers.append((b"x-lava-request-id", run.request_id.encode()))
+    run.response_started = True
+    try:
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    except OSError:
+        raise ClientGone from None
+
+
+def message(run: Run, pieces: list[Piece]) -> dict[str, object]:
+    """A part of the body as ASGI has it."""
+    plain = len(pieces) == 1 and not run.masked
+    body = pieces[0].raw if plain else _bytes_of(run, pieces)
+    return {"type": "http.response.body", "body": body, "more_body": True}
+
+
+def _bytes_of(run: Run, pieces: list[Piece]) -> bytes:
+    body = b"".join([piece.raw for piece in pieces])
+    if run.masked:
+        for secret in run.upstream_secrets:
+            body = body.replace(secret, b"*" * len(secret))
+    return body
+
+
+async def send_end(run: Run, send: Send) -> None:
+    """The last bytes, after the books are closed."""
+    body = _bytes_of(run, run.last_pieces)
+    run.last_pieces = []
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def send_rest(run: Run, send: Send) -> None:
+    """What came last of an answer that is not whole: the end of the stream does not follow."""
+    pieces, run.last_pieces = run.last_pieces, []
+    if pieces:
+        body = _bytes_of(run, pieces)
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def send_cut(run: Run, send: Send) -> None:
+    """End a stream whose money ended: the dialect's error event, then no final chunk."""
+    adapter, tap, framing = run.adapter, run.tap, run.framing
+    if adapter is not None and tap is not None and framing is not None and not tap.mid_event:
+        message = "budget_exhausted: the credit for this request is used up"
+        facts: dict[str, object] = {"request_id": run.request_id}
+        if run.running is not None:
+            facts["usage"] = {
+                "input_tokens": run.running.inputs,
+                "output_tokens": run.running.outputs,
+                "estimated": True,
+            }
+        event = adapter.cut(framing, message, facts, tap.events)
+        if event:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+    raise StreamCut
+
+
+def returns_at_once(send: Send) -> bool:
+    """Whether `send` may be begun outside a task: uvicorn's own, which awaits nothing but a slow
+    client. Another server's, or a middleware's around it, may need the task that it runs in."""
+    owner = getattr(send, "__self__", None)
+    return type(owner).__module__.startswith("uvicorn.protocols.http.")
+
+
+@types.coroutine
+def rest_of(
+    sending: Coroutine[object, None, None], waiting: object
+) -> Generator[object, None, None]:
+    """Go on with a coroutine that waits for `waiting`: what ``yield from`` does, begun late."""
+    while True:
+        try:
+            yield waiting
+        except BaseException as error:
+            try:
+                waiting = sending.throw(error)
+            except StopIteration:
+                return
+        else:
+            try:
+                waiting = sending.send(None)
+            except StopIteration:
+                return
