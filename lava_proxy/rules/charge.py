@@ -19,9 +19,8 @@ An amount above `AMOUNT_MAX_E10` raises MoneyError rather than overflow a column
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lava_adapters.contract import Usage
+from lava_adapters.values import dataclass
 from lava_proxy.core.invariant import invariant
 from lava_proxy.core.money import AMOUNT_MAX_E10, MoneyError, divide_half_up
 from lava_proxy.rules.tiers import Tariff, Tier, Unit

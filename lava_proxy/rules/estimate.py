@@ -16,10 +16,11 @@ field the larger of it and our count. An explicit final zero stays zero; absent 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from lava_adapters.contract import Usage
+from lava_adapters.values import dataclass
 from lava_proxy.core.money import divide_up
 
 TOOL_CALL_TOKENS = 10

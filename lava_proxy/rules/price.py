@@ -14,9 +14,9 @@ The provider's own figure, where it sends one, is the total; the table then only
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lava_adapters.contract import Usage
+from lava_adapters.values import dataclass
 from lava_proxy.core.money import AMOUNT_MAX_E10, divide_half_up
 from lava_proxy.rules.rates import E10_DENOMINATOR, Band, Rates
 

@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lava_adapters.contract import Ask
+from lava_adapters.values import dataclass
 from lava_proxy.rules.estimate import input_tokens_bound, input_tokens_estimate
 from lava_proxy.rules.gauge import Gauge
 from lava_proxy.rules.settlement import Enforcement

@@ -6,10 +6,10 @@ row is booked, under the customer's lock, because it depends on the units used b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from lava_adapters.values import dataclass
 from lava_proxy.rules.charge import Counts
 from lava_proxy.rules.price import Cost
 from lava_proxy.rules.tiers import Tariff

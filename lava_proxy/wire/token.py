@@ -15,11 +15,12 @@ import binascii
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, NoReturn
 
 import orjson
 
+from lava_adapters.values import dataclass
 from lava_proxy.core.errors import LavaError
 
 TOKEN_MAX_CHARS = 8192
