@@ -16,6 +16,7 @@ import contextlib
 import gc
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import FrameType
 from typing import Any, Protocol
@@ -28,8 +29,12 @@ LINGER_S = 1.0
 ARRIVE_S = 0.25
 """A connection that was accepted last has so long to bring its request."""
 KEEP_ALIVE_S = 75
-"""Longer than nginx keeps its connections to us (60 s), so that it is never us who closes one that
-nginx is about to use."""
+"""Longer than a proxy keeps its connections to us, so that it is never us who closes one that it is
+about to use."""
+UNUSED_S = 6.0
+"""At the end as well: longer than deploy/nginx.conf keeps a connection that it does not use (5 s).
+One that is used meanwhile is told to close with its answer."""
+LOOK_S = 0.05
 
 GC_THRESHOLDS = (50_000, 20, 100)
 """Start-up objects are frozen, and full collections are rare: they cost tens of milliseconds."""
@@ -129,9 +134,18 @@ class Server(uvicorn.Server):
         for listener in sockets or ():
             listener.close()
         await self._hurried_within(min(ARRIVE_S, self._linger_s))
+        await self._left_by_clients()
         hurried = asyncio.create_task(self._cancel_when_hurried())
         await super().shutdown(sockets)
         hurried.cancel()
+
+    async def _left_by_clients(self) -> None:
+        """Until every connection has a call or is gone, but not for ever."""
+        late_s = time.monotonic() + (UNUSED_S if self._linger_s else 0.0)
+        while time.monotonic() < late_s and not self._hurry.is_set():
+            if not any(_unused(each) for each in self.server_state.connections):
+                return
+            await self._hurried_within(LOOK_S)
 
     async def _hurried_within(self, wait_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -142,6 +156,12 @@ class Server(uvicorn.Server):
         await self._hurry.wait()
         for task in list(self.server_state.tasks):
             task.cancel()
+
+
+def _unused(connection: object) -> bool:
+    """An open connection of uvicorn's without a call on it."""
+    cycle = getattr(connection, "cycle", None)
+    return cycle is None or cycle.response_complete
 
 
 def _last(send: Send) -> Send:
