@@ -88,6 +88,7 @@ class Server(uvicorn.Server):
         self._on_drain = on_drain
         self._patient = patient
         self._linger_s = LINGER_S
+        self._drain_timeout_s = drain_timeout_s
         self._hurry = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         super().__init__(_config(self._door, drain_timeout_s))
@@ -134,10 +135,20 @@ class Server(uvicorn.Server):
         for listener in sockets or ():
             listener.close()
         await self._hurried_within(min(ARRIVE_S, self._linger_s))
-        await self._left_by_clients()
         hurried = asyncio.create_task(self._cancel_when_hurried())
+        await self._calls_ended()
+        await self._left_by_clients()
+        self.config.timeout_graceful_shutdown = 1
         await super().shutdown(sockets)
         hurried.cancel()
+
+    async def _calls_ended(self) -> None:
+        """Until no call runs, or the drain is over. Not uvicorn's way: it closes a connection in
+        the moment its answer ends, unannounced where the answer had begun before; a proxy may have
+        sent the next request on it just then."""
+        late_s = time.monotonic() + self._drain_timeout_s
+        while self.server_state.tasks and time.monotonic() < late_s and not self._hurry.is_set():
+            await self._hurried_within(LOOK_S)
 
     async def _left_by_clients(self) -> None:
         """Until every connection has a call or is gone, but not for ever."""
