@@ -98,6 +98,20 @@ class Settings(BaseSettings):
         ge=0,
         description="When the client leaves: output at the stream's own pace for so long is added.",
     )
+    client_drain_providers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Provider ids, comma separated: when the client leaves, the answer is read to "
+        "its end and billed by the provider's own usage, instead of being cancelled.",
+    )
+    client_drain_max_s: float = Field(
+        60.0, gt=0, description="Longest time an answer is read on without its client."
+    )
+    client_drain_tokens: int = Field(
+        4096, ge=0, description="Output (tokens or characters) that it may still make meanwhile."
+    )
+    client_drains_max: int = Field(
+        100, ge=0, description="Such answers at once, per process; further ones are cancelled."
+    )
     exact_tokens: bool = Field(
         True, description="Count streamed tokens with rs-bpe where the extra [tokens] is installed."
     )
@@ -168,9 +182,9 @@ class Settings(BaseSettings):
             raise ValueError("expected a JSON object of host to base URL")
         return parsed
 
-    @field_validator("adapters", mode="before")
+    @field_validator("adapters", "client_drain_providers", mode="before")
     @classmethod
-    def _adapters(cls, value: object) -> object:
+    def _names(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value

@@ -13,7 +13,7 @@ from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.net.upstream import Timeouts, Upstreams
 from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.gateway import Gateway
-from lava_proxy.proxy.run import OpenRuns
+from lava_proxy.proxy.run import Draining, OpenRuns
 from lava_proxy.proxy.turnstile import Turnstile
 from lava_proxy.rules.estimate import Profile
 from lava_proxy.rules.quote import OutputLimits
@@ -25,6 +25,9 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
     """To be called in the event loop that will serve. Raises `ConfigurationError` for an override
     that may not be used."""
     origins = origins_of(registry, settings)
+    known = {provider.id for provider in registry.providers}
+    for name in sorted(set(settings.client_drain_providers) - known):
+        raise ConfigurationError(f"LAVA_CLIENT_DRAIN_PROVIDERS: there is no provider {name!r}")
     return Gateway(
         settings=settings,
         books=books,
@@ -42,7 +45,16 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
         callers=Callers(books.directory),
         metrics=metrics,
         turnstile=Turnstile(asyncio.get_running_loop()),
-        open_runs=OpenRuns(stall_s=settings.client_stall_s, longest_s=settings.stream_max_s),
+        open_runs=OpenRuns(
+            stall_s=settings.client_stall_s,
+            longest_s=settings.stream_max_s,
+            draining=Draining(
+                frozenset(settings.client_drain_providers),
+                settings.client_drain_max_s,
+                settings.client_drain_tokens,
+                settings.client_drains_max,
+            ),
+        ),
         limits=OutputLimits(
             settings.output_slice_tokens,
             settings.output_floor_tokens,
@@ -84,6 +96,7 @@ def sweep(gateway: Gateway) -> None:
         calls=len(runs),
         streams=sum(1 for run in runs if run.ask is not None and run.ask.stream),
         holds=sum(1 for run in runs if run.hold is not None),
+        drains=gateway.open_runs.drains,
     )
 
 

@@ -55,6 +55,8 @@ class Event(enum.IntEnum):
     CLIENT_GONE = enum.auto()
     CLIENT_GONE_DONE = enum.auto()
     """The client left after usage and end marker had both been seen."""
+    DRAINED = enum.auto()
+    """Complete, read to its end although the client had left."""
     STOPPED = enum.auto()
     """The process is told to stop while the call runs."""
 
@@ -112,6 +114,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (State.BODY, Event.CUT): _settle("cut_off"),
     (State.BODY, Event.CLIENT_GONE): _settle("client_gone"),
     (State.BODY, Event.CLIENT_GONE_DONE): _settle("completed"),
+    (State.BODY, Event.DRAINED): _settle("client_gone"),
     (State.BODY, Event.STOPPED): _settle("truncated"),
 }
 

@@ -25,6 +25,14 @@ log = logging.getLogger(__name__)
 
 AUTH_ERRORS = frozenset({401, 403})
 
+_WITHOUT_CLIENT = {
+    Event.ENDED: Event.DRAINED,
+    Event.ENDED_SHORT: Event.CLIENT_GONE,
+    Event.BROKE_OFF: Event.CLIENT_GONE,
+    Event.CUT: Event.CLIENT_GONE,
+}
+"""How an answer ended that was read on without its client: the customer left first."""
+
 WATCH_AFTER_S = 0.02
 """A client that leaves within this time is seen at its end."""
 
@@ -39,7 +47,7 @@ async def forward(
     try:
         try:
             headers, body = await _take_in(gateway, run, scope, receive, path)
-            watcher = _Watcher(run, receive)
+            watcher = _Watcher(gateway, run, receive)
             event = await _exchange(gateway, run, scope["method"], headers, body, send=send)
         except (LavaError, ClientGone, asyncio.CancelledError) as error:
             event = _event_of(run, error)
@@ -53,7 +61,7 @@ async def forward(
         else:
             await _close(gateway, run, event, send, None)
     finally:
-        gateway.open_runs.runs.discard(run)
+        gateway.open_runs.ended(run)
         if watcher is not None:
             watcher.stop()
         if run.answer is not None:
@@ -109,7 +117,12 @@ async def _exchange(
         gateway.metrics.anomaly("upstream_auth")
         raise LavaError("upstream_auth_failed")
     open_tap(gateway, run, answer, asked_usage=run.asked_usage)
-    return await relay(gateway, run, answer, send)
+    if run.left_s is not None:
+        gateway.open_runs.bound(run)
+    event = await relay(gateway, run, answer, send)
+    if run.left_s is None or run.exchange.state is not State.BODY:
+        return event
+    return _WITHOUT_CLIENT.get(event, event)
 
 
 def _event_of(run: Run, error: BaseException) -> Event:
@@ -149,7 +162,7 @@ async def _close(
     finish.observe(gateway, run, row, error)
     if event is Event.REFUSED and gateway.settings.record_refusals:
         finish.record_refusal(gateway, run, error)
-    if event in (Event.CLIENT_GONE, Event.CLIENT_GONE_DONE):
+    if event in (Event.CLIENT_GONE, Event.CLIENT_GONE_DONE, Event.DRAINED):
         return
     if event is Event.STOPPED and isinstance(error, asyncio.CancelledError):
         raise error
@@ -182,9 +195,10 @@ class _Watcher:
     """Sees the client leave, whatever we wait for. It starts after a moment: most of what is
     quicker than that is over before a client can leave, and a task is not free."""
 
-    __slots__ = ("_receive", "_run", "_task", "_timer")
+    __slots__ = ("_gateway", "_receive", "_run", "_task", "_timer")
 
-    def __init__(self, run: Run, receive: Receive) -> None:
+    def __init__(self, gateway: Gateway, run: Run, receive: Receive) -> None:
+        self._gateway = gateway
         self._run = run
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
@@ -203,8 +217,10 @@ class _Watcher:
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                if self._run.exchange.state is not State.CLOSED:
-                    self._run.cancel("gone")
+                run, gateway = self._run, self._gateway
+                on = gateway.open_runs.left(run, gateway.books.clock.boot_s())
+                if not on and run.exchange.state is not State.CLOSED:
+                    run.cancel("gone")
                 return
 
 

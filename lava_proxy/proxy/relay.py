@@ -74,7 +74,11 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
 async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event:
     """Send the answer on until it ends; returns how it ended. The call is not booked yet when the
     last piece is still to be sent: `finish.close` does it first."""
-    await send_head(run, answer, send)
+    try:
+        await send_head(run, answer, send)
+    except ClientGone:
+        if not gateway.open_runs.left(run, gateway.books.clock.boot_s()):
+            raise
     return await _Relay(gateway, run, answer, send).run()
 
 
@@ -163,7 +167,7 @@ class _Relay:
             if self._tap.held is not None:
                 self._left = pieces
                 return False
-            if pieces:
+            if pieces and self._run.left_s is None:
                 sending = self._begin(message(self._run, pieces))
                 try:
                     waiting = sending.send(None)  # up to its first wait, which most have not
@@ -206,15 +210,20 @@ class _Relay:
         return pieces
 
     async def _send_now(self, pieces: list[Piece]) -> None:
-        if pieces:
-            run = self._run
+        run = self._run
+        if pieces and run.left_s is None:
             run.sending_since_s = self._boot_s()
             try:
                 await self._send(message(run, pieces))
             except OSError:  # how servers may say that nobody listens any more
-                raise ClientGone from None
+                self._gone()
             run.sending_since_s = None
         self._since_s = self._boot_s()
+
+    def _gone(self) -> None:
+        """Nobody listens: raise, unless the answer is read to its end all the same."""
+        if not self._gateway.open_runs.left(self._run, self._boot_s()):
+            raise ClientGone
 
     async def _settle_trouble(self) -> None:
         """Raise what `push` met, or wait until the client has taken what it was sent."""
@@ -225,7 +234,7 @@ class _Relay:
             if trouble is not None:
                 await trouble
         except OSError:
-            raise ClientGone from None
+            self._gone()
         self._run.sending_since_s = None
         self._since_s = self._boot_s()
 

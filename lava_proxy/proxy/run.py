@@ -22,6 +22,19 @@ from lava_proxy.wire.target import Target
 Stop = Literal["gone", "deadline", "lease"]
 
 
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """How far answers are read on after their client has left; see `LAVA_CLIENT_DRAIN_*`."""
+
+    providers: frozenset[str] = frozenset()
+    longest_s: float = 60.0
+    units: int = 4096
+    most: int = 100
+
+
+DRAINABLE = frozenset({State.SENT, State.ERROR, State.BODY})
+
+
 class StreamCut(Exception):
     """Raised out of the ASGI app on purpose: the server then ends the connection without the final
     chunk, so that no client takes a cut stream for a whole one. Logs filter it."""
@@ -53,6 +66,8 @@ class Run:
     waited_s: float = 0.0
     """Time spent waiting for the provider: not ours."""
     first_byte_s: float | None = None
+    left_s: float | None = None
+    """When the client left, where the answer is read to its end all the same."""
     sending_since_s: float | None = None
     """Since when a send to the client has not come back."""
     response_started: bool = False
@@ -81,16 +96,53 @@ class Run:
 class OpenRuns:
     """The calls of this process that are on their way; one sweep watches all their clocks."""
 
-    def __init__(self, *, stall_s: float, longest_s: float) -> None:
+    def __init__(
+        self, *, stall_s: float, longest_s: float, draining: Draining | None = None
+    ) -> None:
         self._stall_s = stall_s
         self._longest_s = longest_s
+        self._draining = draining or Draining()
         self.runs: set[Run] = set()
+        self.drains = 0
+        """Calls whose client has left and whose answer is read all the same."""
+
+    def ended(self, run: Run) -> None:
+        """The call is over."""
+        self.runs.discard(run)
+        if run.left_s is not None:
+            self.drains -= 1
+
+    def left(self, run: Run, now_s: float) -> bool:
+        """The client is gone: True when the answer is to be read to its end all the same. That
+        lasts as long as its limits do: of time, of output, and of such answers at once."""
+        if run.left_s is not None:
+            return True
+        limits = self._draining
+        wanted = run.provider is not None and (
+            run.provider.disconnect == "drain" or run.provider.id in limits.providers
+        )
+        if not wanted or run.exchange.state not in DRAINABLE or self.drains >= limits.most:
+            return False
+        run.left_s = now_s
+        self.drains += 1
+        self.bound(run)
+        return True
+
+    def _read_long(self, run: Run, now_s: float) -> bool:
+        """The answer was read on without its client for as long as is allowed."""
+        return run.left_s is not None and now_s - run.left_s > self._draining.longest_s
+
+    def bound(self, run: Run) -> None:
+        """Limit what an answer without a client may still make."""
+        if run.running is not None:
+            run.running.stop_after(self._draining.units)
 
     def sweep(self, now_s: float, lease_over: set[str]) -> None:
         """Stop calls whose reader stalls, that last too long, or whose lease is over."""
         for run in list(self.runs):
             since = run.sending_since_s
-            if since is not None and now_s - since > self._stall_s:
+            stalls = since is not None and now_s - since > self._stall_s
+            if stalls or self._read_long(run, now_s):
                 run.cancel("gone")
             elif run.seq and now_s - run.started_s > self._longest_s:
                 run.cancel("deadline")

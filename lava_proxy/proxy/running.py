@@ -36,6 +36,7 @@ class Running:
         "_gauge",
         "_hidden_rate",
         "_learned_e3",
+        "_most",
         "_profile",
         "_slice",
         "_token_factor_e3",
@@ -90,6 +91,14 @@ class Running:
         self._token_factor_e3 = token_factor_e3
         self._by_character = self._gauge.kind == "characters"
         self._covered = 0
+        self._most = UNBOUNDED
+        """Output units that may be made in all, whatever the hold covers."""
+        self._cover()
+
+    def stop_after(self, units: int) -> None:
+        """Nobody listens any more: let `units` more output be made and no more."""
+        made = self.tap.counted if self._by_character else self.outputs
+        self._most = made + units
         self._cover()
 
     def silence(self, ms: int) -> None:
@@ -175,13 +184,16 @@ class Running:
     def _cover(self) -> None:
         """Recompute how many output units the hold covers."""
         if self._gauge.kind == "flat":
-            self._covered = UNBOUNDED
+            self._covered = self._most
             return
         held_e10 = self.hold.amount_e10 if self.hold else 0
-        self._covered = self._gauge.affordable_outputs(held_e10, self._inputs_in_gauge())
+        covered = self._gauge.affordable_outputs(held_e10, self._inputs_in_gauge())
+        self._covered = min(covered, self._most)
 
     def _extend(self, outputs: int) -> bool:
         """Take a slice more, or at least what this event needs. No await."""
+        if outputs > self._most:
+            return False
         hold = self.hold
         if hold is None:
             return True

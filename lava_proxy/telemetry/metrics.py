@@ -119,11 +119,14 @@ class Metrics:
         for name, value in gauges.items():
             known[f"lava_{name}"].set(value)
 
-    def sample_open(self, *, calls: int, streams: int, holds: int | None = None) -> None:
+    def sample_open(
+        self, *, calls: int, streams: int, holds: int | None = None, drains: int = 0
+    ) -> None:
         """What is on its way now. Without `holds` every open call counts as holding credit."""
         known = self._made.gauges
         known["lava_open_calls"].set(calls)
         known["lava_open_streams"].set(streams)
+        known["lava_open_drains"].set(drains)
         known["lava_holds_open"].set(calls if holds is None else holds)
 
     def sample_totals(self, *, lease_trips: int, warm_holds: int) -> None:

@@ -100,6 +100,7 @@ METRICS: tuple[Metric, ...] = (
     _histogram("lava_request_duration_seconds", "Whole calls.", SECONDS, "provider"),
     _gauge("lava_open_calls", "Calls on their way."),
     _gauge("lava_open_streams", "Event streams on their way."),
+    _gauge("lava_open_drains", "Answers that are read on although their client has left."),
     _gauge("lava_holds_open", "Calls that hold credit."),
     _gauge("lava_held_usd", "Credit held by open calls."),
     _gauge("lava_leased_usd", "Credit leased to workers, held part included."),
