@@ -1,14 +1,28 @@
 """The books check: granted = available + open leases + spent + expired, and every sum behind it.
 
-One read-only snapshot, so it may run while traffic does.
+Each audit looks at one read-only snapshot, so it may run while traffic does. It is incremental:
+
+* Every row of `requests` and `ledger_entries` carries the id of the transaction that wrote it. In a
+  snapshot all transactions below its *horizon* are decided, so nothing can appear below it later,
+  however late it commits. An audit that finds no difference moves the checkpoint up to its horizon,
+  with the sums that it verified until there: ledger by customer, units by tier scope.
+* The next one compares today's balances and counters with those sums plus all rows since. So any
+  error in a balance, a counter, a lease or a grant is found whenever it came to be, and any error in
+  the new rows and the quarters of an hour that they belong to. What it does not see is an old row
+  that was changed behind the triggers: that takes `full`, which begins from nothing.
+* A difference leaves the checkpoint where it was: it is found again until it is mended.
+
+On another server than last time (a restored copy), whose transaction ids mean nothing here, an
+audit is a full one by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
-from lava_proxy.store.database import Database
+from lava_proxy.store.database import Connection, Database
 from lava_proxy.store.sql import load
 
 Q = load("audit")
@@ -22,9 +36,12 @@ CHECKS = (
     "charges_unbalanced",
     "costs_unbalanced",
     "counters_unbalanced",
+    "rollups_unbalanced",
 )
 MOST = 20
 """Differences shown per check."""
+TIMEOUT_S = 600.0
+"""Of one statement: a full audit reads everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +54,8 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What was found. Amounts in 10^-10 USD; `granted` is net of withdrawals."""
+    """What was found. Amounts in 10^-10 USD; `granted` is net of withdrawals; `requests` and
+    `entries` are the rows looked at."""
 
     differences: tuple[Difference, ...]
     requests: int
@@ -48,6 +66,7 @@ class Audit:
     spent_e10: int
     expired_e10: int
     debt_e10: int
+    full: bool
 
     @property
     def sound(self) -> bool:
@@ -56,17 +75,66 @@ class Audit:
         return not self.differences and parts == self.granted_e10
 
 
-async def audit(database: Database) -> Audit:
-    """Check everything, from the beginning."""
+@dataclass(frozen=True, slots=True)
+class LastAudit:
+    """What the last audit found, by whichever process, and when."""
+
+    checked_at: datetime | None
+    sound_at: datetime | None
+    differences: int
+
+
+async def audit(database: Database, *, full: bool = False) -> Audit:
+    """Check what is new since the last audit, or with `full` everything."""
+    async with database.apart(TIMEOUT_S) as conn:
+        async with conn.transaction(isolation="repeatable_read", readonly=True):
+            state = await Q["state"].fetchrow(conn)
+            if state is None:
+                raise LookupError("no audit state")
+            known = state["server"] == state["here"] and state["upto_xid"] <= state["horizon_xid"]
+            since = 0 if full or not known else state["upto_xid"]
+            found = await _look(conn, since)
+        await _note(conn, found, since, before=state["upto_xid"], upto=state["horizon_xid"],
+                    server=state["here"])  # fmt: skip
+    return found
+
+
+async def last_audit(conn: Connection) -> LastAudit:
+    """The last one, of whichever process."""
+    row = await Q["state"].fetchrow(conn)
+    if row is None:
+        raise LookupError("no audit state")
+    return LastAudit(row["checked_at"], row["sound_at"], row["differences"])
+
+
+async def _look(conn: Connection, since: int) -> Audit:
     found: list[Difference] = []
-    async with (
-        database.connection() as conn,
-        conn.transaction(isolation="repeatable_read", readonly=True),
-    ):
-        for check in CHECKS:
-            rows = await Q[check].fetch(conn, most=MOST)
-            found += [Difference(check, dict(row)) for row in rows]
-        totals = await Q["totals"].fetchrow(conn)
+    for check in CHECKS:
+        rows = await Q[check].fetch(conn, since=since, most=MOST)
+        found += [Difference(check, dict(row)) for row in rows]
+    totals = await Q["totals"].fetchrow(conn, since=since)
     if totals is None:
         raise LookupError("no totals")
-    return Audit(tuple(found), **dict(totals))
+    return Audit(tuple(found), **dict(totals), full=since == 0)
+
+
+async def _note(
+    conn: Connection, found: Audit, since: int, *, before: int, upto: int, server: str
+) -> None:
+    """Move the checkpoint, unless another audit did so meanwhile."""
+    async with conn.transaction():
+        if await Q["lock_state"].fetchval(conn) != before:
+            return
+        if not found.sound:
+            differences = max(1, len(found.differences))
+            await Q["keep_state"].execute(
+                conn, upto=before, server=server if before == since else "",
+                differences=differences,
+            )  # fmt: skip
+            return
+        if since == 0:
+            await Q["forget_ledger"].execute(conn)
+            await Q["forget_units"].execute(conn)
+        await Q["keep_ledger"].execute(conn, since=since, upto=upto)
+        await Q["keep_units"].execute(conn, since=since, upto=upto)
+        await Q["keep_state"].execute(conn, upto=upto, server=server, differences=0)

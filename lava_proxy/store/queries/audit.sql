@@ -1,10 +1,12 @@
 -- name: grants_unbalanced
--- Grants whose parts do not add up, or whose leased part differs from the open leases' shares.
--- args: most int
+-- Grants whose parts do not add up, or whose leased part differs from the open leases' shares; since
+-- a checkpoint only those that still have credit or were lately changed by what is new.
+-- args: since bigint, most int
 SELECT g.grant_id, g.owner_id, g.amount_e10, g.leased_e10,
        coalesce(sum(p.left_e10), 0)::bigint AS shares_e10
 FROM credit_grants g
 LEFT JOIN lease_parts p ON p.grant_id = g.grant_id AND p.left_e10 > 0
+WHERE :since::bigint = 0 OR g.available_e10 > 0 OR g.leased_e10 > 0
 GROUP BY g.grant_id
 HAVING g.amount_e10 <> g.available_e10 + g.leased_e10 + g.spent_e10 + g.expired_e10
                        + g.withdrawn_e10
@@ -12,11 +14,13 @@ HAVING g.amount_e10 <> g.available_e10 + g.leased_e10 + g.spent_e10 + g.expired_
 LIMIT :most::int;
 
 -- name: leases_unbalanced
--- Leases whose amount is not spent + returned + what their shares have left.
--- args: most int
+-- Leases whose amount is not spent + returned + what their shares have left; since a checkpoint only
+-- the open ones, because a closed one changes no more.
+-- args: since bigint, most int
 SELECT l.lease_id, l.owner_id, l.amount_e10, l.spent_e10, l.returned_e10,
        coalesce(sum(p.left_e10), 0)::bigint AS left_e10
 FROM leases l LEFT JOIN lease_parts p USING (lease_id)
+WHERE :since::bigint = 0 OR l.closed_at IS NULL
 GROUP BY l.lease_id
 HAVING l.amount_e10 <> l.spent_e10 + l.returned_e10 + coalesce(sum(p.left_e10), 0)::bigint
 LIMIT :most::int;
@@ -24,10 +28,15 @@ LIMIT :most::int;
 -- name: accounts_unbalanced
 -- Accounts whose credit differs from their ledger: the ledger's sum must be what is available and
 -- leased, less what is owed. Ledger accounts of nobody's are differences too.
--- args: most int
+-- args: since bigint, most int
 WITH books AS (
     SELECT account, sum(amount_e10)::bigint AS ledger_e10
-    FROM ledger_entries WHERE account LIKE 'customer:%' GROUP BY account
+    FROM (
+        SELECT account, amount_e10 FROM audit_ledger WHERE :since::bigint > 0
+        UNION ALL
+        SELECT account, amount_e10 FROM ledger_entries
+        WHERE account LIKE 'customer:%' AND booked_xid >= :since::bigint
+    ) AS entries GROUP BY account
 ), credit AS (
     SELECT owner_id, sum(available_e10 + leased_e10)::bigint AS credit_e10
     FROM credit_grants GROUP BY owner_id
@@ -42,66 +51,107 @@ LIMIT :most::int;
 
 -- name: overdrafts_unbalanced
 -- Accounts whose leased overdraft differs from the open leases' overdraft shares.
--- args: most int
+-- args: since bigint, most int
 SELECT a.owner_id, a.overdraft_leased_e10, coalesce(sum(p.left_e10), 0)::bigint AS shares_e10
 FROM accounts a
 LEFT JOIN leases l ON l.owner_id = a.owner_id AND l.closed_at IS NULL
 LEFT JOIN lease_parts p ON p.lease_id = l.lease_id AND p.grant_id IS NULL
+WHERE :since::bigint = 0 OR a.overdraft_leased_e10 > 0 OR l.lease_id IS NOT NULL
 GROUP BY a.owner_id
 HAVING a.overdraft_leased_e10 <> coalesce(sum(p.left_e10), 0)::bigint
 LIMIT :most::int;
 
 -- name: transactions_unbalanced
 -- Ledger transactions that do not sum to zero.
--- args: most int
+-- args: since bigint, most int
 SELECT transaction_id, sum(amount_e10)::bigint AS sum_e10
-FROM ledger_entries GROUP BY transaction_id HAVING sum(amount_e10) <> 0
+FROM ledger_entries WHERE booked_xid >= :since::bigint
+GROUP BY transaction_id HAVING sum(amount_e10) <> 0
 LIMIT :most::int;
 
 -- name: charges_unbalanced
 -- Customers' requests whose charge differs from what the ledger took for them.
--- args: most int
+-- args: since bigint, most int
 SELECT r.merchant_id, r.request_id, r.charge_e10,
        coalesce(-sum(e.amount_e10), 0)::bigint AS ledger_e10
 FROM requests r
-LEFT JOIN ledger_entries e ON e.merchant_id = r.merchant_id AND e.request_id = r.request_id
+LEFT JOIN ledger_entries e ON e.booked_xid >= :since::bigint AND e.merchant_id = r.merchant_id AND e.request_id = r.request_id
     AND e.account = 'customer:' || r.customer_id
-WHERE r.customer_id IS NOT NULL
+WHERE r.customer_id IS NOT NULL AND r.booked_xid >= :since::bigint
 GROUP BY r.merchant_id, r.request_id, r.created_at, r.charge_e10
 HAVING r.charge_e10 <> coalesce(-sum(e.amount_e10), 0)::bigint
 LIMIT :most::int;
 
 -- name: costs_unbalanced
 -- Requests whose provider cost differs from the ledger's.
--- args: most int
+-- args: since bigint, most int
 SELECT r.merchant_id, r.request_id, r.cost_e10, coalesce(sum(e.amount_e10), 0)::bigint AS ledger_e10
 FROM requests r
-LEFT JOIN ledger_entries e ON e.merchant_id = r.merchant_id AND e.request_id = r.request_id
+LEFT JOIN ledger_entries e ON e.booked_xid >= :since::bigint AND e.merchant_id = r.merchant_id AND e.request_id = r.request_id
     AND e.account = 'provider:' || r.provider
+WHERE r.booked_xid >= :since::bigint
 GROUP BY r.merchant_id, r.request_id, r.created_at, r.cost_e10
 HAVING r.cost_e10 <> coalesce(sum(e.amount_e10), 0)::bigint
 LIMIT :most::int;
 
 -- name: counters_unbalanced
 -- Tier counters that differ from the units of their requests; those that are missing too.
--- args: most int
+-- args: since bigint, most int
 SELECT owner_id, meter_id, cycle, coalesce(c.units, 0)::bigint AS units,
        coalesce(r.units, 0)::bigint AS rows_units
 FROM usage_counters c
 FULL JOIN (
-    SELECT coalesce(customer_id, merchant_id) AS owner_id, meter_id, cycle,
-           sum(units)::bigint AS units
-    FROM requests
-    WHERE meter_id IS NOT NULL AND status <> 'error' AND NOT ('unbilled' = ANY(flags))
-    GROUP BY 1, 2, 3
+    SELECT owner_id, meter_id, cycle, sum(units)::bigint AS units
+    FROM (
+        SELECT owner_id, meter_id, cycle, units FROM audit_units WHERE :since::bigint > 0
+        UNION ALL
+        SELECT coalesce(customer_id, merchant_id), meter_id, cycle, units
+        FROM requests
+        WHERE meter_id IS NOT NULL AND status <> 'error' AND NOT ('unbilled' = ANY(flags))
+          AND booked_xid >= :since::bigint
+    ) AS counted GROUP BY 1, 2, 3
 ) r USING (owner_id, meter_id, cycle)
 WHERE coalesce(c.units, 0) <> coalesce(r.units, 0)
 LIMIT :most::int;
 
+-- name: rollups_unbalanced
+-- Quarters of an hour that differ from their requests in any figure; those that are missing too.
+-- Since a checkpoint: the quarters that new rows belong to, with all of their rows.
+-- args: since bigint, most int
+WITH touched AS (
+    SELECT DISTINCT merchant_id, date_bin('15 minutes', created_at, 'epoch') AS bucket
+    FROM requests WHERE :since::bigint > 0 AND booked_xid >= :since::bigint
+), counted AS (
+    SELECT r.merchant_id, date_bin('15 minutes', r.created_at, 'epoch') AS bucket,
+           coalesce(r.customer_id, '') AS customer_id, coalesce(r.meter_id, '') AS meter_id,
+           ARRAY[count(*), sum(r.input_tokens)::bigint, sum(r.output_tokens)::bigint,
+                 sum(r.input_characters)::bigint, sum(r.output_characters)::bigint,
+                 sum(r.input_ms)::bigint, sum(r.output_ms)::bigint, sum(r.cost_e10)::bigint,
+                 sum(r.charge_e10)::bigint] AS figures
+    FROM requests r
+    WHERE :since::bigint = 0 OR EXISTS (
+        SELECT FROM touched t WHERE t.merchant_id = r.merchant_id
+          AND r.created_at >= t.bucket AND r.created_at < t.bucket + interval '15 minutes')
+    GROUP BY 1, 2, 3, 4
+), rolled AS (
+    SELECT u.merchant_id, u.bucket, u.customer_id, u.meter_id,
+           ARRAY[u.requests, u.input_tokens, u.output_tokens, u.input_characters,
+                 u.output_characters, u.input_ms, u.output_ms, u.cost_e10, u.charge_e10] AS figures
+    FROM usage_rollups u
+    WHERE :since::bigint = 0 OR EXISTS (
+        SELECT FROM touched t WHERE t.merchant_id = u.merchant_id AND t.bucket = u.bucket)
+)
+SELECT merchant_id, bucket, customer_id, meter_id, rolled.figures::text AS rollup,
+       counted.figures::text AS rows
+FROM rolled FULL JOIN counted USING (merchant_id, bucket, customer_id, meter_id)
+WHERE rolled.figures IS DISTINCT FROM counted.figures
+LIMIT :most::int;
+
 -- name: totals
 -- What the audit looked at, and the sum over all customers for the one-line answer.
-SELECT (SELECT count(*) FROM requests) AS requests,
-       (SELECT count(*) FROM ledger_entries) AS entries,
+-- args: since bigint
+SELECT (SELECT count(*) FROM requests WHERE booked_xid >= :since::bigint) AS requests,
+       (SELECT count(*) FROM ledger_entries WHERE booked_xid >= :since::bigint) AS entries,
        (SELECT coalesce(sum(amount_e10 - withdrawn_e10), 0)::bigint FROM credit_grants)
            AS granted_e10,
        (SELECT coalesce(sum(available_e10), 0)::bigint FROM credit_grants) AS available_e10,
@@ -109,3 +159,51 @@ SELECT (SELECT count(*) FROM requests) AS requests,
        (SELECT coalesce(sum(spent_e10), 0)::bigint FROM credit_grants) AS spent_e10,
        (SELECT coalesce(sum(expired_e10), 0)::bigint FROM credit_grants) AS expired_e10,
        (SELECT coalesce(sum(debt_e10), 0)::bigint FROM accounts) AS debt_e10;
+
+-- name: state
+-- The last audit; where this snapshot stands: every transaction below `horizon_xid` is decided and
+-- visible, or was rolled back; and which server says so.
+SELECT s.upto_xid, s.server, s.checked_at, s.sound_at, s.differences,
+       pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon_xid,
+       (SELECT system_identifier FROM pg_control_system())::text AS here
+FROM audit_state s;
+
+-- name: lock_state
+-- One audit at a time moves the checkpoint.
+SELECT upto_xid FROM audit_state FOR UPDATE;
+
+-- name: forget_ledger
+-- Sums from the beginning: the old ones go.
+DELETE FROM audit_ledger;
+
+-- name: forget_units
+-- Sums from the beginning: the old ones go.
+DELETE FROM audit_units;
+
+-- name: keep_ledger
+-- Adds the verified entries of customers to the checkpoint.
+-- args: since bigint, upto bigint
+INSERT INTO audit_ledger AS a (account, amount_e10)
+SELECT account, sum(amount_e10)::bigint FROM ledger_entries
+WHERE account LIKE 'customer:%' AND booked_xid >= :since::bigint AND booked_xid < :upto::bigint
+GROUP BY account
+ON CONFLICT (account) DO UPDATE SET amount_e10 = a.amount_e10 + excluded.amount_e10;
+
+-- name: keep_units
+-- Adds the verified units of tiers to the checkpoint.
+-- args: since bigint, upto bigint
+INSERT INTO audit_units AS a (owner_id, meter_id, cycle, units)
+SELECT coalesce(customer_id, merchant_id), meter_id, cycle, sum(units)::bigint
+FROM requests
+WHERE meter_id IS NOT NULL AND status <> 'error' AND NOT ('unbilled' = ANY(flags))
+  AND booked_xid >= :since::bigint AND booked_xid < :upto::bigint
+GROUP BY 1, 2, 3
+ON CONFLICT (owner_id, meter_id, cycle) DO UPDATE SET units = a.units + excluded.units;
+
+-- name: keep_state
+-- Notes an audit: how far the sums hold now, and what was found.
+-- args: upto bigint, server text, differences int
+UPDATE audit_state
+SET upto_xid = :upto::bigint, server = :server::text, checked_at = now(),
+    sound_at = CASE WHEN :differences::int = 0 THEN now() ELSE sound_at END,
+    differences = :differences::int;
