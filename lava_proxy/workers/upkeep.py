@@ -4,9 +4,11 @@ journal synced, figures sampled."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import Callable, Coroutine, Mapping
 
 from lava_proxy.books.bank import Books
+from lava_proxy.books.condition import State
 from lava_proxy.store import credit, directory, idempotency
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers.loop import every
@@ -23,16 +25,28 @@ CHANGES_KEPT_S = 86_400.0
 CHANGES_CHANNEL = "lava_changes"
 CREDIT_CHANNEL = "lava_credit"
 RECALL_CHANNEL = "lava_recall"
-STATES = {"normal": 0, "leases": 1, "closed": 2}
+STATES: Mapping[State, int] = {"normal": 0, "leases": 1, "drain": 2, "closed": 3}
+
+log = logging.getLogger(__name__)
 
 
 class Upkeep:
     """The loops of one worker."""
 
-    def __init__(self, books: Books, metrics: Metrics, sweep: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        books: Books,
+        metrics: Metrics,
+        sweep: Callable[[], None],
+        on_broken: Callable[[str], None] = lambda why: None,
+    ) -> None:
+        """`on_broken` is told, once, why this process can never write its journal again."""
         self._books = books
         self._metrics = metrics
         self._sweep = sweep
+        self._on_broken = on_broken
+        self._broken = False
+        self._state: State = "normal"
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
 
@@ -48,6 +62,7 @@ class Upkeep:
         ]
         pause_s = (settings.journal_fsync_ms or UNSYNCED_MS) / 1000
         loops.append(every(pause_s, "journal", self.tend_journal))
+        loops.append(books.database.watch())
         if books.database.can_listen:
             loops.append(books.database.listen(CHANGES_CHANNEL, books.directory.heard))
             loops.append(books.database.listen(CREDIT_CHANNEL, self._credit_heard))
@@ -89,12 +104,18 @@ class Upkeep:
     async def tend_journal(self) -> None:
         """fsync the journal and make its next segment, off the event loop."""
         fsync = bool(self._books.settings.journal_fsync_ms)
-        await asyncio.to_thread(self._books.journal.tend, fsync=fsync)
+        journal = self._books.journal
+        await asyncio.to_thread(journal.tend, fsync=fsync)
+        if journal.failed is not None and not self._broken:
+            self._broken = True
+            log.critical("%s: this process must be replaced", journal.failed)
+            self._on_broken(journal.failed)
 
     async def sweep(self) -> None:
         """Watch open calls' clocks, and sample the figures."""
         self._sweep()
         books = self._books
+        self._tell_state()
         accounts = books.leases.accounts.values()
         self._metrics.sample(
             ledger_queue_rows=books.writer.depth,
@@ -102,10 +123,21 @@ class Upkeep:
             ledger_failing=int(books.writer.failing_since_s is not None),
             leased_e10=sum(max(a.free_e10, 0) + a.held_e10 + a.pending_e10 for a in accounts),
             held_e10=sum(a.held_e10 for a in accounts),
-            books_state=STATES[books.state()],
+            books_state=STATES[self._state],
             journal_open_calls=books.journal.open_calls,
+            journal_kept_bytes=books.journal.kept_bytes,
+            journal_failed=int(books.journal.failed is not None),
         )
         self._metrics.sample_totals(lease_trips=books.leases.trips, warm_holds=books.leases.warm)
+
+    def _tell_state(self) -> None:
+        condition = self._books.condition
+        state = condition.state()
+        if state != self._state:
+            level = logging.INFO if state == "normal" else logging.WARNING
+            why = condition.closed_by() or "as PostgreSQL and the spool are"
+            log.log(level, "books: %s (was %s): %s", state, self._state, why)
+            self._state = state
 
     async def keep_house(self) -> None:
         """Make next months' partitions ahead of time; forget what nobody asks for any more."""

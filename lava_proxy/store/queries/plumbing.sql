@@ -4,6 +4,10 @@
 -- Proves that the connection lives.
 SELECT 1;
 
+-- name: can_write
+-- Whether this server takes changes: after a failover we may be on a standby.
+SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off';
+
 -- name: set_local_deadlines
 -- Deadlines for one transaction, where a pooler forbids them for the session.
 -- args: statement_timeout text, lock_timeout text, idle_timeout text
