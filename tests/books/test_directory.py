@@ -24,6 +24,7 @@ class Counted:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.outage = database.outage
         self.queries = 0
         self.away = False
         self.read = asyncio.Event()

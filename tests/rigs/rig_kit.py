@@ -67,19 +67,38 @@ class Replica:
             stdout=subprocess.DEVNULL,
         )
 
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """(status, body); status 0 when nobody answers."""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            answer = await reader.read()
+            writer.close()
+        except OSError:
+            return 0, b""
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]) if head else 0, body
+
+    async def state(self) -> str:
+        """What /readyz calls the state of the books."""
+        _, body = await self.get("/readyz")
+        return str(json.loads(body)["status"]) if body else "gone"
+
+    async def becomes(self, *states: str, timeout_s: float = 20) -> float:
+        """Wait for one of these states; answers how long that took."""
+        started = time.monotonic()
+        while (now := await self.state()) not in states:
+            if time.monotonic() - started > timeout_s:
+                raise TimeoutError(f"replica on {self.port} is {now}, not {states}")
+            await asyncio.sleep(0.02)
+        return time.monotonic() - started
+
     async def ready(self, timeout_s: float = 20) -> float:
         """Wait until it serves; answers how long that took."""
         started = time.monotonic()
         while time.monotonic() - started < timeout_s:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                line = await reader.readline()
-                writer.close()
-                if b" 200 " in line:
-                    return time.monotonic() - started
-            except OSError:
-                pass
+            if (await self.get("/readyz"))[0] == 200:
+                return time.monotonic() - started
             await asyncio.sleep(0.02)
         raise TimeoutError(f"replica on {self.port} does not get ready")
 
@@ -173,13 +192,19 @@ class Got:
     tokens: int = 0
     whole: bool = False
     cut: bool = False
+    may_retry: bool = False
+    """Retry-After came with it."""
+    asked_s: float = 0.0
+    took_s: float = 0.0
+    first_s: float = 0.0
+    """Until the status line."""
 
 
 async def call(
     port: int, payer: Payer, mark: str, *, tokens: int, pace_ms: int, stream: bool
 ) -> Got:
     """One call; whatever happens to the gateway, it ends."""
-    got = Got(mark)
+    got = Got(mark, asked_s=time.monotonic())
     body = json.dumps(
         {
             "model": f"sim-{tokens}-{pace_ms}",
@@ -200,15 +225,18 @@ async def call(
     try:
         writer.write(head.encode() + body)
         line = await reader.readline()
+        got.first_s = time.monotonic() - got.asked_s
         rest = await reader.read()
     except OSError:
         return got
     finally:
+        got.took_s = time.monotonic() - got.asked_s
         writer.close()
     if not line:
         return got
     got.status = int(line.split()[1])
     got.tokens = rest.count(b'"delta":{"content":') if stream else 0
+    got.may_retry = b"retry-after:" in rest.partition(b"\r\n\r\n")[0].lower()
     got.cut = b"budget_exhausted" in rest
     got.whole = rest.endswith(b"0\r\n\r\n") or (not stream and b'"usage"' in rest)
     return got

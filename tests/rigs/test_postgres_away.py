@@ -1,0 +1,57 @@
+"""PostgreSQL killed, stopped and frozen under load: whoever has leased credit is served, all others
+get 503, nothing is lost, and service comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+import pytest
+from away_kit import Load, back_to_normal, books_of, own_postgres
+from rig_kit import LONG, Got, Replica, call, make_payer, started, wait_settled
+from truth import check_books, refusals
+
+from lava_proxy.net.simulated import SimulatedProvider
+
+SEED = 20261127
+KILLS = 100 if LONG else 3
+STOP_S = 20.0 if LONG else 4.0
+FREEZE_S = 30.0 if LONG else 5.0
+REFUSED_WITHIN_S = 3.5
+"""A call asks at most four questions of at most 1 s each (key, customer, meter, credit), and most
+fail at the first; the rest is a busy machine."""
+
+
+@pytest.mark.timeout(90 if not LONG else 3000)
+async def test_killed(tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    async with own_postgres(tmp_path / "pg") as postgres, SimulatedProvider() as sim:
+        async with books_of(postgres.url) as database:
+            payers = [await make_payer(database, "100.00") for _ in range(6)]
+        replicas = [Replica(postgres.url, tmp_path / name, sim.url) for name in ("a", "b")]
+        await started(*replicas)
+        load = Load(replicas, payers, rng)
+        load.start(8)
+        normal_s, restart_s = [], []
+        for kill in range(KILLS):
+            await asyncio.sleep(rng.uniform(0.4, 1.0))
+            postgres.kill()
+            await asyncio.sleep(rng.choice((0.1, 1.5)))
+            restart_s.append(await postgres.start())
+            took, got = await back_to_normal(replicas, rng.choice(payers), f"k{kill}")
+            normal_s.append(took)
+            load.seen.append(got)
+        await load.stop()
+        for replica in replicas:
+            assert replica.stop() == 0
+        async with books_of(postgres.url) as database:
+            await wait_settled(database)
+            await check_books(database, sim, load.seen, [p.customer_id for p in payers])
+    codes = refusals(load.seen)
+    assert codes[200] > KILLS * 5
+    print(
+        f"kills={KILLS} calls={len(load.seen)} by status={dict(codes)} lost=0 double=0 "
+        f"restart max={max(restart_s):.2f}s normal after it max={max(normal_s):.2f}s seed={SEED}"
+    )
