@@ -144,7 +144,10 @@ class Books:
             async with asyncio.timeout(self.settings.database_wait_s):
                 return await self.leases.hold(account, least_e10, amount_e10, overdraft_e10)
         except TimeoutError:
-            raise unavailable("credit is not looked up in time; try again") from None
+            hold = self.leases.take(account, least_e10, amount_e10, overdraft_e10)
+            if hold is None:
+                raise unavailable("credit is not looked up in time; try again") from None
+            return hold
 
     def admit(self, call: Call) -> int:
         """Write HOLD; returns the call's number in the journal."""

@@ -104,7 +104,7 @@ class Leases:
             if account.free_e10 < least_e10 or not self.in_time(account):
                 raise
             answer = LeaseAnswer(0, 0, 0)
-        hold = self._take(account, least_e10, amount_e10, overdraft_e10)
+        hold = self.take(account, least_e10, amount_e10, overdraft_e10)
         if hold is None and answer.elsewhere_e10 and self._recall is not None:
             account.waiting += 1  # the account must stay the one that all others find
             try:
@@ -112,7 +112,7 @@ class Leases:
             finally:
                 account.waiting -= 1
             answer = await self.cover(account, least_e10, amount_e10, overdraft_e10)
-            hold = self._take(account, least_e10, amount_e10, overdraft_e10)
+            hold = self.take(account, least_e10, amount_e10, overdraft_e10)
         if hold is not None:
             return hold
         refusal = Refusal(least_e10, max(0, account.free_e10 + answer.free_e10))
@@ -120,7 +120,7 @@ class Leases:
         account.refused_until_s = self._clock.boot_s() + self._refusal_s
         return refusal
 
-    def _take(
+    def take(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
     ) -> Hold | None:
         """A hold of what there is, if that is enough. No await."""

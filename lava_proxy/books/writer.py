@@ -163,6 +163,7 @@ class Writer:
         outage = self._database.outage
         if outage.away:
             self._behind = True
+            self._fail_waiting("the database is away; try again")
             await outage.answering()
             await asyncio.sleep(random.uniform(0, GRANTS_FIRST_S))  # noqa: S311 - jitter
 
@@ -189,7 +190,7 @@ class Writer:
             except Exception as error:  # a defect or a wrong schema: rows stay in the journal
                 self.stopped = f"{type(error).__name__}: {error}"
                 log.exception("ledger: stopped")
-                self._fail_waiting()
+                self._fail_waiting("the ledger has stopped")
                 self._emptied.set()
                 return False
             else:
@@ -233,10 +234,11 @@ class Writer:
         await quarantine(self._database, row, error)
         return Booked(row.call.request_id, row.call.owner_id, 0, False, quarantined=True)
 
-    def _fail_waiting(self) -> None:
+    def _fail_waiting(self, why: str) -> None:
+        """Those who wait hear of it now. Their rows stay: a report may be booked after a 503."""
         for item in self._queue:
             if item.done is not None and not item.done.done():
-                item.done.set_exception(LavaError("unavailable", "the ledger has stopped"))
+                item.done.set_exception(unavailable(why))
 
 
 async def quarantine(database: Database, row: Settlement, error: Exception) -> None:

@@ -83,6 +83,8 @@ class Upkeep:
     async def keep_leases(self) -> None:
         """Renew what is in use past half of its time, return what is idle."""
         leases = self._books.leases
+        if self._books.database.outage.away:
+            return  # what cannot be returned now is better kept: it is all that its customer has
         crowded = len(leases.accounts) > self._books.settings.account_entries
         for account in leases.idle_accounts(0.0 if crowded else LEASE_IDLE_S):
             if account.idle:

@@ -7,12 +7,13 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
-from rig_kit import Got, Payer, Replica, call
+from rig_kit import LONG, Got, Payer, Replica, call, report
 
 from lava_proxy.store.database import Database, StoreError
 from lava_proxy.store.embedded import EmbeddedServer, start_embedded
@@ -97,8 +98,17 @@ class Load:
     """Calls without end, from several workers at once, to all replicas and for all payers."""
 
     def __init__(
-        self, replicas: Sequence[Replica], payers: Sequence[Payer], rng: random.Random
+        self,
+        replicas: Sequence[Replica],
+        payers: Sequence[Payer],
+        rng: random.Random,
+        name: str = "",
+        tokens: Sequence[int] = (5, 40, 80),
+        pace_ms: int = 5,
     ) -> None:
+        self._name = name
+        self._tokens = tokens
+        self._pace_ms = pace_ms
         self._replicas = replicas
         self._payers = payers
         self._rng = rng
@@ -124,13 +134,22 @@ class Load:
             got = await call(
                 rng.choice(self._replicas).port,
                 rng.choice(self._payers),
-                f"w{worker}n{number}",
-                tokens=rng.choice((5, 40, 80)),
-                pace_ms=5,
+                f"{self._name}w{worker}n{number}",
+                tokens=rng.choice(self._tokens),
+                pace_ms=self._pace_ms,
                 stream=rng.random() < 0.8,
             )
             self.seen.append(got)
             await asyncio.sleep(0.05 if got.status != 200 else 0.01)
+
+
+async def warm_up(replicas: Sequence[Replica], payers: Sequence[Payer]) -> list[Got]:
+    """Have these customers burn so much that half a minute of it lasts for `during`."""
+    load = Load(replicas, payers, random.Random(0), name="warm", tokens=(400, 600), pace_ms=0)
+    load.start(8)
+    await asyncio.sleep(6.0 if LONG else 2.5)
+    await load.stop()
+    return load.seen
 
 
 async def back_to_normal(replicas: Sequence[Replica], payer: Payer, mark: str) -> tuple[float, Got]:
@@ -146,3 +165,58 @@ async def back_to_normal(replicas: Sequence[Replica], payer: Payer, mark: str) -
             return time.monotonic() - started, got
         await asyncio.sleep(0.05)
     raise AssertionError("a new customer is never served again")
+
+
+class Figures:
+    """What one outage did to three kinds of callers."""
+
+    def __init__(self) -> None:
+        self.warm: list[Got] = []
+        self.cold: list[Got] = []
+        self.reports: list[Got] = []
+
+    def __str__(self) -> str:
+        return (
+            f"warm={_codes(self.warm)} cold={_codes(self.cold)} reports={_codes(self.reports)} "
+            f"slowest refusal {slowest(self.cold):.2f}s, of a report {slowest(self.reports):.2f}s"
+        )
+
+
+def slowest(seen: Sequence[Got]) -> float:
+    """The longest wait for a 503."""
+    return max((one.first_s for one in seen if one.status == 503), default=0.0)
+
+
+def _codes(seen: Sequence[Got]) -> dict[int, int]:
+    return dict(sorted(Counter(one.status for one in seen).items()))
+
+
+async def during(
+    seconds: float, replicas: Sequence[Replica], warm: Sequence[Payer], cold: Sequence[Payer]
+) -> Figures:
+    """While the database is away: calls of customers with leased credit, at less than half of the
+    rate that they are used to; of others; and reports."""
+    figures = Figures()
+    until_s = time.monotonic() + seconds
+    mark = f"d{until_s:.0f}"
+
+    async def ask(who: Sequence[Payer], into: list[Got], what: str, pause_s: float) -> None:
+        number = 0
+        while time.monotonic() < until_s:
+            number += 1
+            for index, replica in enumerate(replicas):
+                payer, name = who[number % len(who)], f"{mark}{what}{number}i{index}"
+                if what == "report":
+                    into.append(await report(replica.port, payer, name))
+                else:
+                    into.append(
+                        await call(replica.port, payer, name, tokens=30, pace_ms=5, stream=True)
+                    )
+            await asyncio.sleep(pause_s)
+
+    await asyncio.gather(
+        ask(warm, figures.warm, "warm", 0.25),
+        ask(cold, figures.cold, "cold", 0.1),
+        ask(warm, figures.reports, "report", 0.3),
+    )
+    return figures

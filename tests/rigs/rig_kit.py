@@ -56,7 +56,7 @@ class Replica:
             "LAVA_PROVIDER_KEY_OPENAI": "managed-key",
             "LAVA_EXACT_TOKENS": "0",
             "LAVA_DRAIN_TIMEOUT_S": "5",
-            "LAVA_LOG_LEVEL": "error",
+            "LAVA_LOG_LEVEL": os.environ.get("RIG_LOG", "error"),
         }
         env |= self.extra
         command = [sys.executable, "-m", "lava_proxy", "serve", "--port", str(self.port)]
@@ -140,6 +140,7 @@ class Payer:
     token: str
     customer_id: str
     merchant_id: str
+    secret: str
 
 
 async def make_payer(database: Database, amount: str, *, mode: str = "sliced") -> Payer:
@@ -180,7 +181,9 @@ async def make_payer(database: Database, amount: str, *, mode: str = "sliced") -
             now=datetime.now(UTC),
         )
     members = {"secret_key": secret, "customer_id": customer, "meter_slug": "m"}
-    return Payer(base64.b64encode(json.dumps(members).encode()).decode(), customer, merchant)
+    return Payer(
+        base64.b64encode(json.dumps(members).encode()).decode(), customer, merchant, secret
+    )
 
 
 @dataclass
@@ -198,6 +201,7 @@ class Got:
     took_s: float = 0.0
     first_s: float = 0.0
     """Until the status line."""
+    error: str = ""
 
 
 async def call(
@@ -237,8 +241,37 @@ async def call(
     got.status = int(line.split()[1])
     got.tokens = rest.count(b'"delta":{"content":') if stream else 0
     got.may_retry = b"retry-after:" in rest.partition(b"\r\n\r\n")[0].lower()
+    if got.status != 200:
+        got.error = rest.partition(b"\r\n\r\n")[2].decode("utf-8", "replace")[:200]
     got.cut = b"budget_exhausted" in rest
     got.whole = rest.endswith(b"0\r\n\r\n") or (not stream and b'"usage"' in rest)
+    return got
+
+
+async def report(port: int, payer: Payer, request_id: str) -> Got:
+    """One usage report of ten tokens."""
+    got = Got(request_id, asked_s=time.monotonic())
+    body = json.dumps(
+        {
+            "request_id": request_id,
+            "customer_id": payer.customer_id,
+            "meter_slug": "m",
+            "input_tokens": 10,
+            "metadata": {"mark": request_id},
+        }
+    ).encode()
+    head = (
+        "POST /v1/requests HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n"
+        f"Authorization: Bearer {payer.secret}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head.encode() + body)
+    answer = await reader.read()
+    writer.close()
+    got.took_s = got.first_s = time.monotonic() - got.asked_s
+    got.status = int(answer.split()[1])
+    got.may_retry = b"retry-after:" in answer.partition(b"\r\n\r\n")[0].lower()
     return got
 
 

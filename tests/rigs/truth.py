@@ -53,7 +53,7 @@ async def check_books(
 
 
 def refusals(seen: Iterable[Got]) -> Counter[int]:
-    """What came back, by status; a 503 must say when to try again, and no other refusal may come."""
+    """What came back, by status; a 503 says when to try again, and no other refusal may come."""
     for one in seen:
         assert one.status in (0, 200, 503), f"{one.mark}: {one.status}"
         assert one.status != 503 or one.may_retry, f"{one.mark}: 503 without Retry-After"
