@@ -16,6 +16,9 @@ from lava_proxy.workers.loop import every
 LEASE_IDLE_S = 20.0
 """Credit of a customer who has been quiet for so long goes back."""
 
+KEEP_S = 5.0
+REAP_S = 15.0
+"""How often, unless leases are shorter than usual."""
 REAP_MOST = 100
 HOUSEKEEPING_S = 3600.0
 UNSYNCED_MS = 1000
@@ -55,8 +58,8 @@ class Upkeep:
         books, settings = self._books, self._books.settings
         loops: list[Coroutine[object, object, None]] = [
             every(settings.directory_poll_s, "directory", self.refresh),
-            every(5.0, "leases", self.keep_leases),
-            every(15.0, "lease reaper", self.reap),
+            every(min(KEEP_S, settings.lease_s / 4), "leases", self.keep_leases),
+            every(max(1.0, min(REAP_S, settings.lease_reclaim_s / 2)), "lease reaper", self.reap),
             every(1.0, "sweep", self.sweep),
             every(HOUSEKEEPING_S, "housekeeping", self.keep_house),
         ]

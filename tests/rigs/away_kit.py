@@ -145,7 +145,7 @@ class Load:
 
 async def warm_up(replicas: Sequence[Replica], payers: Sequence[Payer]) -> list[Got]:
     """Have these customers burn so much that half a minute of it lasts for `during`."""
-    load = Load(replicas, payers, random.Random(0), name="warm", tokens=(400, 600), pace_ms=0)
+    load = Load(replicas, payers, random.Random(0), name="warm", tokens=(800, 1200), pace_ms=0)
     load.start(8)
     await asyncio.sleep(6.0 if LONG else 2.5)
     await load.stop()
