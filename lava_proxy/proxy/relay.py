@@ -85,6 +85,8 @@ async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event
             run.flags.add(f"upstream_{ended.reason}")
             return Event.BROKE_OFF
         now_s = boot_s()
+        if body and run.hold is not None and not run.hold.covered:
+            return Event.CUT  # we were stopped for so long that somebody else has the money
         waited_s = now_s - asked_s
         run.waited_s += waited_s
         if waited_s > 1.0 and body:
