@@ -37,7 +37,7 @@ class Settings(BaseSettings):
         description="PostgreSQL 15 or later. Absent: an embedded server in the data directory.",
     )
     database_direct_url: SecretStr | None = Field(
-        None, description="The same database past a transaction pooler, for LISTEN and migrations."
+        None, description="The same database past a transaction pooler, for LISTEN."
     )
     database_pool_size: int = Field(4, ge=2, le=64, description="Connections per process.")
     database_statement_cache: int = Field(

@@ -33,7 +33,6 @@ from lava_proxy.store.faults import (
 from lava_proxy.store.outage import LATE_S, Outage
 from lava_proxy.store.session import (
     CONNECT_TIMEOUT_S,
-    LOCK_TIMEOUT,
     Connection,
     connect,
     leave_as_is,
@@ -56,6 +55,7 @@ __all__ = [
 
 ACQUIRE_TIMEOUT_S = 0.25
 STATEMENT_TIMEOUT_S = 2.0
+LOCK_TIMEOUT = "500ms"
 IDLE_TIMEOUT = "5s"
 CLOSE_TIMEOUT_S = 5.0
 HEARTBEAT_S = 15.0
@@ -128,7 +128,19 @@ class Database:
 
     @asynccontextmanager
     async def connection(self, timeout_s: float = ACQUIRE_TIMEOUT_S) -> AsyncIterator[Connection]:
-        """A connection of the pool; whatever it raises inside comes out as a `StoreError`."""
+        """A connection of the pool; whatever it raises inside comes out as a `StoreError`. Behind a
+        transaction pooler it is one transaction: preparing a statement and executing it must not
+        meet two servers."""
+        async with self._judged(timeout_s) as conn:
+            if not self.behind_pooler:
+                yield conn
+                return
+            async with transaction(conn):
+                yield conn
+
+    @asynccontextmanager
+    async def _judged(self, timeout_s: float) -> AsyncIterator[Connection]:
+        """A connection whose fate says whether the server is away."""
         pool = self._pool
         if pool is None:
             raise StoreDown("the database is not open")
@@ -170,7 +182,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self, timeout_s: float = ACQUIRE_TIMEOUT_S) -> AsyncIterator[Connection]:
         """A connection inside a transaction: committed at the end, rolled back on an exception."""
-        async with self.connection(timeout_s) as conn, transaction(conn):
+        async with self._judged(timeout_s) as conn, transaction(conn):
             if self.behind_pooler:
                 await Q["set_local_deadlines"].fetchrow(
                     conn,
@@ -196,8 +208,9 @@ class Database:
                     server_settings={"application_name": f"{self._application_name} probe"},
                 )
                 try:
-                    if not await Q["can_write"].fetchval(conn):
-                        raise StoreDown("PostgreSQL: this server can only be read")
+                    async with conn.transaction():
+                        if not await Q["can_write"].fetchval(conn):
+                            raise StoreDown("PostgreSQL: this server can only be read")
                 finally:
                     conn.terminate()
         if self.outage.away and self._pool is not None:

@@ -19,7 +19,6 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProx
 
 POSTGRES_MIN = 15
 CONNECT_TIMEOUT_S = 5.0
-LOCK_TIMEOUT = "500ms"
 
 _JSONB_VERSION = b"\x01"
 
@@ -29,20 +28,16 @@ async def connect(
     *,
     application_name: str = "lava_proxy",
     command_timeout_s: float | None = None,
-    lock_timeout: str = LOCK_TIMEOUT,
 ) -> asyncpg.Connection[asyncpg.Record]:
-    """A connection of its own, for LISTEN, migrations and tools. Raises like `Database.open`."""
+    """A connection of its own, for LISTEN, migrations and tools. Raises like `Database.open`. A
+    pooler may be in between, so it is asked for no setting that poolers refuse."""
     with mapped():
         conn = await asyncpg.connect(
             url,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=command_timeout_s,
             statement_cache_size=0,
-            server_settings={
-                "application_name": application_name,
-                "timezone": "UTC",
-                "lock_timeout": lock_timeout,
-            },
+            server_settings={"application_name": application_name, "timezone": "UTC"},
         )
         try:
             await prepare(conn)

@@ -25,8 +25,13 @@ SELECT true FROM pg_database WHERE datname = :name::text;
 CREATE DATABASE lava;
 
 -- name: lock_migrations
--- Waits until nobody else migrates this database; held until the session ends.
-SELECT pg_advisory_lock(hashtext('lava_migrations'));
+-- Waits until nobody else migrates this database; held until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtext('lava_migrations'));
+
+-- name: set_lock_timeout
+-- How long this transaction waits for a lock.
+-- args: lock_timeout text
+SELECT set_config('lock_timeout', :lock_timeout::text, true);
 
 -- name: find_migrations
 -- Whether the table of migrations is there.
