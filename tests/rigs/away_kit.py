@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -70,14 +71,16 @@ class Postgres:
 
 
 @asynccontextmanager
-async def own_postgres(folder: Path) -> AsyncIterator[Postgres]:
-    """A durable server (fsync on, unlike the tests' shared one), migrated."""
-    postgres = Postgres(folder, await start_embedded(folder))
-    try:
-        await migrate(postgres.url)
-        yield postgres
-    finally:
-        await postgres.close()
+async def own_postgres() -> AsyncIterator[Postgres]:
+    """A durable server (fsync on, unlike the tests' shared one), migrated. Not in pytest's folder:
+    another run closes that to all other users, and PostgreSQL does not run as root."""
+    with tempfile.TemporaryDirectory(prefix="lava-rig-") as name:
+        postgres = Postgres(Path(name), await start_embedded(Path(name)))
+        try:
+            await migrate(postgres.url)
+            yield postgres
+        finally:
+            await postgres.close()
 
 
 @asynccontextmanager

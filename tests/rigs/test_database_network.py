@@ -57,7 +57,7 @@ async def _fault(
 async def test_network(tmp_path: Path, kind: str) -> None:
     rng = random.Random(SEED)
     async with (
-        own_postgres(tmp_path / "pg") as postgres,
+        own_postgres() as postgres,
         SimulatedProvider() as sim,
         fault_proxy(postgres.url) as proxy,
     ):

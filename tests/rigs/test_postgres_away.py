@@ -30,7 +30,7 @@ REPORT_REFUSED_WITHIN_S = 5.5
 @pytest.mark.timeout(90 if not LONG else 3000)
 async def test_killed(tmp_path: Path) -> None:
     rng = random.Random(SEED)
-    async with own_postgres(tmp_path / "pg") as postgres, SimulatedProvider() as sim:
+    async with own_postgres() as postgres, SimulatedProvider() as sim:
         async with books_of(postgres.url) as database:
             payers = [await make_payer(database, "100.00") for _ in range(6)]
         replicas = [Replica(postgres.url, tmp_path / name, sim.url) for name in ("a", "b")]
@@ -64,7 +64,7 @@ async def test_killed(tmp_path: Path) -> None:
 @pytest.mark.timeout(90 if not LONG else 300)
 async def test_away_for_a_while(tmp_path: Path, how: str) -> None:
     seconds = STOP_S if how == "stopped" else FREEZE_S
-    async with own_postgres(tmp_path / "pg") as postgres, SimulatedProvider() as sim:
+    async with own_postgres() as postgres, SimulatedProvider() as sim:
         async with books_of(postgres.url) as database:
             warm = [await make_payer(database, "100.00") for _ in range(3)]
             cold = [await make_payer(database, "100.00") for _ in range(3)]
