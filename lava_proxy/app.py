@@ -66,6 +66,9 @@ class LavaProxy:
         self._heads = OWN_PATHS.union(providers)
         self._warned = False
         self._open: _Open | None = None
+        self.on_broken: Callable[[str], None] = lambda why: None
+        """Called once when this process cannot write its journal any more. `serve` replaces the
+        process; inside a host app the books stay closed."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -84,7 +87,7 @@ class LavaProxy:
         if self._open is not None:
             yield
             return
-        self._open = await _Open.start(self.settings, self.metrics)
+        self._open = await _Open.start(self.settings, self.metrics, self.on_broken)
         try:
             yield
         finally:
@@ -165,7 +168,9 @@ class _Open:
         self._prefixes = frozenset(name for name, _ in gateway.prefixes)
 
     @classmethod
-    async def start(cls, settings: Settings, metrics: Metrics) -> _Open:
+    async def start(
+        cls, settings: Settings, metrics: Metrics, on_broken: Callable[[str], None]
+    ) -> _Open:
         """Database, schema, journals, writer, loops: in this order."""
         registry = _registry(settings)
         origins_of(registry, settings)  # a wrong override stops us before anything is started
@@ -201,7 +206,7 @@ class _Open:
         )
         await books.open()
         gateway = make_gateway(settings, books, registry, metrics)
-        upkeep = Upkeep(books, metrics, lambda: sweep(gateway))
+        upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken)
         upkeep.start()
         return cls(gateway, create_management(books, registry), upkeep, database, server)
 
@@ -243,8 +248,8 @@ class _Open:
 
     async def _readiness(self, send: Send) -> None:
         gateway = self.gateway
-        state = "draining" if gateway.draining else gateway.books.state()
-        ready = state in ("normal", "leases")
+        state = "draining" if gateway.draining else gateway.books.condition.state()
+        ready = state in ("normal", "leases", "drain")
         await _reply(send, 200 if ready else 503, b'{"status":"%s"}' % state.encode())
 
     async def _metrics(self, scope: Scope, send: Send) -> None:

@@ -104,6 +104,11 @@ class Hold:
         self.overdraft_e10 = overdraft_e10
         self.open = True
 
+    @property
+    def covered(self) -> bool:
+        """Whether the leases behind it may still be used up, their grace included."""
+        return not self.amount_e10 or self._leases.in_grace(self.account)
+
     def extend(self, more_e10: int) -> bool:
         """Take `more_e10` from what is free, now or not at all. No await."""
         account = self.account

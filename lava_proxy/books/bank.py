@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import orjson
 
 from lava_proxy.books import replay
 from lava_proxy.books.codec import encode_call, encode_result
+from lava_proxy.books.condition import Condition
 from lava_proxy.books.directory import Directory
 from lava_proxy.books.journal import Journal, JournalError
-from lava_proxy.books.leases import Hold, Leases
+from lava_proxy.books.leases import Account, Hold, Leases, Refusal
 from lava_proxy.books.recall import Recalls
 from lava_proxy.books.writer import Item, Writer
 from lava_proxy.core.clock import Clock
-from lava_proxy.core.errors import LavaError
+from lava_proxy.core.errors import unavailable
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.settings import Settings
 from lava_proxy.rules.catalog import Catalog, Override
@@ -39,9 +40,7 @@ from lava_proxy.store.database import Database, StoreConflict, StoreDown
 log = logging.getLogger(__name__)
 
 LEASE_TRIES = 3
-LEASE_RETRY_S = 0.1
-
-State = Literal["normal", "leases", "closed"]
+LEASE_RETRY_S = 0.2
 
 
 class Books:
@@ -64,7 +63,11 @@ class Books:
         self.prices_stale = True
         self._on_booked = on_booked
         self.directory = Directory(
-            database, clock, entries=settings.directory_entries, stale_s=settings.auth_stale_s
+            database,
+            clock,
+            entries=settings.directory_entries,
+            stale_s=settings.auth_stale_s,
+            wait_s=settings.database_wait_s,
         )
         self.directory.on_prices_changed = self._prices_changed
         self.journals_dir = Path(settings.data_dir) / "journals"
@@ -93,6 +96,16 @@ class Books:
             queue_rows=settings.writer_queue_rows,
             on_booked=self._booked,
             on_flush=on_flush,
+            catch_up_rows_s=settings.writer_catch_up_rows_s,
+        )
+        self.condition = Condition(
+            outage=database.outage,
+            leases=self.leases,
+            journal=self.journal,
+            writer=self.writer,
+            clock=clock,
+            rows_max=settings.writer_queue_rows,
+            bytes_max=settings.journal_limit_bytes,
         )
         self._writing: asyncio.Task[None] | None = None
 
@@ -118,28 +131,30 @@ class Books:
                 log.warning("leases stay open until they expire: %s", error)
         self.journal.close()
 
-    def state(self) -> State:
-        """``normal``; ``leases``: the database is away, leased credit still works; ``closed``:
-        nothing new may start."""
-        if self.journal.closed or self.writer.stopped or self.writer.full:
-            return "closed"
-        return "leases" if self.writer.failing_since_s is not None else "normal"
-
-    def refuse_if_closed(self) -> None:
-        """Raise 503 when the outcome of a new call could not be kept."""
-        if self.state() == "closed":
-            why = self.journal.closed or self.writer.stopped or "the ledger queue is full"
-            log.error("closed: %s", why)
-            raise LavaError(
-                "unavailable", "the books are closed; try again", headers={"retry-after": "5"}
-            )
+    async def hold(
+        self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
+    ) -> Hold | Refusal:
+        """As `Leases.hold`, or 503 when the database does not answer in time. What it answers later
+        is there for the next call."""
+        hold = self.leases.try_hold(account, amount_e10, overdraft_e10)
+        if hold is not None:  # warm: no timer either
+            self.leases.warm += 1
+            return hold
+        try:
+            async with asyncio.timeout(self.settings.database_wait_s):
+                return await self.leases.hold(account, least_e10, amount_e10, overdraft_e10)
+        except TimeoutError:
+            hold = self.leases.take(account, least_e10, amount_e10, overdraft_e10)
+            if hold is None:
+                raise unavailable("credit is not looked up in time; try again") from None
+            return hold
 
     def admit(self, call: Call) -> int:
         """Write HOLD; returns the call's number in the journal."""
         try:
             return self.journal.hold(encode_call(call))
         except JournalError:
-            raise LavaError("unavailable", headers={"retry-after": "5"}) from None
+            raise unavailable("the journal cannot be written; try again", 5) from None
 
     def settle(self, seq: int, row: Settlement, hold: Hold | None, estimate_e10: int) -> None:
         """End a call. `estimate_e10` is an upper bound of its charge."""
@@ -197,10 +212,12 @@ class Books:
                 async with self.database.transaction() as conn:
                     return await credit.lease(conn, ask, self.clock.now())
             except (StoreDown, StoreConflict) as error:
+                if self.database.outage.away:
+                    break
                 log.warning("lease: %s", error)
                 if attempt + 1 < LEASE_TRIES:
-                    await asyncio.sleep(LEASE_RETRY_S)
-        raise _away("credit cannot be looked up now; try again")
+                    await asyncio.sleep(random.uniform(0, LEASE_RETRY_S))  # noqa: S311 - jitter
+        raise unavailable("credit cannot be looked up now; try again")
 
     async def _give_back(self, owner_id: str) -> None:
         holder_id, now = self.journal.holder_id, self.clock.now()
@@ -208,7 +225,7 @@ class Books:
             async with self.database.transaction() as conn:
                 await credit.give_back(conn, owner_id, holder_id, None, now)
         except (StoreDown, StoreConflict) as error:
-            raise _away("credit cannot be given back now") from error
+            raise unavailable("credit cannot be given back now") from error
 
     async def renew(self, owner_id: str) -> None:
         """More time for the leases on an account in use."""
@@ -220,7 +237,3 @@ class Books:
     def now(self) -> datetime:
         """Wall time, to be written down."""
         return self.clock.now()
-
-
-def _away(message: str) -> LavaError:
-    return LavaError("unavailable", message, headers={"retry-after": "1"})

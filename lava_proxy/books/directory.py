@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from lava_proxy.core.clock import Clock
-from lava_proxy.core.errors import LavaError
+from lava_proxy.core.errors import LavaError, unavailable
 from lava_proxy.rules.settlement import Customer, Meter
 from lava_proxy.store import directory as store
 from lava_proxy.store.database import Connection, Database, StoreConflict, StoreDown
@@ -114,10 +114,14 @@ def _retrieve(task: asyncio.Task[V]) -> None:
 class Directory:
     """What this worker knows of callers. The ``found`` dictionaries are the warm path."""
 
-    def __init__(self, database: Database, clock: Clock, *, entries: int, stale_s: float) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, entries: int, stale_s: float, wait_s: float
+    ) -> None:
+        """`wait_s` is the longest that a caller waits for one answer of the database."""
         self._database = database
         self._clock = clock
         self._stale_s = stale_s
+        self._wait_s = wait_s
         self._fresh_at_s = clock.boot_s()
         self._seen: set[int] = set()
         self._keys: _Shelf[Principal] = _Shelf(entries, lambda p: p.secret_key_id)
@@ -136,7 +140,8 @@ class Directory:
             async with self._reading() as conn:
                 return await store.find_key(conn, key_hash)
 
-        return await self._keys.load(key_hash, self._clock.boot_s(), fetch)
+        async with self._in_time():
+            return await self._keys.load(key_hash, self._clock.boot_s(), fetch)
 
     async def customer(self, merchant_id: str, customer: str) -> Customer | None:
         """A merchant's customer by id or reference."""
@@ -149,7 +154,8 @@ class Directory:
             async with self._reading() as conn:
                 return await store.find_customer(conn, merchant_id, customer)
 
-        return await self._customers.load(key, self._clock.boot_s(), fetch)
+        async with self._in_time():
+            return await self._customers.load(key, self._clock.boot_s(), fetch)
 
     async def meter(self, merchant_id: str, meter: str) -> Meter | None:
         """A merchant's meter by slug or id."""
@@ -162,11 +168,12 @@ class Directory:
             async with self._reading() as conn:
                 return await store.find_meter(conn, merchant_id, meter)
 
-        return await self._meters.load(key, self._clock.boot_s(), fetch)
+        async with self._in_time():
+            return await self._meters.load(key, self._clock.boot_s(), fetch)
 
     async def object_owner(self, provider: str, object_id: str) -> tuple[str, str | None] | None:
         """(merchant id, customer id) of whoever made this object at the provider."""
-        async with self._reading() as conn:
+        async with self._in_time(), self._reading() as conn:
             row = await SETTLE["owner_of_object"].fetchrow(
                 conn, provider=provider, object_id=object_id
             )
@@ -211,18 +218,26 @@ class Directory:
             async with self._database.connection() as conn:
                 yield conn
         except (StoreDown, StoreConflict) as error:
-            log.warning("directory: %s", error)
-            raise LavaError(
-                "unavailable", "the database is away; try again", headers={"retry-after": "1"}
-            ) from None
+            if not self._database.outage.away:
+                log.warning("directory: %s", error)
+            raise _away() from None
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """A caller waits so long and no longer, whatever becomes of the look-up."""
+        try:
+            async with asyncio.timeout(self._wait_s):
+                yield
+        except TimeoutError:
+            raise _away() from None
 
     def _stale(self) -> bool:
         return self._clock.boot_s() - self._fresh_at_s > self._stale_s
 
     def _refuse_stale(self) -> None:
         if self._stale():
-            raise LavaError(
-                "unavailable",
-                "the database has been away for too long to trust known keys",
-                headers={"retry-after": "5"},
-            )
+            raise unavailable("the database has been away for too long to trust known keys", 5)
+
+
+def _away() -> LavaError:
+    return unavailable("the database is away; try again")

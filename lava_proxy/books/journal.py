@@ -64,6 +64,8 @@ class Journal:
         self._segments: deque[Segment] = deque()
         self._spare: Segment | None = None
         self._calls: dict[int, Segment] = {}
+        self._behind_bytes = 0
+        """Size of the segments before the last one."""
         self._files = threading.Lock()
         """Held while segments come and go, so that `tend` finds open files; never over an fsync."""
         self.failed: str | None = None
@@ -89,6 +91,12 @@ class Journal:
     def open_calls(self) -> int:
         """Calls whose outcome is not committed yet."""
         return len(self._calls)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of records that are kept because a call in them, or before them, is not
+        committed."""
+        return self._behind_bytes + (self._last.size if self._calls else 0)
 
     def hold(self, facts: bytes) -> int:
         """Write HOLD; `facts` is JSON. Returns the call's number in this journal."""
@@ -129,6 +137,7 @@ class Journal:
             with self._files:
                 oldest = self._segments.popleft()
                 oldest.close()
+            self._behind_bytes -= oldest.size
             oldest.path.unlink(missing_ok=True)
 
     def tend(self, *, fsync: bool = True) -> None:
@@ -204,6 +213,8 @@ class Journal:
                 self.full = f"journal segment: {error}"
                 raise JournalError(self.full) from error
         with self._files:
+            if self._segments:
+                self._behind_bytes += self._segments[-1].size
             self._segments.append(segment)
             self._last_number = segment.number
         self.full = None

@@ -36,8 +36,7 @@ Back = Callable[[str], Awaitable[object]]
 Trip = Callable[[LeaseAsk], Awaitable[LeaseAnswer]]
 """Asks the database for a lease; retries an ambiguous commit under the same lease id."""
 
-TRIPS_MAX = 5
-"""Trips for one hold: what a trip brought, a call that came later may have taken."""
+TRIPS_MAX = 5  # for one hold: what a trip brought, a call that came later may have taken
 
 
 class Leases:
@@ -68,8 +67,7 @@ class Leases:
         self._refusal_s = refusal_s
         self._tasks: set[asyncio.Task[LeaseAnswer]] = set()
         self.accounts: dict[str, Account] = {}
-        self.trips = 0
-        self.warm = 0
+        self.trips = self.warm = 0
 
     def account(self, owner_id: str) -> Account:
         """The owner's account; new ones start empty."""
@@ -106,7 +104,7 @@ class Leases:
             if account.free_e10 < least_e10 or not self.in_time(account):
                 raise
             answer = LeaseAnswer(0, 0, 0)
-        hold = self._take(account, least_e10, amount_e10, overdraft_e10)
+        hold = self.take(account, least_e10, amount_e10, overdraft_e10)
         if hold is None and answer.elsewhere_e10 and self._recall is not None:
             account.waiting += 1  # the account must stay the one that all others find
             try:
@@ -114,7 +112,7 @@ class Leases:
             finally:
                 account.waiting -= 1
             answer = await self.cover(account, least_e10, amount_e10, overdraft_e10)
-            hold = self._take(account, least_e10, amount_e10, overdraft_e10)
+            hold = self.take(account, least_e10, amount_e10, overdraft_e10)
         if hold is not None:
             return hold
         refusal = Refusal(least_e10, max(0, account.free_e10 + answer.free_e10))
@@ -122,7 +120,7 @@ class Leases:
         account.refused_until_s = self._clock.boot_s() + self._refusal_s
         return refusal
 
-    def _take(
+    def take(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
     ) -> Hold | None:
         """A hold of what there is, if that is enough. No await."""
@@ -175,6 +173,11 @@ class Leases:
     def in_time(self, account: Account) -> bool:
         """Whether the account's leases may back new money now."""
         return self._clock.boot_s() < account.expires_s
+
+    def all_over(self) -> bool:
+        """Whether we have leases and none is in time."""
+        last_s = max((a.expires_s for a in self.accounts.values()), default=0.0)
+        return 0 < last_s <= self._clock.boot_s()
 
     def in_grace(self, account: Account) -> bool:
         """Whether running calls may still use what they hold."""

@@ -6,7 +6,8 @@ tried again, because request ids make booking idempotent.
 
 When a batch fails, the class of the error decides (store/database.py maps them):
 
-* the database is away or in conflict: wait with full jitter, try the same rows again;
+* the database is away or in conflict: wait with full jitter, try the same rows again. When it is
+  back, grants go first and what has piled up is booked at a capped rate (`_catch_up`);
 * a row is poison (data that PostgreSQL refuses): halve the batch until the row stands alone, keep
   it whole in the quarantine table with the error, go on with the others;
 * anything else is a defect or a wrong schema: the writer stops, admission closes, rows stay in the
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 
 from lava_proxy.books.codec import encode_settlement
 from lava_proxy.core.clock import Clock
-from lava_proxy.core.errors import LavaError
+from lava_proxy.core.errors import LavaError, unavailable
 from lava_proxy.core.money import MoneyError
 from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store.database import Database, StoreConflict, StoreDown, StorePoison
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 5.0
+GRANTS_FIRST_S = 0.3
+"""After an outage customers get their leases before the rows of the past are booked."""
 ERROR_CHARS_MAX = 2000
 POISON = (StorePoison, MoneyError, OverflowError)
 """What a row can be refused with, now and always."""
@@ -67,12 +70,16 @@ class Writer:
         queue_rows: int,
         on_booked: Callable[[Item, Booked], None],
         on_flush: Callable[[int, float], None],
+        catch_up_rows_s: int,
     ) -> None:
         self._database = database
         self._clock = clock
         self._interval_s = interval_s
         self._batch_rows = batch_rows
         self._queue_rows = queue_rows
+        self._catch_up_rows_s = catch_up_rows_s
+        self._behind = False
+        """What piled up while the database was away is not all booked yet."""
         self._on_booked = on_booked
         self._on_flush = on_flush
         self._queue: deque[Item] = deque()
@@ -108,9 +115,7 @@ class Writer:
     async def book(self, settlement: Settlement) -> Booked:
         """Queue a report and wait until it is committed."""
         if self.full or self.stopped or self._closing:
-            raise LavaError(
-                "unavailable", "the ledger is behind; try again", headers={"retry-after": "1"}
-            )
+            raise unavailable("the ledger is behind; try again")
         done: asyncio.Future[Booked] = asyncio.get_running_loop().create_future()
         self.put(Item(settlement, None, 0, self._clock.boot_s(), done))
         return await done
@@ -132,6 +137,7 @@ class Writer:
                 return
             for _ in batch:
                 self._queue.popleft()
+            await self._catch_up(len(batch))
 
     async def flush(self) -> None:
         """Wait until everything that is queued is booked, or the writer has stopped."""
@@ -153,6 +159,22 @@ class Writer:
         except TimeoutError:
             pass
 
+    async def _wait_while_away(self) -> None:
+        outage = self._database.outage
+        if outage.away:
+            self._behind = True
+            self._fail_waiting("the database is away; try again")
+            await outage.answering()
+            await asyncio.sleep(random.uniform(0, GRANTS_FIRST_S))  # noqa: S311 - jitter
+
+    async def _catch_up(self, rows: int) -> None:
+        """Pause after a batch, so that many workers with much to book do not take all of the
+        database for themselves."""
+        if self._behind and len(self._queue) >= self._batch_rows and not self._closing:
+            await asyncio.sleep(rows / self._catch_up_rows_s)
+        else:
+            self._behind = False
+
     async def _write_until_done(self, batch: Sequence[Item]) -> bool:
         delay_s = RETRY_FIRST_S
         while True:
@@ -163,11 +185,12 @@ class Writer:
                     self.failing_since_s = self._clock.boot_s()
                     log.warning("ledger: cannot write, will retry: %s", error)
                 await asyncio.sleep(random.uniform(0, delay_s))  # noqa: S311 - jitter
+                await self._wait_while_away()
                 delay_s = min(2 * delay_s, RETRY_MOST_S)
             except Exception as error:  # a defect or a wrong schema: rows stay in the journal
                 self.stopped = f"{type(error).__name__}: {error}"
                 log.exception("ledger: stopped")
-                self._fail_waiting()
+                self._fail_waiting("the ledger has stopped")
                 self._emptied.set()
                 return False
             else:
@@ -211,10 +234,11 @@ class Writer:
         await quarantine(self._database, row, error)
         return Booked(row.call.request_id, row.call.owner_id, 0, False, quarantined=True)
 
-    def _fail_waiting(self) -> None:
+    def _fail_waiting(self, why: str) -> None:
+        """Those who wait hear of it now. Their rows stay: a report may be booked after a 503."""
         for item in self._queue:
             if item.done is not None and not item.done.done():
-                item.done.set_exception(LavaError("unavailable", "the ledger has stopped"))
+                item.done.set_exception(unavailable(why))
 
 
 async def quarantine(database: Database, row: Settlement, error: Exception) -> None:

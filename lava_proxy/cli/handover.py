@@ -28,6 +28,8 @@ DRAINING = b"g"
 CONFIGURATION_STATUS = 2
 """A worker that ends so would end so again: the supervisor stops."""
 START_FAILED_STATUS = 3
+BROKEN_STATUS = 4
+"""Drained because its journal cannot be written any more: a fresh process has a fresh journal."""
 
 _SIZE_BYTES = 8
 _ORDER_MAX_BYTES = 2**22

@@ -49,6 +49,7 @@ class Served(Protocol):
     """What we serve: an ASGI application that can be told that the end is near."""
 
     metrics: Metrics
+    on_broken: Callable[[str], None]
 
     def begin_drain(self) -> None: ...
 
@@ -91,6 +92,9 @@ class Server(uvicorn.Server):
         self._drain_timeout_s = drain_timeout_s
         self._hurry = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.broken: str | None = None
+        """Why this process stops by itself."""
+        app.on_broken = self._break
         super().__init__(_config(self._door, drain_timeout_s))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -119,6 +123,10 @@ class Server(uvicorn.Server):
         self._door.leaving = True
         self._app.begin_drain()
         self._on_drain()
+
+    def _break(self, why: str) -> None:
+        self.broken = why
+        self.drain()
 
     def hurry(self) -> None:
         """Cancel what still runs; a second time: leave everything to the journal."""

@@ -19,11 +19,9 @@ from lava_proxy.store import credit as credit_store
 from lava_proxy.store import directory as directory_store
 from lava_proxy.store import keys as key_store
 from lava_proxy.store.audit import Audit, audit
-from lava_proxy.store.database import Database, StoreError
+from lava_proxy.store.database import Database, StoreError, connect
 from lava_proxy.store.embedded import start_embedded
 from lava_proxy.store.migrate import migrate, status
-
-AUDIT_TIMEOUT_S = 600.0
 
 
 @asynccontextmanager
@@ -120,10 +118,10 @@ async def replay_journals(settings: Settings, folder: Path | None) -> list[Repla
             os.close(lock_fd)
 
 
-async def audit_books(settings: Settings) -> Audit:
-    """Check the books from the beginning."""
-    async with open_database(settings, statement_timeout_s=AUDIT_TIMEOUT_S) as database:
-        return await audit(database)
+async def audit_books(settings: Settings, *, full: bool = True) -> Audit:
+    """Check the books, from the beginning or from the last audit."""
+    async with open_database(settings) as database:
+        return await audit(database, full=full)
 
 
 async def examine(settings: Settings) -> list[tuple[bool, str]]:
@@ -151,20 +149,24 @@ async def examine(settings: Settings) -> list[tuple[bool, str]]:
 
 
 async def _pooler(url: str, direct: str, settings: Settings) -> tuple[bool, str]:
-    """Whether the settings fit a transaction pooler, if there is one: two transactions of one
-    session then may meet two servers."""
-    database = Database(url, size=2, statement_cache_size=0)
-    await database.open()
+    """Whether the settings fit a transaction pooler, if there is one: then two sessions of ours
+    meet the same server process while both are open, or one of them meets two."""
+    first, second = await connect(url), await connect(url)
     try:
-        async with database.connection() as conn:
-            first = await directory_store.backend_pid(conn)
-            second = await directory_store.backend_pid(conn)
+        seen = [await directory_store.backend_pid(conn) for conn in (first, second, first)]
     finally:
-        await database.close()
-    if first == second:
+        first.terminate()
+        second.terminate()
+    if seen[0] != seen[1] and seen[0] == seen[2]:
         return True, "no transaction pooler seen"
-    fits = settings.database_statement_cache == 0 and url != direct
-    return fits, (
-        "a transaction pooler is between us and PostgreSQL: set LAVA_DATABASE_STATEMENT_CACHE=0 "
-        "and LAVA_DATABASE_DIRECT_URL"
-    )
+    if settings.database_statement_cache:
+        return False, (
+            "a transaction pooler is between us and PostgreSQL: set "
+            "LAVA_DATABASE_STATEMENT_CACHE=0, and LAVA_DATABASE_DIRECT_URL if you can"
+        )
+    if url == direct:
+        return True, (
+            "behind a transaction pooler, without LAVA_DATABASE_DIRECT_URL: changes are found by "
+            "polling, and other workers are not asked for idle credit before a 402"
+        )
+    return True, "behind a transaction pooler, with LAVA_DATABASE_DIRECT_URL"

@@ -12,6 +12,7 @@ import sys
 from typing import cast
 
 from lava_proxy.cli.handover import (
+    BROKEN_STATUS,
     CONFIGURATION_STATUS,
     DRAIN,
     DRAINING,
@@ -97,6 +98,8 @@ def _run(server: Server, listener: socket.socket) -> int:
         server.run(sockets=[listener])
     except SystemExit:  # uvicorn's way to say that the lifespan's start failed; it was logged
         return START_FAILED_STATUS
+    if server.broken is not None:
+        return BROKEN_STATUS
     return 0 if server.started else START_FAILED_STATUS
 
 

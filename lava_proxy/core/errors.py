@@ -87,3 +87,8 @@ class LavaError(Exception):
         self.details = details
         self.headers = dict(headers or {})
         super().__init__(f"{code}: {self.message}")
+
+
+def unavailable(message: str, retry_after_s: int = 1) -> LavaError:
+    """503 with Retry-After."""
+    return LavaError("unavailable", message, headers={"retry-after": str(retry_after_s)})

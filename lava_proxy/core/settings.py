@@ -37,7 +37,7 @@ class Settings(BaseSettings):
         description="PostgreSQL 15 or later. Absent: an embedded server in the data directory.",
     )
     database_direct_url: SecretStr | None = Field(
-        None, description="The same database past a transaction pooler, for LISTEN and migrations."
+        None, description="The same database past a transaction pooler, for LISTEN."
     )
     database_pool_size: int = Field(4, ge=2, le=64, description="Connections per process.")
     database_statement_cache: int = Field(
@@ -142,10 +142,28 @@ class Settings(BaseSettings):
     journal_fsync_ms: int = Field(
         1000, ge=0, description="Group fsync interval, for power loss; 0 leaves it to the kernel."
     )
+    journal_limit_bytes: int = Field(
+        4 * 2**30,
+        ge=2**18,
+        description="Journal of calls that are not committed: over 80 % nothing prepaid is admitted"
+        ", at this size nothing at all.",
+    )
     writer_interval_ms: int = Field(50, ge=1, description="Longest wait before a batch is written.")
     writer_batch_rows: int = Field(200, ge=1, le=2000, description="Rows in one transaction.")
     writer_queue_rows: int = Field(100_000, ge=1, description="Settled rows waiting at most.")
+    writer_catch_up_rows_s: int = Field(
+        2000, ge=1, description="After an outage rows are booked at this rate, per process."
+    )
     database_timeout_s: float = Field(2.0, gt=0, description="Deadline of one statement.")
+    database_wait_s: float = Field(
+        1.0, gt=0, description="Longest that a call waits for one answer of the database, then 503."
+    )
+
+    audit_interval_s: float = Field(
+        300.0,
+        ge=0,
+        description="How often what is new in the books is checked; 0: never.",
+    )
 
     # Directory (keys, customers, meters in memory)
     directory_poll_s: float = Field(

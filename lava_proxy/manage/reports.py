@@ -124,7 +124,7 @@ async def _settlement(desk: Desk, call: Call) -> rules.Settlement:
 
 
 async def _book(desk: Desk, row: rules.Settlement) -> Answer:
-    if desk.books.state() != "normal":
+    if desk.books.condition.state() != "normal":
         raise _away()
     try:
         async with asyncio.timeout(COMMIT_WAIT_S):

@@ -92,6 +92,7 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
     run.gauge = _gauge(gateway, run) if billable else FREE
     cap: int | None = None
     if caller.customer is not None and meter is not None and billable:
+        gateway.books.condition.refuse_prepaid_if_draining()
         plan = quote(ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes)
         run.hold = await _hold(gateway, run, plan)
         cap = plan.cap_for(run.hold.amount_e10)
@@ -158,10 +159,10 @@ async def _hold(gateway: Gateway, run: Run, plan: Quote) -> Hold:
     caller = run.caller
     if caller is None or caller.customer is None or caller.meter is None:
         raise LavaError("internal_error")
-    leases = gateway.books.leases
-    account = leases.account(caller.customer.customer_id)
+    books = gateway.books
+    account = books.leases.account(caller.customer.customer_id)
     overdraft = caller.meter.overdraft_e10 if caller.meter.enforcement == "soft" else 0
-    held = await leases.hold(account, plan.least_e10, plan.want_e10, overdraft)
+    held = await books.hold(account, plan.least_e10, plan.want_e10, overdraft)
     if isinstance(held, Hold):
         return held
     details: dict[str, object] = {

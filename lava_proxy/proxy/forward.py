@@ -75,7 +75,7 @@ async def _take_in(
     settings = gateway.settings
     await gateway.turnstile.enter()
     guard(scope, bytes_max=settings.header_limit_bytes)
-    gateway.books.refuse_if_closed()
+    gateway.books.condition.refuse_if_closed()
     target = run.target = _target(gateway, path, scope["query_string"])
     credential = find_credential(scope["headers"], target.key)
     run.caller = await gateway.callers.resolve(credential)

@@ -98,6 +98,7 @@ class _Relay:
         "_gateway",
         "_journal",
         "_journaled",
+        "_lapsed",
         "_left",
         "_run",
         "_running",
@@ -126,6 +127,8 @@ class _Relay:
         """Since when we wait for the provider."""
         self._left: list[Piece] | None = None
         """Read and counted by `push`, but stopped at the gate."""
+        self._lapsed = False
+        """The money is not ours any more: not a byte goes out."""
         self._trouble: BaseException | Awaitable[None] | None = None
         """What `push` met: an error, or a send that waits for the client."""
 
@@ -135,6 +138,8 @@ class _Relay:
         while True:
             if pushes:
                 await answer.pump(self.push)
+                if self._lapsed:
+                    return Event.CUT
                 if self._trouble is not None:
                     await self._settle_trouble()
                     continue
@@ -146,6 +151,8 @@ class _Relay:
                 except UpstreamEnded as ended:
                     self._run.flags.add(f"upstream_{ended.reason}")
                     return Event.BROKE_OFF
+                if not self._covered():
+                    return Event.CUT
                 last = not piece or answer.at_end
                 left = self.count(piece, last=last)
             pieces = left
@@ -163,6 +170,9 @@ class _Relay:
     def push(self, piece: bytes) -> bool:
         """Count, journal and send a piece, now; False when the task must look."""
         try:
+            if not self._covered():
+                self._lapsed = True
+                return False
             pieces = self.count(piece, last=False)
             if self._tap.held is not None:
                 self._left = pieces
@@ -208,6 +218,11 @@ class _Relay:
                     run.seq, running.inputs, outputs, running.input_characters, running.characters
                 )
         return pieces
+
+    def _covered(self) -> bool:
+        """False when we were stopped for so long that somebody else has the money."""
+        hold = self._run.hold
+        return hold is None or not self._body or hold.covered
 
     async def _send_now(self, pieces: list[Piece]) -> None:
         run = self._run

@@ -7,9 +7,9 @@ Each audit looks at one read-only snapshot, so it may run while traffic does. It
   however late it commits. An audit that finds no difference moves the checkpoint up to its horizon,
   with the sums that it verified until there: ledger by customer, units by tier scope.
 * The next one compares today's balances and counters with those sums plus all rows since. So any
-  error in a balance, a counter, a lease or a grant is found whenever it came to be, and any error in
-  the new rows and the quarters of an hour that they belong to. What it does not see is an old row
-  that was changed behind the triggers: that takes `full`, which begins from nothing.
+  error in a balance, a counter, an open lease or grant is found whenever it came to be, and any
+  error in the new rows and the quarters of an hour that they belong to. What it does not see is an
+  old row that was changed behind the triggers: that takes `full`, which begins from nothing.
 * A difference leaves the checkpoint where it was: it is found again until it is mended.
 
 On another server than last time (a restored copy), whose transaction ids mean nothing here, an
@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+
+import asyncpg
 
 from lava_proxy.store.database import Connection, Database
 from lava_proxy.store.sql import load
@@ -77,15 +78,16 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class LastAudit:
-    """What the last audit found, by whichever process, and when."""
+    """What the last audit found, by whichever process; None where there was none."""
 
-    checked_at: datetime | None
-    sound_at: datetime | None
+    age_s: float | None
+    sound_age_s: float | None
+    """Since one that found nothing."""
     differences: int
 
 
-async def audit(database: Database, *, full: bool = False) -> Audit:
-    """Check what is new since the last audit, or with `full` everything."""
+async def audit(database: Database, *, full: bool = True) -> Audit:
+    """Check everything, or without `full` what is new since the last audit."""
     async with database.apart(TIMEOUT_S) as conn:
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             state = await Q["state"].fetchrow(conn)
@@ -94,8 +96,7 @@ async def audit(database: Database, *, full: bool = False) -> Audit:
             known = state["server"] == state["here"] and state["upto_xid"] <= state["horizon_xid"]
             since = 0 if full or not known else state["upto_xid"]
             found = await _look(conn, since)
-        await _note(conn, found, since, before=state["upto_xid"], upto=state["horizon_xid"],
-                    server=state["here"])  # fmt: skip
+        await _note(conn, found, since, state)
     return found
 
 
@@ -104,7 +105,7 @@ async def last_audit(conn: Connection) -> LastAudit:
     row = await Q["state"].fetchrow(conn)
     if row is None:
         raise LookupError("no audit state")
-    return LastAudit(row["checked_at"], row["sound_at"], row["differences"])
+    return LastAudit(row["age_s"], row["sound_age_s"], row["differences"])
 
 
 async def _look(conn: Connection, since: int) -> Audit:
@@ -118,23 +119,21 @@ async def _look(conn: Connection, since: int) -> Audit:
     return Audit(tuple(found), **dict(totals), full=since == 0)
 
 
-async def _note(
-    conn: Connection, found: Audit, since: int, *, before: int, upto: int, server: str
-) -> None:
-    """Move the checkpoint, unless another audit did so meanwhile."""
+async def _note(conn: Connection, found: Audit, since: int, state: asyncpg.Record) -> None:
+    """Move the checkpoint where nothing was found, unless another audit did so meanwhile."""
+    before, upto = state["upto_xid"], state["horizon_xid"]
     async with conn.transaction():
         if await Q["lock_state"].fetchval(conn) != before:
             return
         if not found.sound:
             differences = max(1, len(found.differences))
             await Q["keep_state"].execute(
-                conn, upto=before, server=server if before == since else "",
-                differences=differences,
-            )  # fmt: skip
+                conn, upto=before, server=state["server"], differences=differences
+            )
             return
         if since == 0:
             await Q["forget_ledger"].execute(conn)
             await Q["forget_units"].execute(conn)
         await Q["keep_ledger"].execute(conn, since=since, upto=upto)
         await Q["keep_units"].execute(conn, since=since, upto=upto)
-        await Q["keep_state"].execute(conn, upto=upto, server=server, differences=0)
+        await Q["keep_state"].execute(conn, upto=upto, server=state["here"], differences=0)

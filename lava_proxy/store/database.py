@@ -4,6 +4,7 @@
   a slow connect does not make that deadline impossible.
 * A statement: `statement_timeout` at the server, and a little later the client's own.
 * A lock: 0.5 s. A transaction that does nothing: 5 s.
+* While the server is away (store/outage.py, where `watch` runs): nothing waits, all fail at once.
 
 Behind a transaction pooler (statement cache 0) session settings are refused or would leak to other
 clients: there the server's deadlines are set inside each transaction, and LISTEN needs the direct
@@ -13,12 +14,11 @@ address.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
-import orjson
 import stamina
 
 from lava_proxy.core.settings import ConfigurationError
@@ -30,10 +30,16 @@ from lava_proxy.store.faults import (
     StorePoison,
     mapped,
 )
+from lava_proxy.store.outage import LATE_S, Outage
+from lava_proxy.store.session import (
+    CONNECT_TIMEOUT_S,
+    Connection,
+    connect,
+    leave_as_is,
+    prepare,
+    transaction,
+)
 from lava_proxy.store.sql import load
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
 
 __all__ = [
     "Connection",
@@ -47,11 +53,7 @@ __all__ = [
     "mapped",
 ]
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
-
-POSTGRES_MIN = 15
 ACQUIRE_TIMEOUT_S = 0.25
-CONNECT_TIMEOUT_S = 5.0
 STATEMENT_TIMEOUT_S = 2.0
 LOCK_TIMEOUT = "500ms"
 IDLE_TIMEOUT = "5s"
@@ -60,7 +62,6 @@ HEARTBEAT_S = 15.0
 """A listening connection is silent for hours; this often we ask whether it still lives."""
 
 _CLIENT_MARGIN_S = 0.5  # The server's deadline comes first: its error says more.
-_JSONB_VERSION = b"\x01"
 
 Q = load("plumbing")
 
@@ -85,6 +86,7 @@ class Database:
         self._statement_timeout_s = statement_timeout_s
         self._application_name = application_name
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self.outage = Outage()
 
     @property
     def behind_pooler(self) -> bool:
@@ -107,9 +109,9 @@ class Database:
                 command_timeout=self._statement_timeout_s + _CLIENT_MARGIN_S,
                 statement_cache_size=self._statement_cache_size,
                 server_settings=self._session_settings(),
-                init=_prepare,
+                init=prepare,
                 # A round trip per release, to undo what we never do to a session.
-                reset=_leave_as_is,
+                reset=leave_as_is,
             )
         self._pool = pool
 
@@ -126,10 +128,41 @@ class Database:
 
     @asynccontextmanager
     async def connection(self, timeout_s: float = ACQUIRE_TIMEOUT_S) -> AsyncIterator[Connection]:
-        """A connection of the pool; whatever it raises inside comes out as a `StoreError`."""
+        """A connection of the pool; whatever it raises inside comes out as a `StoreError`. Behind a
+        transaction pooler it is one transaction: preparing a statement and executing it must not
+        meet two servers."""
+        async with self._judged(timeout_s) as conn:
+            if not self.behind_pooler:
+                yield conn
+                return
+            async with transaction(conn):
+                yield conn
+
+    @asynccontextmanager
+    async def _judged(self, timeout_s: float) -> AsyncIterator[Connection]:
+        """A connection whose fate says whether the server is away."""
         pool = self._pool
         if pool is None:
             raise StoreDown("the database is not open")
+        if self.outage.away:
+            raise StoreDown("PostgreSQL is away")
+        asked_s = time.monotonic()
+        late = asyncio.get_running_loop().call_later(LATE_S, self.outage.suspect, asked_s, "late")
+        try:
+            async with self._acquired(pool, timeout_s) as conn:
+                yield conn
+        except StoreDown as error:
+            self.outage.suspect(asked_s, error)
+            raise
+        else:
+            self.outage.worked()
+        finally:
+            late.cancel()
+
+    @asynccontextmanager
+    async def _acquired(
+        self, pool: asyncpg.Pool[asyncpg.Record], timeout_s: float
+    ) -> AsyncIterator[Connection]:
         with mapped():
             conn = await pool.acquire(timeout=timeout_s)
         try:
@@ -149,7 +182,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self, timeout_s: float = ACQUIRE_TIMEOUT_S) -> AsyncIterator[Connection]:
         """A connection inside a transaction: committed at the end, rolled back on an exception."""
-        async with self.connection(timeout_s) as conn, conn.transaction():
+        async with self._judged(timeout_s) as conn, transaction(conn):
             if self.behind_pooler:
                 await Q["set_local_deadlines"].fetchrow(
                     conn,
@@ -158,6 +191,45 @@ class Database:
                     idle_timeout=IDLE_TIMEOUT,
                 )
             yield conn
+
+    @asynccontextmanager
+    async def apart(self, timeout_s: float) -> AsyncIterator[Connection]:
+        """A connection beside the pool, for work that takes long; statements have `timeout_s`."""
+        conn = await connect(
+            self._direct_url or self._url,
+            application_name=f"{self._application_name} apart",
+            command_timeout_s=timeout_s,
+        )
+        try:
+            with mapped():
+                yield conn
+        finally:
+            conn.terminate()
+
+    async def watch(self) -> None:
+        """Find out when the server goes and when it is back, until cancelled. One per process."""
+        await self.outage.watch(self._probe)
+
+    async def _probe(self, deadline_s: float) -> None:
+        """Ask on a fresh connection: the pool's may be busy, or dead without knowing it."""
+        with mapped():
+            async with asyncio.timeout(deadline_s):
+                conn = await asyncpg.connect(
+                    self._url,
+                    timeout=deadline_s,
+                    command_timeout=deadline_s,
+                    statement_cache_size=0,
+                    server_settings={"application_name": f"{self._application_name} probe"},
+                )
+                try:
+                    async with conn.transaction():
+                        if not await Q["can_write"].fetchval(conn):
+                            raise StoreDown("PostgreSQL: this server can only be read")
+                finally:
+                    conn.terminate()
+        if self.outage.away and self._pool is not None:
+            # Connections from before may be dead without knowing it: each would cost a caller.
+            await self._pool.expire_connections()
 
     async def listen(self, channel: str, callback: Callable[[str | None], None]) -> None:
         """Call back with each payload of `channel`, until cancelled.
@@ -169,6 +241,7 @@ class Database:
                 "LISTEN does not work behind a transaction pooler: set LAVA_DATABASE_DIRECT_URL"
             )
         while True:
+            await self.outage.answering()
             retries = stamina.retry_context(
                 on=StoreError, attempts=None, timeout=None, wait_initial=0.05, wait_max=5.0
             )
@@ -195,58 +268,6 @@ class Database:
 
     def _statement_timeout(self) -> str:
         return f"{int(self._statement_timeout_s * 1000)}ms"
-
-
-async def connect(
-    url: str,
-    *,
-    application_name: str = "lava_proxy",
-    command_timeout_s: float | None = None,
-    lock_timeout: str = LOCK_TIMEOUT,
-) -> asyncpg.Connection[asyncpg.Record]:
-    """A connection of its own, for LISTEN, migrations and tools. Raises like `Database.open`."""
-    with mapped():
-        conn = await asyncpg.connect(
-            url,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=command_timeout_s,
-            statement_cache_size=0,
-            server_settings={
-                "application_name": application_name,
-                "timezone": "UTC",
-                "lock_timeout": lock_timeout,
-            },
-        )
-        try:
-            await _prepare(conn)
-        except BaseException:
-            conn.terminate()
-            raise
-        return conn
-
-
-async def _prepare(conn: asyncpg.Connection[asyncpg.Record]) -> None:
-    version = conn.get_server_version()
-    if version.major < POSTGRES_MIN:
-        raise ConfigurationError(
-            f"the database is PostgreSQL {version.major}.{version.minor}; "
-            f"{POSTGRES_MIN} or later is needed"
-        )
-    await conn.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=_to_jsonb, decoder=_from_jsonb, format="binary"
-    )
-
-
-async def _leave_as_is(_: asyncpg.Connection[asyncpg.Record]) -> None:
-    return
-
-
-def _to_jsonb(value: object) -> bytes:
-    return _JSONB_VERSION + orjson.dumps(value)
-
-
-def _from_jsonb(data: bytes) -> object:
-    return orjson.loads(memoryview(data)[len(_JSONB_VERSION) :])
 
 
 def _stop_if_cancelled() -> None:

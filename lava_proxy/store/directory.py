@@ -97,7 +97,8 @@ async def customers_named(conn: Connection, customer: str) -> list[str]:
 
 async def backend_pid(conn: Connection) -> int:
     """The server process that answers."""
-    pid: int = await Q["backend_pid"].fetchval(conn)
+    async with conn.transaction():
+        pid: int = await Q["backend_pid"].fetchval(conn)
     return pid
 
 

@@ -1,8 +1,9 @@
 """The schema's history: migrations/NNNN_words.sql, applied in order, each once.
 
 Each file is one transaction and is recorded in ``lava_migrations`` with its SHA-256. One advisory
-lock lets several processes start at once: the first migrates, the others find nothing to do. The
-lock belongs to a session, so behind a transaction pooler use the direct address.
+lock lets several processes start at once: the first migrates, the others find nothing to do. It is
+held by a transaction on a connection of its own, never by a session: behind a transaction pooler a
+session's lock would stay with the server connection, and nobody could migrate again.
 
 A file that was applied never changes: correct it by a new one. A database that has a migration
 which this code does not know is newer than the code, and is refused, as are gaps. Why this and no
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -60,19 +62,18 @@ async def migrate(
 ) -> list[str]:
     """Apply what is pending and return the names. Raises `MigrationError` and `StoreError`."""
     known = read_migrations(directory)
-    conn = await connect(
-        url, application_name="lava_proxy migrate", lock_timeout=f"{lock_timeout_s}s"
-    )
-    try:
-        await _lock(conn, lock_timeout_s)
-        with mapped():
-            if not await Q["find_migrations"].fetchval(conn):
-                await Q["create_migrations"].execute(conn)
-            pending = _pending(known, await _applied(conn))
-        for migration in pending:
-            await _apply(conn, migration)
-    finally:
-        await conn.close(timeout=LOCK_TIMEOUT_S)
+    async with _locked(url, lock_timeout_s):
+        conn = await connect(url, application_name="lava_proxy migrate")
+        try:
+            with mapped():
+                async with conn.transaction():
+                    if not await Q["find_migrations"].fetchval(conn):
+                        await Q["create_migrations"].execute(conn)
+                    pending = _pending(known, await _applied(conn))
+            for migration in pending:
+                await _apply(conn, migration, lock_timeout_s)
+        finally:
+            await conn.close(timeout=LOCK_TIMEOUT_S)
     return [migration.name for migration in pending]
 
 
@@ -82,8 +83,9 @@ async def status(url: str, directory: Traversable = DIRECTORY) -> Status:
     conn = await connect(url, application_name="lava_proxy status")
     try:
         with mapped():
-            found = await Q["find_migrations"].fetchval(conn)
-            applied = await _applied(conn) if found else {}
+            async with conn.transaction():
+                found = await Q["find_migrations"].fetchval(conn)
+                applied = await _applied(conn) if found else {}
     finally:
         await conn.close(timeout=LOCK_TIMEOUT_S)
     try:
@@ -132,24 +134,41 @@ def _pending(known: list[Migration], applied: Mapping[str, str]) -> list[Migrati
     return pending
 
 
-async def _lock(conn: Connection, lock_timeout_s: int) -> None:
+@asynccontextmanager
+async def _locked(url: str, lock_timeout_s: int) -> AsyncIterator[None]:
+    conn = await connect(url, application_name="lava_proxy migrate")
     try:
         with mapped():
-            await Q["lock_migrations"].fetchval(conn)
-    except StoreConflict:
-        raise MigrationError(
-            f"another process has been migrating this database for {lock_timeout_s} s"
-        ) from None
+            await conn.execute("BEGIN")
+        await _set_lock_timeout(conn, lock_timeout_s)
+        try:
+            with mapped():
+                await Q["lock_migrations"].fetchval(conn)
+        except StoreConflict:
+            raise MigrationError(
+                f"another process has been migrating this database for {lock_timeout_s} s"
+            ) from None
+        yield
+        with mapped():
+            await conn.execute("COMMIT")
+    finally:
+        conn.terminate()  # which ends the transaction in any case, and so the lock
+
+
+async def _set_lock_timeout(conn: Connection, lock_timeout_s: int) -> None:
+    with mapped():
+        await Q["set_lock_timeout"].fetchval(conn, lock_timeout=f"{lock_timeout_s}s")
 
 
 async def _applied(conn: Connection) -> dict[str, str]:
     return {row["name"]: row["sha256"] for row in await Q["applied_migrations"].fetch(conn)}
 
 
-async def _apply(conn: Connection, migration: Migration) -> None:
+async def _apply(conn: Connection, migration: Migration, lock_timeout_s: int) -> None:
     try:
         with mapped():
             async with conn.transaction():
+                await _set_lock_timeout(conn, lock_timeout_s)
                 await conn.execute(migration.sql)
                 await Q["record_migration"].execute(
                     conn, name=migration.name, sha256=migration.sha256

@@ -106,6 +106,12 @@ class Metrics:
         if child is not None:
             child.inc()
 
+    def audited(self, differences: int, sound_age_s: float | None) -> None:
+        """The last audit of the books, by whichever process."""
+        self._made.gauges["lava_audit_differences"].set(differences)
+        if sound_age_s is not None:
+            self._made.gauges["lava_audit_sound_age_seconds"].set(sound_age_s)
+
     def flushed(self, rows: int, seconds: float) -> None:
         """One transaction of the ledger writer was committed."""
         self._rows.inc(rows)

@@ -111,8 +111,12 @@ METRICS: tuple[Metric, ...] = (
     _counter("lava_ledger_rows", "Rows booked."),
     _histogram("lava_ledger_flush_seconds", "One booking transaction.", SECONDS),
     _worst("lava_ledger_failing", "1 while the ledger cannot be written."),
-    _worst("lava_books_state", "0 normal, 1 database away (leased credit works), 2 closed."),
+    _worst("lava_books_state", "0 normal, 1 leases (database away), 2 drain, 3 closed."),
+    _worst("lava_audit_differences", "What the last audit of the books found; 0 is right."),
+    _worst("lava_audit_sound_age_seconds", "Time since an audit that found nothing."),
     _gauge("lava_journal_open_calls", "Calls in the journal that are not committed."),
+    _gauge("lava_journal_kept_bytes", "Journal that is kept for them."),
+    _worst("lava_journal_failed", "1 after an I/O error: the process must be replaced."),
     _histogram(
         "lava_estimate_ratio",
         "The provider's final count over our own running count.",

@@ -4,17 +4,25 @@ journal synced, figures sampled."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import Callable, Coroutine, Mapping
 
 from lava_proxy.books.bank import Books
+from lava_proxy.books.condition import State
 from lava_proxy.store import credit, directory, idempotency
 from lava_proxy.telemetry.metrics import Metrics
+from lava_proxy.workers.auditor import Auditor
 from lava_proxy.workers.loop import every
 
 LEASE_IDLE_S = 20.0
 """Credit of a customer who has been quiet for so long goes back."""
 
+KEEP_S = 5.0
+REAP_S = 15.0
+"""How often, unless leases are shorter than usual."""
 REAP_MOST = 100
+AUDIT_LOOK_S = 30.0
+"""How often the last audit's result is looked at."""
 HOUSEKEEPING_S = 3600.0
 UNSYNCED_MS = 1000
 """How often the journal is tended where fsync is left to the kernel."""
@@ -23,16 +31,28 @@ CHANGES_KEPT_S = 86_400.0
 CHANGES_CHANNEL = "lava_changes"
 CREDIT_CHANNEL = "lava_credit"
 RECALL_CHANNEL = "lava_recall"
-STATES = {"normal": 0, "leases": 1, "closed": 2}
+STATES: Mapping[State, int] = {"normal": 0, "leases": 1, "drain": 2, "closed": 3}
+
+log = logging.getLogger(__name__)
 
 
 class Upkeep:
     """The loops of one worker."""
 
-    def __init__(self, books: Books, metrics: Metrics, sweep: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        books: Books,
+        metrics: Metrics,
+        sweep: Callable[[], None],
+        on_broken: Callable[[str], None] = lambda why: None,
+    ) -> None:
+        """`on_broken` is told, once, why this process can never write its journal again."""
         self._books = books
         self._metrics = metrics
         self._sweep = sweep
+        self._on_broken = on_broken
+        self._broken = False
+        self._state: State = "normal"
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
 
@@ -41,13 +61,18 @@ class Upkeep:
         books, settings = self._books, self._books.settings
         loops: list[Coroutine[object, object, None]] = [
             every(settings.directory_poll_s, "directory", self.refresh),
-            every(5.0, "leases", self.keep_leases),
-            every(15.0, "lease reaper", self.reap),
+            every(min(KEEP_S, settings.lease_s / 4), "leases", self.keep_leases),
+            every(max(1.0, min(REAP_S, settings.lease_reclaim_s / 2)), "lease reaper", self.reap),
             every(1.0, "sweep", self.sweep),
             every(HOUSEKEEPING_S, "housekeeping", self.keep_house),
         ]
         pause_s = (settings.journal_fsync_ms or UNSYNCED_MS) / 1000
         loops.append(every(pause_s, "journal", self.tend_journal))
+        loops.append(books.database.watch())
+        if settings.audit_interval_s:
+            auditor = Auditor(books.database, self._metrics, settings.audit_interval_s)
+            pause_s = min(AUDIT_LOOK_S, settings.audit_interval_s)
+            loops.append(every(pause_s, "audit", auditor.run_once))
         if books.database.can_listen:
             loops.append(books.database.listen(CHANGES_CHANNEL, books.directory.heard))
             loops.append(books.database.listen(CREDIT_CHANNEL, self._credit_heard))
@@ -68,6 +93,8 @@ class Upkeep:
     async def keep_leases(self) -> None:
         """Renew what is in use past half of its time, return what is idle."""
         leases = self._books.leases
+        if self._books.database.outage.away:
+            return  # what cannot be returned now is better kept: it is all that its customer has
         crowded = len(leases.accounts) > self._books.settings.account_entries
         for account in leases.idle_accounts(0.0 if crowded else LEASE_IDLE_S):
             if account.idle:
@@ -89,12 +116,18 @@ class Upkeep:
     async def tend_journal(self) -> None:
         """fsync the journal and make its next segment, off the event loop."""
         fsync = bool(self._books.settings.journal_fsync_ms)
-        await asyncio.to_thread(self._books.journal.tend, fsync=fsync)
+        journal = self._books.journal
+        await asyncio.to_thread(journal.tend, fsync=fsync)
+        if journal.failed is not None and not self._broken:
+            self._broken = True
+            log.critical("%s: this process must be replaced", journal.failed)
+            self._on_broken(journal.failed)
 
     async def sweep(self) -> None:
         """Watch open calls' clocks, and sample the figures."""
         self._sweep()
         books = self._books
+        self._tell_state()
         accounts = books.leases.accounts.values()
         self._metrics.sample(
             ledger_queue_rows=books.writer.depth,
@@ -102,10 +135,21 @@ class Upkeep:
             ledger_failing=int(books.writer.failing_since_s is not None),
             leased_e10=sum(max(a.free_e10, 0) + a.held_e10 + a.pending_e10 for a in accounts),
             held_e10=sum(a.held_e10 for a in accounts),
-            books_state=STATES[books.state()],
+            books_state=STATES[self._state],
             journal_open_calls=books.journal.open_calls,
+            journal_kept_bytes=books.journal.kept_bytes,
+            journal_failed=int(books.journal.failed is not None),
         )
         self._metrics.sample_totals(lease_trips=books.leases.trips, warm_holds=books.leases.warm)
+
+    def _tell_state(self) -> None:
+        condition = self._books.condition
+        state = condition.state()
+        if state != self._state:
+            level = logging.INFO if state == "normal" else logging.WARNING
+            why = condition.closed_by() or "as PostgreSQL and the spool are"
+            log.log(level, "books: %s (was %s): %s", state, self._state, why)
+            self._state = state
 
     async def keep_house(self) -> None:
         """Make next months' partitions ahead of time; forget what nobody asks for any more."""

@@ -24,6 +24,7 @@ class Counted:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.outage = database.outage
         self.queries = 0
         self.away = False
         self.read = asyncio.Event()
@@ -74,7 +75,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def directory(counted: Counted, clock: ManualClock) -> Directory:
-    return Directory(counted, clock, entries=16, stale_s=STALE_S)  # type: ignore[arg-type]
+    return Directory(counted, clock, entries=16, stale_s=STALE_S, wait_s=10)  # type: ignore[arg-type]
 
 
 async def add_key(shop: Shop, name: str) -> str:
@@ -284,7 +285,7 @@ async def test_an_error_is_told_to_all_and_remembered_by_nobody(
 
 
 async def test_memory_is_bounded(shop: Shop, counted: Counted, clock: ManualClock) -> None:
-    small = Directory(counted, clock, entries=3, stale_s=STALE_S)  # type: ignore[arg-type]
+    small = Directory(counted, clock, entries=3, stale_s=STALE_S, wait_s=10)  # type: ignore[arg-type]
     names = [f"key {n}" for n in range(6)]
     for name in names:
         await add_key(shop, name)

@@ -348,6 +348,19 @@ async def test_nothing_new_after_expiry_and_a_trip_gives_new_time(clock: ManualC
     bank.check()
 
 
+async def test_a_hold_covers_nothing_once_the_grace_is_over(clock: ManualClock) -> None:
+    """Another worker may have that money by then: a process that was stopped must not send on."""
+    bank = Bank(1000, clock)
+    hold, free = await bank.held(100), bank.leases.try_hold(bank.account, 0, 0)
+    await bank.settled()
+    clock.advance(LEASE_S + GRACE_S - 1)
+    assert hold.covered
+    clock.advance(2)
+    assert not hold.covered
+    assert free is not None
+    assert free.covered  # it costs nothing
+
+
 async def test_a_refused_trip_renews_what_we_have(clock: ManualClock) -> None:
     """All of the customer's credit is ours, and the database was away while its time ran out."""
     bank = Bank(100, clock)

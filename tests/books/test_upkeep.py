@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from books_kit import NOW, fetch, make_books
+import pytest
+from books_kit import NOW, fetch, make_books, open_shop
 
 from lava_proxy.core.clock import ManualClock
 from lava_proxy.store.database import Database
 from lava_proxy.telemetry.metrics import Metrics
+from lava_proxy.workers.auditor import Auditor
 from lava_proxy.workers.upkeep import Upkeep
 
 
@@ -31,3 +33,28 @@ async def test_old_changes_and_keys_go_young_ones_stay(database: Database, tmp_p
     kept = await fetch(database, "SELECT object_id FROM changes WHERE kind = 'meters'")
     assert kept == [("young",)]
     assert await fetch(database, "SELECT key FROM idempotency_keys") == [("young",)]
+
+
+async def test_an_audit_runs_when_the_last_one_is_old_and_all_show_it(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = await open_shop(database)
+    owner = await shop.customer(1000)
+    first, second = Metrics(["openai"]), Metrics(["openai"])
+    await Auditor(database, first, 3600.0).run_once()
+    assert shown(first, "lava_audit_differences") == 0
+    assert shown(first, "lava_audit_sound_age_seconds") < 60
+    await fetch(database, f"UPDATE accounts SET debt_e10 = 1 WHERE owner_id = '{owner}'")
+    await Auditor(database, second, 3600.0).run_once()
+    assert shown(second, "lava_audit_differences") == 0  # it is not old yet: shown as it was
+    await Auditor(database, second, 0.0).run_once()
+    assert shown(second, "lava_audit_differences") == 1
+    assert "accounts_unbalanced" in caplog.text
+    await Auditor(database, first, 3600.0).run_once()
+    assert shown(first, "lava_audit_differences") == 1
+
+
+def shown(metrics: Metrics, name: str) -> float:
+    value = metrics.registry.get_sample_value(name)
+    assert value is not None
+    return value

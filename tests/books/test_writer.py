@@ -42,6 +42,7 @@ class Desk:
             queue_rows=limits.get("queue_rows", 100),
             on_booked=lambda item, booked: self.booked.append((item, booked)),
             on_flush=lambda rows, seconds: self.flushed.append(rows),
+            catch_up_rows_s=limits.get("catch_up_rows_s", 100_000),
         )
         self.task: asyncio.Task[None] | None = None
 

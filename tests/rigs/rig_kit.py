@@ -56,7 +56,7 @@ class Replica:
             "LAVA_PROVIDER_KEY_OPENAI": "managed-key",
             "LAVA_EXACT_TOKENS": "0",
             "LAVA_DRAIN_TIMEOUT_S": "5",
-            "LAVA_LOG_LEVEL": "error",
+            "LAVA_LOG_LEVEL": os.environ.get("RIG_LOG", "error"),
         }
         env |= self.extra
         command = [sys.executable, "-m", "lava_proxy", "serve", "--port", str(self.port)]
@@ -67,19 +67,38 @@ class Replica:
             stdout=subprocess.DEVNULL,
         )
 
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """(status, body); status 0 when nobody answers."""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            answer = await reader.read()
+            writer.close()
+        except OSError:
+            return 0, b""
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]) if head else 0, body
+
+    async def state(self) -> str:
+        """What /readyz calls the state of the books."""
+        _, body = await self.get("/readyz")
+        return str(json.loads(body)["status"]) if body else "gone"
+
+    async def becomes(self, *states: str, timeout_s: float = 20) -> float:
+        """Wait for one of these states; answers how long that took."""
+        started = time.monotonic()
+        while (now := await self.state()) not in states:
+            if time.monotonic() - started > timeout_s:
+                raise TimeoutError(f"replica on {self.port} is {now}, not {states}")
+            await asyncio.sleep(0.02)
+        return time.monotonic() - started
+
     async def ready(self, timeout_s: float = 20) -> float:
         """Wait until it serves; answers how long that took."""
         started = time.monotonic()
         while time.monotonic() - started < timeout_s:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                line = await reader.readline()
-                writer.close()
-                if b" 200 " in line:
-                    return time.monotonic() - started
-            except OSError:
-                pass
+            if (await self.get("/readyz"))[0] == 200:
+                return time.monotonic() - started
             await asyncio.sleep(0.02)
         raise TimeoutError(f"replica on {self.port} does not get ready")
 
@@ -121,6 +140,7 @@ class Payer:
     token: str
     customer_id: str
     merchant_id: str
+    secret: str
 
 
 async def make_payer(database: Database, amount: str, *, mode: str = "sliced") -> Payer:
@@ -161,7 +181,9 @@ async def make_payer(database: Database, amount: str, *, mode: str = "sliced") -
             now=datetime.now(UTC),
         )
     members = {"secret_key": secret, "customer_id": customer, "meter_slug": "m"}
-    return Payer(base64.b64encode(json.dumps(members).encode()).decode(), customer, merchant)
+    return Payer(
+        base64.b64encode(json.dumps(members).encode()).decode(), customer, merchant, secret
+    )
 
 
 @dataclass
@@ -173,13 +195,20 @@ class Got:
     tokens: int = 0
     whole: bool = False
     cut: bool = False
+    may_retry: bool = False
+    """Retry-After came with it."""
+    asked_s: float = 0.0
+    took_s: float = 0.0
+    first_s: float = 0.0
+    """Until the status line."""
+    error: str = ""
 
 
 async def call(
     port: int, payer: Payer, mark: str, *, tokens: int, pace_ms: int, stream: bool
 ) -> Got:
     """One call; whatever happens to the gateway, it ends."""
-    got = Got(mark)
+    got = Got(mark, asked_s=time.monotonic())
     body = json.dumps(
         {
             "model": f"sim-{tokens}-{pace_ms}",
@@ -200,17 +229,49 @@ async def call(
     try:
         writer.write(head.encode() + body)
         line = await reader.readline()
+        got.first_s = time.monotonic() - got.asked_s
         rest = await reader.read()
     except OSError:
         return got
     finally:
+        got.took_s = time.monotonic() - got.asked_s
         writer.close()
     if not line:
         return got
     got.status = int(line.split()[1])
     got.tokens = rest.count(b'"delta":{"content":') if stream else 0
+    got.may_retry = b"retry-after:" in rest.partition(b"\r\n\r\n")[0].lower()
+    if got.status != 200:
+        got.error = rest.partition(b"\r\n\r\n")[2].decode("utf-8", "replace")[:200]
     got.cut = b"budget_exhausted" in rest
     got.whole = rest.endswith(b"0\r\n\r\n") or (not stream and b'"usage"' in rest)
+    return got
+
+
+async def report(port: int, payer: Payer, request_id: str) -> Got:
+    """One usage report of ten tokens."""
+    got = Got(request_id, asked_s=time.monotonic())
+    body = json.dumps(
+        {
+            "request_id": request_id,
+            "customer_id": payer.customer_id,
+            "meter_slug": "m",
+            "input_tokens": 10,
+            "metadata": {"mark": request_id},
+        }
+    ).encode()
+    head = (
+        "POST /v1/requests HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n"
+        f"Authorization: Bearer {payer.secret}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head.encode() + body)
+    answer = await reader.read()
+    writer.close()
+    got.took_s = got.first_s = time.monotonic() - got.asked_s
+    got.status = int(answer.split()[1])
+    got.may_retry = b"retry-after:" in answer.partition(b"\r\n\r\n")[0].lower()
     return got
 
 

@@ -30,6 +30,7 @@ class StandIn:
         self.settings = settings
         self.metrics = Metrics(["openai"])
         self.draining = False
+        self.on_broken: Callable[[str], None] = lambda why: None
         settings.data_dir.mkdir(parents=True, exist_ok=True)
 
     def begin_drain(self) -> None:

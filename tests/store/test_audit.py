@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 from books_kit import NOW, Shop, fetch, meter, open_shop, row, sound
 
-from lava_proxy.store.audit import CHECKS, audit
+from lava_proxy.store.audit import CHECKS, LastAudit, audit, last_audit
 from lava_proxy.store.database import Database
+from lava_proxy.store.settle import settle
 
 
 @pytest.fixture
 async def shop(database: Database) -> Shop:
+    return await some_books(database)
+
+
+async def some_books(database: Database) -> Shop:
     """Books with some of everything in them."""
     shop = await open_shop(database)
     tiers = meter((0, 100_000_000), (10, 300_000_000))
@@ -74,6 +80,12 @@ async def test_empty_books_are_sound(database: Database) -> None:
 ONE_GRANT = "WHERE grant_id = (SELECT min(grant_id) FROM credit_grants WHERE leased_e10 > 9)"
 ONE_LEASE = "WHERE lease_id = (SELECT min(lease_id) FROM leases WHERE spent_e10 > 9)"
 ONE_ENTRY = "WHERE entry_id = (SELECT min(entry_id) FROM ledger_entries WHERE {})"
+
+
+ONE_QUARTER = (
+    "WHERE (customer_id, bucket) = (SELECT customer_id, bucket FROM usage_rollups "
+    "WHERE charge_e10 > 9 ORDER BY customer_id, bucket LIMIT 1)"
+)
 
 
 def one(update: str) -> tuple[list[str], list[str]]:
@@ -169,6 +181,21 @@ PLANTED = [
             ["UPDATE usage_counters SET cycle = '2026-11' WHERE units = 15"],
         ),
     ),
+    (
+        "rollups_unbalanced",
+        one(f"UPDATE usage_rollups SET charge_e10 = charge_e10 {{}} {ONE_QUARTER}"),
+    ),
+    (
+        "rollups_unbalanced",
+        one(f"UPDATE usage_rollups SET output_tokens = output_tokens {{}} {ONE_QUARTER}"),
+    ),
+    (
+        "rollups_unbalanced",
+        (
+            [f"UPDATE usage_rollups SET meter_id = 'lost' {ONE_QUARTER}"],
+            ["UPDATE usage_rollups SET meter_id = 'prd_1' WHERE meter_id = 'lost'"],
+        ),
+    ),
 ]
 
 
@@ -183,6 +210,106 @@ async def test_one_unit_is_found(shop: Shop) -> None:
         assert not found.sound
         await _run(shop, undo)
         await sound(shop.database)
+
+
+async def test_since_the_last_audit_every_unit_is_found_too(database: Database) -> None:
+    """A checkpoint before the rows: what is planted is in new rows, or in balances."""
+    await sound(database)
+    shop = await some_books(database)
+    await _unlock(shop)
+    for check, (plant, undo) in PLANTED:
+        await _run(shop, plant)
+        found = await audit(database, full=False)
+        assert not found.full
+        assert check in {difference.check for difference in found.differences}, plant
+        await _run(shop, undo)
+    found = await audit(database, full=False)
+    assert (found.sound, found.requests) == (True, 6)
+    assert (await audit(database, full=False)).requests == 0  # they are behind the checkpoint now
+
+
+BALANCES = [
+    "UPDATE accounts SET debt_e10 = debt_e10 {} WHERE debt_e10 > 9",
+    "UPDATE usage_counters SET units = units {} WHERE units IN (15, 16)",
+    "UPDATE lease_parts SET left_e10 = left_e10 {} WHERE grant_id IS NULL",
+]
+
+
+@pytest.mark.parametrize("change", BALANCES)
+async def test_an_old_balance_is_checked_every_time(shop: Shop, change: str) -> None:
+    """The rows behind it are long verified; the balance is compared with their sums all the same,
+    and the difference is found until it is mended."""
+    await sound(shop.database)
+    await _unlock(shop)
+    await _run(shop, [change.format("+ 1")])
+    for _ in range(2):
+        found = await audit(shop.database, full=False)
+        assert not found.sound
+        assert (await last(shop.database)).differences == len(found.differences) > 0
+    await _run(shop, [change.format("- 1")])
+    assert (await audit(shop.database, full=False)).sound
+    assert (await last(shop.database)).differences == 0
+
+
+async def test_an_old_row_changed_behind_the_triggers_takes_a_full_audit(shop: Shop) -> None:
+    await sound(shop.database)
+    await _unlock(shop)
+    await _run(
+        shop,
+        [
+            "UPDATE ledger_entries SET amount_e10 = amount_e10 + 1 "
+            + ONE_ENTRY.format("account LIKE 'provider:%'")
+        ],
+    )
+    assert (await audit(shop.database, full=False)).sound
+    assert not (await audit(shop.database)).sound
+
+
+async def test_a_late_commit_is_not_skipped(shop: Shop) -> None:
+    """It began before the audit and was committed after it: its transaction id is the older one."""
+    database = shop.database
+    await sound(database)
+    late = row(shop.owners[0], 3, shop=shop, by=meter((0, 100_000_000)))
+    async with database.transaction() as conn:
+        await settle(conn, [late], NOW)
+        async with database.transaction() as other:  # younger, and committed first
+            await settle(other, [row(shop.owners[1], 2, shop=shop)], NOW)
+        between = await audit(database, full=False)
+        assert (between.sound, between.requests) == (True, 1)
+    after = await audit(database, full=False)
+    assert after.sound
+    assert after.requests == 2  # the younger one is looked at again: it was above the horizon
+    assert (await audit(database, full=False)).requests == 0
+
+
+async def test_a_restored_copy_begins_anew(shop: Shop) -> None:
+    await sound(shop.database)
+    assert (await audit(shop.database, full=False)).requests == 0
+    await _run(shop, ["UPDATE audit_state SET server = 'another one'"])
+    found = await audit(shop.database, full=False)
+    assert (found.full, found.requests, found.sound) == (True, 6, True)
+    await _run(shop, ["UPDATE audit_state SET upto_xid = upto_xid + 1000000"])
+    assert (await audit(shop.database, full=False)).full
+
+
+async def test_two_audits_at_once_keep_the_sums_right(shop: Shop) -> None:
+    await sound(shop.database)
+    await shop.settle(row(shop.owners[0], 3, shop=shop))
+    await asyncio.gather(*[audit(shop.database, full=False) for _ in range(4)])
+    assert (await audit(shop.database, full=False)).sound
+
+
+async def test_a_restore_of_sums_is_what_full_does(shop: Shop) -> None:
+    await sound(shop.database)
+    await _run(shop, ["UPDATE audit_ledger SET amount_e10 = amount_e10 + 1 WHERE amount_e10 > 9"])
+    assert not (await audit(shop.database, full=False)).sound
+    await sound(shop.database)
+    assert (await audit(shop.database, full=False)).sound
+
+
+async def last(database: Database) -> LastAudit:
+    async with database.connection() as conn:
+        return await last_audit(conn)
 
 
 async def test_no_more_than_a_screenful_is_shown(shop: Shop) -> None:

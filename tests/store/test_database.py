@@ -14,6 +14,7 @@ import pytest
 
 from lava_proxy.core.settings import ConfigurationError
 from lava_proxy.store import database as module
+from lava_proxy.store import session
 from lava_proxy.store.database import (
     Database,
     StoreBroken,
@@ -176,7 +177,7 @@ async def test_no_such_database(postgres: EmbeddedServer) -> None:
 async def test_an_old_postgres_is_refused() -> None:
     old = SimpleNamespace(get_server_version=lambda: SimpleNamespace(major=14, minor=9))
     with pytest.raises(ConfigurationError, match=r"PostgreSQL 14\.9; 15 or later"):
-        await module._prepare(old)  # type: ignore[arg-type]
+        await session.prepare(old)  # type: ignore[arg-type]
 
 
 async def test_server_goes_and_comes_back(mortal: EmbeddedServer, tmp_path: Path) -> None:

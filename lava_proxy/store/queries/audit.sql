@@ -163,7 +163,9 @@ SELECT (SELECT count(*) FROM requests WHERE booked_xid >= :since::bigint) AS req
 -- name: state
 -- The last audit; where this snapshot stands: every transaction below `horizon_xid` is decided and
 -- visible, or was rolled back; and which server says so.
-SELECT s.upto_xid, s.server, s.checked_at, s.sound_at, s.differences,
+SELECT s.upto_xid, s.server, s.differences,
+       extract(epoch FROM clock_timestamp() - s.checked_at)::float8 AS age_s,
+       extract(epoch FROM clock_timestamp() - s.sound_at)::float8 AS sound_age_s,
        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon_xid,
        (SELECT system_identifier FROM pg_control_system())::text AS here
 FROM audit_state s;
@@ -204,6 +206,6 @@ ON CONFLICT (owner_id, meter_id, cycle) DO UPDATE SET units = a.units + excluded
 -- Notes an audit: how far the sums hold now, and what was found.
 -- args: upto bigint, server text, differences int
 UPDATE audit_state
-SET upto_xid = :upto::bigint, server = :server::text, checked_at = now(),
-    sound_at = CASE WHEN :differences::int = 0 THEN now() ELSE sound_at END,
+SET upto_xid = :upto::bigint, server = :server::text, checked_at = clock_timestamp(),
+    sound_at = CASE WHEN :differences::int = 0 THEN clock_timestamp() ELSE sound_at END,
     differences = :differences::int;

@@ -4,6 +4,10 @@
 -- Proves that the connection lives.
 SELECT 1;
 
+-- name: can_write
+-- Whether this server takes changes: after a failover we may be on a standby.
+SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off';
+
 -- name: set_local_deadlines
 -- Deadlines for one transaction, where a pooler forbids them for the session.
 -- args: statement_timeout text, lock_timeout text, idle_timeout text
@@ -21,8 +25,13 @@ SELECT true FROM pg_database WHERE datname = :name::text;
 CREATE DATABASE lava;
 
 -- name: lock_migrations
--- Waits until nobody else migrates this database; held until the session ends.
-SELECT pg_advisory_lock(hashtext('lava_migrations'));
+-- Waits until nobody else migrates this database; held until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtext('lava_migrations'));
+
+-- name: set_lock_timeout
+-- How long this transaction waits for a lock.
+-- args: lock_timeout text
+SELECT set_config('lock_timeout', :lock_timeout::text, true);
 
 -- name: find_migrations
 -- Whether the table of migrations is there.
