@@ -74,7 +74,10 @@ async def transaction(conn: Connection) -> AsyncIterator[None]:
         conn.terminate()
         raise
     except BaseException:
-        await under_way.rollback()
+        try:
+            await under_way.rollback()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            conn.terminate()  # what went wrong first is what the caller must hear
         raise
     else:
         await under_way.commit()
