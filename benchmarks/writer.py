@@ -1,8 +1,8 @@
 """``python -m benchmarks.writer``: settled requests per second through the real writer.
 
-Every row has its ledger entries, its tier counter, its quarter of an hour, and is paid from a lease,
-on the embedded PostgreSQL. Rows are queued as fast as they can be booked (a closed loop with a
-bounded queue), so the figure is what the writer sustains, database and all, on this machine.
+Every row has its ledger entries, its tier counter, its quarter of an hour, and is paid from a
+lease, on the embedded PostgreSQL. Rows are queued as fast as they can be booked (a closed loop with
+a bounded queue), so the figure is what the writer sustains, database and all, on this machine.
 """
 
 from __future__ import annotations
@@ -101,8 +101,9 @@ def settlement(merchant_id: str, owner_id: str, meter: Meter) -> Settlement:
 async def measure(database: Database, customers: int, batch_rows: int) -> Result:
     """Book `ROWS` rows and say how it went."""
     merchant_id = new_id("merchant")
+    insert = "INSERT INTO merchants (merchant_id, name) VALUES ($1, 'b')"
     async with database.transaction() as conn:
-        await conn.execute("INSERT INTO merchants (merchant_id, name) VALUES ($1, 'b')", merchant_id)
+        await conn.execute(insert, merchant_id)
     owners, meter = await prepare(database, merchant_id, customers)
     booked, batches, depths = 0, [0.0], [0]
 

@@ -22,6 +22,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from lava_proxy.books.codec import encode_settlement
 from lava_proxy.core.clock import Clock
@@ -58,7 +59,13 @@ class Item:
 
 
 class Writer:
-    """Books items in order. `on_booked` is called for each item after its commit."""
+    """Books items. `on_booked` is called for each item after its commit.
+
+    Batches are taken from the front of the queue in order. When more than one whole batch waits, a
+    second one is under way beside the first: while PostgreSQL works on one, we compute the other.
+    They cannot deadlock or change each other's outcome: `settle` locks whatever both may touch in
+    one order.
+    """
 
     def __init__(
         self,
@@ -80,9 +87,14 @@ class Writer:
         self._catch_up_rows_s = catch_up_rows_s
         self._behind = False
         """What piled up while the database was away is not all booked yet."""
+        self._caught_up = 0
+        """Rows booked since the last pause."""
         self._on_booked = on_booked
         self._on_flush = on_flush
         self._queue: deque[Item] = deque()
+        self._taken = 0
+        """So many at the front are in a batch already."""
+        self._beside: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._emptied = asyncio.Event()
         self._emptied.set()
@@ -109,7 +121,8 @@ class Writer:
         self._queue.append(item)
         if not self.stopped:
             self._emptied.clear()
-        if len(self._queue) == 1 or len(self._queue) >= self._batch_rows or item.done:
+        waiting = len(self._queue) - self._taken
+        if waiting == 1 or waiting >= self._batch_rows or item.done:
             self._wake.set()
 
     async def book(self, settlement: Settlement) -> Booked:
@@ -122,22 +135,54 @@ class Writer:
 
     async def run(self) -> None:
         """Write until closed and empty."""
-        while True:
-            if not self._queue:
-                self._emptied.set()
-                if self._closing:
+        while self.stopped is None:
+            if len(self._queue) == self._taken:
+                if self._closing and await self._all_done():
                     return
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            if len(self._queue) < self._batch_rows and not self._closing:
+            if len(self._queue) - self._taken < self._batch_rows and not self._closing:
                 await self._gather()
-            batch = [self._queue[i] for i in range(min(self._batch_rows, len(self._queue)))]
-            if not await self._write_until_done(batch):
-                return
-            for _ in batch:
-                self._queue.popleft()
-            await self._catch_up(len(batch))
+            batch = self._take()
+            if self._beside is None and len(self._queue) - self._taken >= self._batch_rows:
+                self._beside = asyncio.create_task(self._write_beside(), name="second batch")
+            await self._write_until_done(batch)
+            await self._catch_up()
+        await self._all_done()
+
+    async def _write_beside(self) -> None:
+        """Batches beside the first one, as long as whole ones wait."""
+        try:
+            while self.stopped is None and len(self._queue) - self._taken >= self._batch_rows:
+                await self._write_until_done(self._take())
+                if self._behind:
+                    return  # after an outage one at a time, and not too fast
+        finally:
+            self._beside = None
+            self._wake.set()
+
+    def _take(self) -> list[Item]:
+        """The next batch. Its rows stay in the queue until they are committed."""
+        end = min(self._taken + self._batch_rows, len(self._queue))
+        batch = list(islice(self._queue, self._taken, end))
+        self._taken = end
+        return batch
+
+    def _drop_booked(self) -> None:
+        queue = self._queue
+        while queue and queue[0].booked:
+            queue.popleft()
+            self._taken -= 1
+            self._caught_up += 1
+        if not queue:
+            self._emptied.set()
+
+    async def _all_done(self) -> bool:
+        """Wait for the batch beside; whether the queue is empty then."""
+        if self._beside is not None:
+            await asyncio.wait({self._beside})
+        return not self._queue
 
     async def flush(self) -> None:
         """Wait until everything that is queued is booked, or the writer has stopped."""
@@ -151,7 +196,7 @@ class Writer:
     async def _gather(self) -> None:
         """Let a batch grow for a moment: a full one, or a caller who waits, ends it."""
         self._wake.clear()
-        if any(item.done for item in self._queue):
+        if any(item.done for item in islice(self._queue, self._taken, None)):
             return
         try:
             async with asyncio.timeout(self._interval_s):
@@ -167,17 +212,21 @@ class Writer:
             await outage.answering()
             await asyncio.sleep(random.uniform(0, GRANTS_FIRST_S))  # noqa: S311 - jitter
 
-    async def _catch_up(self, rows: int) -> None:
+    async def _catch_up(self) -> None:
         """Pause after a batch, so that many workers with much to book do not take all of the
         database for themselves."""
+        if self._behind and self._beside is not None:
+            await asyncio.wait({self._beside})
+        rows, self._caught_up = self._caught_up, 0
         if self._behind and len(self._queue) >= self._batch_rows and not self._closing:
             await asyncio.sleep(rows / self._catch_up_rows_s)
         else:
             self._behind = False
 
-    async def _write_until_done(self, batch: Sequence[Item]) -> bool:
+    async def _write_until_done(self, batch: Sequence[Item]) -> None:
+        """Until all of it is committed, or the writer has stopped."""
         delay_s = RETRY_FIRST_S
-        while True:
+        while self.stopped is None:
             try:
                 await self._write(batch)
             except (StoreDown, StoreConflict) as error:
@@ -192,10 +241,12 @@ class Writer:
                 log.exception("ledger: stopped")
                 self._fail_waiting("the ledger has stopped")
                 self._emptied.set()
-                return False
+                self._wake.set()
+                return
             else:
                 self.failing_since_s = None
-                return True
+                self._drop_booked()
+                return
 
     async def _write(self, batch: Sequence[Item]) -> None:
         """One transaction for `batch`, or two for its halves when a row is poison."""

@@ -1,13 +1,11 @@
-"""One settlement as rows: a line of `requests`, and its ledger transaction."""
+"""One settlement as a row of `requests`; its ledger entries are copied from that in SQL."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lava_proxy.core.ids import PREFIXES, new_id
 from lava_proxy.rules.charge import Charge
 from lava_proxy.rules.settlement import Settlement
-from lava_proxy.store.entries import Entries
 
 
 @dataclass(slots=True)
@@ -67,28 +65,3 @@ def columns(line: Line) -> dict[str, object]:
         "first_byte_ms": row.first_byte_ms,
         "completed_at": row.completed_at,
     }
-
-
-def post(entries: Entries, line: Line) -> None:
-    """A request's ledger transaction: what the customer paid, and what the provider costs."""
-    row = line.settlement
-    cost_e10 = row.cost.total_e10 if row.cost else 0
-    charge_e10 = line.charge.amount_e10 if row.call.customer_id else 0
-    if not (cost_e10 or charge_e10):
-        return
-    with entries.transaction(
-        _transaction_id(row), row.call.merchant_id, row.call.request_id, row.call.customer_id
-    ) as add:
-        if charge_e10:
-            add("charge", f"customer:{row.call.customer_id}", -charge_e10)
-            add("charge", f"merchant:{row.call.merchant_id}:revenue", charge_e10)
-        if cost_e10:
-            add("cost", f"merchant:{row.call.merchant_id}:cost", -cost_e10)
-            add("cost", f"provider:{row.call.provider}", cost_e10)
-
-
-def _transaction_id(row: Settlement) -> str:
-    """A gateway call's request id is ours and unique; a reported one is unique per merchant."""
-    if row.content_hash is None:
-        return PREFIXES["transaction"] + row.call.request_id.removeprefix(PREFIXES["request"])
-    return new_id("transaction")

@@ -14,8 +14,9 @@ holds, and what is left becomes debt: a late row is charged, never dropped.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -25,12 +26,12 @@ from lava_proxy.rules.charge import Charge, Counts, charge, units_of
 from lava_proxy.rules.price import Cost
 from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store.database import Connection, StorePoison
-from lava_proxy.store.entries import Entries
-from lava_proxy.store.lines import Line, columns, post
+from lava_proxy.store.lines import Line, columns
 from lava_proxy.store.sql import load
 
 Q = load("settle")
 
+ROWS_AT_A_TIME = 16
 NO_CHARGE = Charge(0, ())
 
 
@@ -67,7 +68,10 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
     if fresh:
         accounts = await _lock(conn, fresh)
         counters = await _counters(conn, fresh)
-        lines = [_compute(row, counters) for row in fresh]
+        lines = []
+        for row in fresh:
+            lines.append(_compute(row, counters))
+            await _breathe(lines)
         await _pay(conn, lines, accounts, now)
         await _write(conn, lines, now)
         await _write_back(conn, lines, accounts)
@@ -80,6 +84,12 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
                 owed_e10=line.owed_e10,
             )
     return answers
+
+
+async def _breathe(done: Sized) -> None:
+    """Let streams go on: a batch computed in one go would hold them up for many milliseconds."""
+    if len(done) % ROWS_AT_A_TIME == 0:
+        await asyncio.sleep(0)
 
 
 async def _claim(conn: Connection, batch: Sequence[Settlement]) -> list[int]:
@@ -231,15 +241,15 @@ async def _load_grants(
 
 
 async def _write(conn: Connection, lines: Sequence[Line], now: datetime) -> None:
+    shown = []
+    for line in lines:
+        shown.append(columns(line))
+        await _breathe(shown)
     try:
-        rows = orjson.dumps([columns(line) for line in lines])
+        rows = orjson.dumps(shown)
     except orjson.JSONEncodeError as error:  # half a surrogate pair, or a number beyond 64 bits
         raise StorePoison(f"settlement: {error}") from error
-    await Q["insert_requests"].execute(conn, rows=rows.decode())
-    entries = Entries(now)
-    for line in lines:
-        post(entries, line)
-    await entries.insert(conn)
+    await Q["insert_requests"].execute(conn, rows=rows.decode(), now=now)
 
 
 async def _write_back(

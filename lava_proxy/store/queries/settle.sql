@@ -54,10 +54,12 @@ WHERE owner_id = ANY(:owner_ids::text[]) AND available_e10 > 0
 ORDER BY owner_id, (kind <> 'cycle'), expires_at NULLS LAST, created_at, grant_id;
 
 -- name: insert_requests
--- Books the rows of a batch, a JSON array of objects named like the columns, and adds them to their
--- quarters of an hour. One argument instead of forty arrays, because encoding those cost the gateway
--- more CPU than all else in a batch.
--- args: rows text
+-- Books the rows of a batch, a JSON array of objects named like the columns: the requests, what they
+-- add to their quarters of an hour, and their ledger transactions (what the customer paid, what the
+-- provider costs). One argument instead of forty arrays, because encoding those cost the gateway more
+-- CPU than all else in a batch; the rest is derived here, where it only has to be copied. A request
+-- id of ours is unique, so it names the transaction; a reported one is unique per merchant.
+-- args: rows text, now timestamptz
 WITH booked AS (
     INSERT INTO requests
     SELECT * FROM json_populate_recordset(
@@ -65,25 +67,41 @@ WITH booked AS (
             NULL::requests, json_build_object('booked_xid', pg_current_xact_id()::text)),
         :rows::text::json)
     RETURNING *
+), rolled AS (
+    INSERT INTO usage_rollups AS u
+        (merchant_id, bucket, customer_id, meter_id, requests, input_tokens, output_tokens,
+         input_characters, output_characters, input_ms, output_ms, cost_e10, charge_e10)
+    SELECT merchant_id, date_bin('15 minutes', created_at, 'epoch'), coalesce(customer_id, ''),
+           coalesce(meter_id, ''), count(*), sum(input_tokens)::bigint, sum(output_tokens)::bigint,
+           sum(input_characters)::bigint, sum(output_characters)::bigint, sum(input_ms)::bigint,
+           sum(output_ms)::bigint, sum(cost_e10)::bigint, sum(charge_e10)::bigint
+    FROM booked GROUP BY 1, 2, 3, 4
+    ON CONFLICT (merchant_id, bucket, customer_id, meter_id) DO UPDATE SET
+        requests = u.requests + excluded.requests,
+        input_tokens = u.input_tokens + excluded.input_tokens,
+        output_tokens = u.output_tokens + excluded.output_tokens,
+        input_characters = u.input_characters + excluded.input_characters,
+        output_characters = u.output_characters + excluded.output_characters,
+        input_ms = u.input_ms + excluded.input_ms,
+        output_ms = u.output_ms + excluded.output_ms,
+        cost_e10 = u.cost_e10 + excluded.cost_e10,
+        charge_e10 = u.charge_e10 + excluded.charge_e10
 )
-INSERT INTO usage_rollups AS u
-    (merchant_id, bucket, customer_id, meter_id, requests, input_tokens, output_tokens,
-     input_characters, output_characters, input_ms, output_ms, cost_e10, charge_e10)
-SELECT merchant_id, date_bin('15 minutes', created_at, 'epoch'), coalesce(customer_id, ''),
-       coalesce(meter_id, ''), count(*), sum(input_tokens)::bigint, sum(output_tokens)::bigint,
-       sum(input_characters)::bigint, sum(output_characters)::bigint, sum(input_ms)::bigint,
-       sum(output_ms)::bigint, sum(cost_e10)::bigint, sum(charge_e10)::bigint
-FROM booked GROUP BY 1, 2, 3, 4
-ON CONFLICT (merchant_id, bucket, customer_id, meter_id) DO UPDATE SET
-    requests = u.requests + excluded.requests,
-    input_tokens = u.input_tokens + excluded.input_tokens,
-    output_tokens = u.output_tokens + excluded.output_tokens,
-    input_characters = u.input_characters + excluded.input_characters,
-    output_characters = u.output_characters + excluded.output_characters,
-    input_ms = u.input_ms + excluded.input_ms,
-    output_ms = u.output_ms + excluded.output_ms,
-    cost_e10 = u.cost_e10 + excluded.cost_e10,
-    charge_e10 = u.charge_e10 + excluded.charge_e10;
+INSERT INTO ledger_entries
+    (transaction_id, merchant_id, account, amount_e10, kind, request_id, customer_id, created_at)
+SELECT CASE b.usage_source WHEN 'reported' THEN 'txn_' || md5(b.merchant_id || ' ' || b.request_id)
+            ELSE 'txn_' || substr(b.request_id, length('req_') + 1) END,
+       b.merchant_id, e.account, e.amount_e10, e.kind, b.request_id, b.customer_id,
+       :now::timestamptz
+FROM booked b
+CROSS JOIN LATERAL (VALUES
+    ('charge', 'customer:' || b.customer_id, -b.charge_e10),
+    ('charge', 'merchant:' || b.merchant_id || ':revenue',
+     CASE WHEN b.customer_id IS NULL THEN 0 ELSE b.charge_e10 END),
+    ('cost', 'merchant:' || b.merchant_id || ':cost', -b.cost_e10),
+    ('cost', 'provider:' || b.provider, b.cost_e10)
+) AS e(kind, account, amount_e10)
+WHERE e.account IS NOT NULL AND e.amount_e10 <> 0;
 
 -- name: insert_entries
 -- Adds ledger entries, a JSON array of objects; every transaction must be whole in one call.
