@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.ids import new_id
 from lava_proxy.core.invariant import invariant
-from lava_proxy.store.credit import LeaseAnswer
+from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 
 if TYPE_CHECKING:
     from lava_proxy.books.leases import Leases
@@ -82,6 +83,29 @@ class Account:
     def idle(self) -> bool:
         """Nobody has money here, or is about to."""
         return not (self.held_e10 or self.pending_e10 or self.trip or self.waiting)
+
+    def ask(
+        self, holder_id: str, lease_s: float, least_e10: int, amount_e10: int, overdraft_e10: int
+    ) -> LeaseAsk:
+        """What to ask for so that these amounts are free, what is owed here included."""
+        free, missing = max(0, self.free_e10), max(0, -self.free_e10)
+        return LeaseAsk(
+            lease_id=new_id("lease"),
+            owner_id=self.owner_id,
+            holder_id=holder_id,
+            least_e10=max(1, least_e10 - free) + missing,
+            hold_e10=max(1, amount_e10 - free) + missing,
+            burn_e10=self.burn_e10,
+            overdraft_e10=overdraft_e10,
+            lease_s=lease_s,
+        )
+
+    def known_refusal(self, least_e10: int, boot_s: float) -> Refusal | None:
+        """What a call that needs so much is told from memory, if there is no hope for it."""
+        if self.refused is None or boot_s >= self.refused_until_s:
+            return None
+        available_e10 = max(self.refused.available_e10, self.free_e10)
+        return Refusal(least_e10, available_e10) if least_e10 > available_e10 else None
 
     def lapse(self) -> None:
         """The database has taken our leases back. What open calls hold is not covered any more: it

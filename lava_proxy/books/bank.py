@@ -21,7 +21,7 @@ from lava_proxy.books.codec import encode_call, encode_result
 from lava_proxy.books.condition import Condition
 from lava_proxy.books.directory import Directory
 from lava_proxy.books.journal import Journal, JournalError
-from lava_proxy.books.leases import Account, Hold, Leases, Refusal
+from lava_proxy.books.leases import Hold, Leases
 from lava_proxy.books.recall import Recalls
 from lava_proxy.books.writer import Item, Writer
 from lava_proxy.core.clock import Clock
@@ -86,6 +86,7 @@ class Books:
             grace_s=settings.lease_grace_s,
             burn_s=settings.lease_burn_s,
             refusal_s=settings.refusal_cache_s,
+            wait_s=settings.database_wait_s,
             recall=self.recalls.ask,
         )
         self.writer = Writer(
@@ -130,24 +131,6 @@ class Books:
             except (StoreDown, StoreConflict) as error:
                 log.warning("leases stay open until they expire: %s", error)
         self.journal.close()
-
-    async def hold(
-        self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
-    ) -> Hold | Refusal:
-        """As `Leases.hold`, or 503 when the database does not answer in time. What it answers later
-        is there for the next call."""
-        hold = self.leases.try_hold(account, amount_e10, overdraft_e10)
-        if hold is not None:  # warm: no timer either
-            self.leases.warm += 1
-            return hold
-        try:
-            async with asyncio.timeout(self.settings.database_wait_s):
-                return await self.leases.hold(account, least_e10, amount_e10, overdraft_e10)
-        except TimeoutError:
-            hold = self.leases.take(account, least_e10, amount_e10, overdraft_e10)
-            if hold is None:
-                raise unavailable("credit is not looked up in time; try again") from None
-            return hold
 
     def admit(self, call: Call) -> int:
         """Write HOLD; returns the call's number in the journal."""

@@ -21,8 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 from lava_proxy.books.account import Account, Hold, Refusal
 from lava_proxy.core.clock import Clock
-from lava_proxy.core.errors import LavaError
-from lava_proxy.core.ids import new_id
+from lava_proxy.core.errors import LavaError, unavailable
 from lava_proxy.core.invariant import invariant
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 
@@ -53,9 +52,10 @@ class Leases:
         grace_s: float,
         burn_s: float,
         refusal_s: float,
+        wait_s: float,
         recall: Back | None = None,
     ) -> None:
-        """`recall` asks the other workers for what they do not use."""
+        """`recall` asks others for what they do not use; `wait_s`: for one answer, at most."""
         self._recall = recall
         self._trip = trip
         self._back = back
@@ -65,6 +65,7 @@ class Leases:
         self._grace_s = grace_s
         self._burn_s = burn_s
         self._refusal_s = refusal_s
+        self._wait_s = wait_s
         self._tasks: set[asyncio.Task[LeaseAnswer]] = set()
         self.accounts: dict[str, Account] = {}
         self.trips = self.warm = 0
@@ -104,7 +105,10 @@ class Leases:
             if account.free_e10 < least_e10 or not self.in_time(account):
                 raise
             answer = LeaseAnswer(0, 0, 0)
-        hold = self.take(account, least_e10, amount_e10, overdraft_e10)
+        hold = self._take(account, least_e10, amount_e10, overdraft_e10)
+        refusal = self._known_refusal(account, least_e10)
+        if hold is None and refusal is not None:
+            return refusal  # somebody else was told while we waited
         if hold is None and answer.elsewhere_e10 and self._recall is not None:
             account.waiting += 1  # the account must stay the one that all others find
             try:
@@ -112,7 +116,7 @@ class Leases:
             finally:
                 account.waiting -= 1
             answer = await self.cover(account, least_e10, amount_e10, overdraft_e10)
-            hold = self.take(account, least_e10, amount_e10, overdraft_e10)
+            hold = self._take(account, least_e10, amount_e10, overdraft_e10)
         if hold is not None:
             return hold
         refusal = Refusal(least_e10, max(0, account.free_e10 + answer.free_e10))
@@ -120,7 +124,7 @@ class Leases:
         account.refused_until_s = self._clock.boot_s() + self._refusal_s
         return refusal
 
-    def take(
+    def _take(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
     ) -> Hold | None:
         """A hold of what there is, if that is enough. No await."""
@@ -156,12 +160,22 @@ class Leases:
         account.waiting += 1
         try:
             while account.trip is not None:
-                answer = await asyncio.shield(account.trip)
+                answer = await self._answer(account.trip)
                 if account.free_e10 >= amount_e10 and self.in_time(account):
                     return answer
-            return await asyncio.shield(self._start(account, least_e10, amount_e10, overdraft_e10))
+                if self._known_refusal(account, least_e10):
+                    return LeaseAnswer(0, 0, 0)
+            return await self._answer(self._start(account, least_e10, amount_e10, overdraft_e10))
         finally:
             account.waiting -= 1
+
+    async def _answer(self, trip: asyncio.Task[LeaseAnswer]) -> LeaseAnswer:
+        """Wait for a trip. What it brings too late is there for the next call."""
+        try:
+            async with asyncio.timeout(self._wait_s):
+                return await asyncio.shield(trip)
+        except TimeoutError:
+            raise unavailable("credit is not looked up in time; try again") from None
 
     def refill_if_low(self, account: Account, overdraft_e10: int) -> None:
         """Start a refill in the background when half of the last grant is used."""
@@ -242,11 +256,7 @@ class Leases:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _known_refusal(self, account: Account, least_e10: int) -> Refusal | None:
-        known = account.refused
-        if known is None or self._clock.boot_s() >= account.refused_until_s:
-            return None
-        available_e10 = max(known.available_e10, account.free_e10)
-        return Refusal(least_e10, available_e10) if least_e10 > available_e10 else None
+        return account.known_refusal(least_e10, self._clock.boot_s())
 
     def _start(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
@@ -263,17 +273,7 @@ class Leases:
                 await self._back(account.owner_id)  # now nobody has it, whether it was taken or not
                 account.lapse()
             asked_s = self._clock.boot_s()
-            free, missing = max(0, account.free_e10), max(0, -account.free_e10)
-            ask = LeaseAsk(
-                lease_id=new_id("lease"),
-                owner_id=account.owner_id,
-                holder_id=self._holder_id,
-                least_e10=max(1, least_e10 - free) + missing,
-                hold_e10=max(1, amount_e10 - free) + missing,
-                burn_e10=account.burn_e10,
-                overdraft_e10=overdraft_e10,
-                lease_s=self._lease_s,
-            )
+            ask = account.ask(self._holder_id, self._lease_s, least_e10, amount_e10, overdraft_e10)
             self.trips += 1
             answer = await self._trip(ask)
         finally:

@@ -159,10 +159,10 @@ async def _hold(gateway: Gateway, run: Run, plan: Quote) -> Hold:
     caller = run.caller
     if caller is None or caller.customer is None or caller.meter is None:
         raise LavaError("internal_error")
-    books = gateway.books
-    account = books.leases.account(caller.customer.customer_id)
+    leases = gateway.books.leases
+    account = leases.account(caller.customer.customer_id)
     overdraft = caller.meter.overdraft_e10 if caller.meter.enforcement == "soft" else 0
-    held = await books.hold(account, plan.least_e10, plan.want_e10, overdraft)
+    held = await leases.hold(account, plan.least_e10, plan.want_e10, overdraft)
     if isinstance(held, Hold):
         return held
     details: dict[str, object] = {

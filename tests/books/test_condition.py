@@ -142,10 +142,10 @@ async def test_a_call_does_not_wait_for_a_database_that_hangs(
     books.leases._trip = hangs  # type: ignore[assignment]
     account = books.leases.account("cus_1")
     with pytest.raises(LavaError) as caught:
-        await books.hold(account, 100, 100, 0)
+        await books.leases.hold(account, 100, 100, 0)
     assert caught.value.status == 503
     account.free_e10, account.expires_s = 60, clock.boot_s() + LEASE_S
-    hold = await books.hold(account, 50, 100, 0)
+    hold = await books.leases.hold(account, 50, 100, 0)
     assert hold.amount_e10 == 60  # type: ignore[union-attr]
     for task in books.leases._tasks:
         task.cancel()

@@ -17,6 +17,9 @@ OWNER = "con_1"
 LEASE_S, GRACE_S = 300.0, 60.0
 
 
+WAIT_S = 10.0
+
+
 class Bank:
     """A database in a few lines: free credit, what we have of it, and a door that can be shut."""
 
@@ -38,6 +41,7 @@ class Bank:
             grace_s=GRACE_S,
             burn_s=60.0,
             refusal_s=1.0,
+            wait_s=WAIT_S,
         )
 
     @property
@@ -346,6 +350,17 @@ async def test_nothing_new_after_expiry_and_a_trip_gives_new_time(clock: ManualC
     assert bank.account.free_e10 == free
     assert await hold.extend_soon(1, 1, 1.0)
     bank.check()
+
+
+async def test_who_waited_while_another_was_refused_is_refused_without_a_trip(
+    clock: ManualClock,
+) -> None:
+    """Many calls at once for a customer without credit are one trip, not one each."""
+    bank = Bank(0, clock)
+    asked = await asyncio.gather(*(bank.leases.hold(bank.account, 10, 10, 0) for _ in range(50)))
+    assert all(isinstance(one, Refusal) for one in asked)
+    assert len(bank.asks) <= 2
+    assert bank.account.refused_until_s == clock.boot_s() + 1.0  # and its memory is not prolonged
 
 
 async def test_a_hold_covers_nothing_once_the_grace_is_over(clock: ManualClock) -> None:

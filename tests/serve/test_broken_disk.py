@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import psutil
 from serving import serving
 
 from lava_proxy.cli.handover import BROKEN_STATUS
@@ -30,7 +31,8 @@ async def test_a_supervisor_puts_another_in_its_place(tmp_path: Path, database_u
             while len(_journals(tmp_path) - before) != 1:
                 assert (await server.get("/healthz")).status == 200
                 await asyncio.sleep(0.05)
-            while len(_journals(tmp_path)) != 2:
+            supervisor = psutil.Process(server.process.pid)
+            while len(_journals(tmp_path)) != 2 or len(supervisor.children()) != 2:
                 await asyncio.sleep(0.05)
         for _ in range(10):
             assert (await server.get("/readyz")).status == 200
