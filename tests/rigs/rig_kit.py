@@ -205,7 +205,14 @@ class Got:
 
 
 async def call(
-    port: int, payer: Payer, mark: str, *, tokens: int, pace_ms: int, stream: bool
+    port: int,
+    payer: Payer,
+    mark: str,
+    *,
+    tokens: int,
+    pace_ms: int,
+    stream: bool,
+    host: str = "gateway",
 ) -> Got:
     """One call; whatever happens to the gateway, it ends."""
     got = Got(mark, asked_s=time.monotonic())
@@ -218,7 +225,7 @@ async def call(
         }
     ).encode()
     head = (
-        "POST /openai/v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n"
+        f"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
         f"Authorization: Bearer {payer.token}\r\nContent-Type: application/json\r\n"
         f"X-Lava-Metadata-Mark: {mark}\r\nContent-Length: {len(body)}\r\n\r\n"
     )

@@ -28,6 +28,8 @@ pytestmark = [
 ROUNDS = 40 if LONG else 1
 """Restarts of each of the two."""
 CLIENTS = 6
+HOST = "lava.example.com"
+"""What the shipped file serves."""
 SEED = 20261127
 
 
@@ -41,7 +43,7 @@ async def _load(
         got.append(
             await call(
                 port, payer, f"{name}-{len(got)}", tokens=20, pace_ms=20 if stream else 0,
-                stream=stream,
+                stream=stream, host=HOST,
             )
         )  # fmt: skip
     return got
