@@ -148,6 +148,10 @@ class Reader(Protocol):
     """Tool calls started so far (each costs about 10 tokens of framing)."""
     text: str
     """Countable text of the last event, for an exact tokenizer ("" when it had none)."""
+    frame: tuple[bytes, bytes] | None
+    """What stood before and after `text` in the last event's data, where an event that differs in
+    its text alone would change nothing but `deltas`, `delta_bytes` and `text`; None where there is
+    no such promise. Most events of a stream are like that, and need not be parsed: see `more`."""
     ended: bool
     """The format's own end marker was seen ([DONE], message_stop, a finish reason, ...)."""
     failed: bool
@@ -163,6 +167,10 @@ class Reader(Protocol):
 
     def event(self, name: str, data: bytes) -> None:
         """Take one whole event: `name` is the SSE event name ("" when none), `data` its payload."""
+
+    def more(self, text: str) -> None:
+        """Take an event that has `frame` around another text, which is not empty, printable ASCII,
+        and without quotes and backslashes."""
 
     def headers(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the answer's head (lower-case names): some counts live there."""

@@ -6,6 +6,7 @@ valid, and turns them into a `Usage` only when asked: `_settle` holds the family
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,10 @@ from .contract import NO_USAGE, Ask, Usage
 from .lenient import load_object
 
 DONE = b"[DONE]"
+PLAIN = re.compile(rb"[ !#-\[\]-~]+")
+"""Text that JSON writes as it is: printable ASCII without quotes and backslashes."""
+FRAMES_MAX = 8
+"""Frames that a stream may show: where every event has one of its own, looking is wasted."""
 
 
 class Fold:
@@ -25,12 +30,14 @@ class Fold:
     __slots__ = (
         "_ask",
         "_counts",
+        "_frames",
         "_usage",
         "delta_bytes",
         "deltas",
         "ended",
         "failed",
         "final",
+        "frame",
         "model",
         "read_text",
         "response_id",
@@ -53,6 +60,8 @@ class Fold:
         self.surplus = False
         self.read_text = False
         self.final = False
+        self.frame: tuple[bytes, bytes] | None = None
+        self._frames = 0
         self.model: str | None = None
         self.response_id: str | None = None
         self.service_tier: str | None = None
@@ -60,6 +69,7 @@ class Fold:
     def event(self, name: str, data: bytes) -> None:
         self.text = ""
         self.surplus = False
+        self.frame = None
         if data == DONE:
             self.ended = True
             self.final = bool(self._counts)
@@ -72,6 +82,11 @@ class Fold:
             self._fold(name, body, data)
         elif name == "error":
             self.failed = True
+
+    def more(self, text: str) -> None:
+        self.deltas += 1
+        self.delta_bytes += len(text)
+        self.text = text
 
     def headers(self, status: int, headers: Mapping[str, str]) -> None:
         """These families state nothing in their headers."""
@@ -98,6 +113,18 @@ class Fold:
             # A lone surrogate would make a tokenizer raise.
             text = encoded.decode("utf-8")
         self.text = text
+
+    def _framed(self, data: bytes) -> None:
+        """Show what stands around `text` in this event's data. The text stands there as it is if
+        nothing is escaped, and it is nothing else if its string occurs once."""
+        if self._frames >= FRAMES_MAX or b"\\" in data:
+            return
+        self._frames += 1
+        text = self.text.encode("utf-8", "replace")
+        quoted = b'"%b"' % text
+        if PLAIN.fullmatch(text) and data.count(quoted) == 1:
+            before, _, after = data.partition(quoted)
+            self.frame = before + b'"', b'"' + after
 
     def _name(self, source: dict[str, Any], model: str = "model", response_id: str = "id") -> None:
         """Note the first model and response id that are not empty (Azure's first is)."""

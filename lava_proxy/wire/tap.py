@@ -12,12 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lava_adapters.contract import Framing, Reader
+from lava_adapters.fold import PLAIN
 
 from .event import DEFAULT_LIMITS, Event, Framer, Limits
 from .jsonarray import JsonArrayFramer
 from .ndjson import NdjsonFramer, OpaqueFramer, WholeFramer
 from .sieve import drops
 from .sse import SseFramer
+
+# Half the time of calling Event itself: see sse.py.
+_new = tuple.__new__
 
 _FRAMERS: dict[Framing, Callable[[Limits], Framer]] = {
     Framing.SSE: SseFramer,
@@ -34,6 +38,7 @@ class Tap:
 
     __slots__ = (
         "_count",
+        "_frame",
         "_framer",
         "_sieved",
         "counted",
@@ -54,6 +59,9 @@ class Tap:
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._framer = _FRAMERS[framing](limits)
+        self._frame: tuple[bytes, bytes] | None = None
+        """What most events of this stream have around their text; such an event that comes as a
+        piece of its own is neither cut nor parsed."""
         self._sieved = sieved
         self._count = count
         self.reader = reader
@@ -73,11 +81,18 @@ class Tap:
 
     def feed(self, piece: bytes) -> list[Event]:
         """The events that `piece` completes, read already; send their raw bytes at once."""
+        frame = self._frame
+        if frame is not None and piece.startswith(frame[0]) and piece.endswith(frame[1]):
+            start, end = len(frame[0]), len(piece) - len(frame[1])
+            if PLAIN.fullmatch(piece, start, end) is not None:
+                return self._more(piece, piece[start:end].decode("ascii"))
         try:
             events = self._framer.feed(piece)
         except Exception:
             return self._let_go()
-        return self._read(events)
+        events = self._read(events)
+        self._frame = self._framed(piece, events) if self.reader.frame else None
+        return events
 
     def finish(self) -> list[Event]:
         """The upstream's body is complete: the events that were still waiting."""
@@ -119,6 +134,35 @@ class Tap:
         if dropped is not None:
             return [event for event in events if event is not dropped]
         return events
+
+    def _framed(self, piece: bytes, events: list[Event]) -> tuple[bytes, bytes] | None:
+        """What stands around the text in a piece that is one whole event. The next piece that has
+        the same around another plain text is one whole event too, and parses the same."""
+        frame = self.reader.frame
+        if frame is None or self.held is not None or self.faulty or len(events) != 1:
+            return None
+        event = events[0]
+        if event.torn or event.raw != piece or piece.count(event.data) != 1:
+            return None
+        before, _, after = piece.partition(event.data)
+        return before + frame[0], frame[1] + after
+
+    def _more(self, piece: bytes, text: str) -> list[Event]:
+        """One more event like the last one, but for its text."""
+        self.events += 1
+        events = [_new(Event, (piece, "", b"", False))]
+        try:
+            self.reader.more(text)
+            if self._count is not None:
+                self.counted += self._count(text)
+            open_ = self.gate is None or self.gate()
+        except Exception:
+            self.faulty = True
+            return events
+        if open_:
+            return events
+        self.held = events
+        return []
 
     def _let_go(self) -> list[Event]:
         """Give up cutting; what is held goes out as it is."""

@@ -48,6 +48,27 @@ def test_usage_whole_and_split(recording: Recording) -> None:
             assert tap.reader.failed
 
 
+STATE = (
+    "deltas", "delta_bytes", "tool_calls", "ended", "failed", "final", "model", "response_id",
+    "service_tier",
+)  # fmt: skip
+
+
+@each_recording(stream=True)
+def test_event_by_event_most_are_not_parsed(recording: Recording) -> None:
+    """A piece that is one event like the last one but for its text takes a short way; whatever it
+    changes is what parsing it would have changed."""
+    ask = recording.ask()
+    whole = Tap(recording.framing(ask), recording.adapter().reader(ask))
+    body = recording.wire()
+    events = [event.raw for event in whole.feed(body)] + [event.raw for event in whole.finish()]
+    tap = _run(recording, events)
+    check(tap.reader.usage(), recording.expected)
+    for name in STATE:
+        assert getattr(tap.reader, name) == getattr(whole.reader, name), name
+    assert tap.events == whole.events
+
+
 @each_recording(stream=True)
 def test_crlf_gives_the_same(recording: Recording) -> None:
     body = recording.wire().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")

@@ -35,6 +35,8 @@ class MessagesReader(Fold):
         kind = body.get("type")
         if kind == "content_block_delta":
             self._delta(body.get("delta"))
+            if self.text:
+                self._framed(data)
         elif kind == "content_block_start":
             self._block(body.get("content_block"))
         elif kind == "message_start":

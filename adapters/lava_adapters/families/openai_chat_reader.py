@@ -18,15 +18,18 @@ from ..openai_usage import settle_usage, take_cost, take_usage
 class ChatReader(Fold):
     """`contract.Reader` of the family."""
 
-    __slots__ = ("_finished", "_stated")
+    __slots__ = ("_finished", "_plain", "_stated")
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
         self._finished = 0
         self._stated = False
+        self._plain = False
+        """The last event had one choice with text and nothing else."""
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         choices = body.get("choices")
+        self._plain = False
         needed = self.read_text or self._ask.stream or body.get("usage") is None
         if needed and type(choices) is list and choices:
             self._choices(choices)
@@ -39,8 +42,10 @@ class ChatReader(Fold):
             usage = member(body["x_groq"], "usage")
         if usage is not None:
             self._state(body, usage, data, choices)
-        elif self._stated and self.ended:
-            self.final = True
+        elif self._stated:
+            self.final = self.final or self.ended
+        elif self._plain and not (self.failed or self.model is None or self.response_id is None):
+            self._framed(data)
         if "service_tier" in body:
             self._tier(body["service_tier"])
 
@@ -70,6 +75,7 @@ class ChatReader(Fold):
                 # The usual delta holds nothing else.
                 if type(content) is str and len(delta) == 1:
                     seen += content
+                    self._plain = len(choices) == 1 and choice.get("finish_reason") is None
                 else:
                     seen += self._delta(delta)
             elif type(text := choice.get("text")) is str:
