@@ -27,7 +27,7 @@ import uvloop
 
 from benchmarks.job import SAMPLES_MAX, Job, Tally, quantiles
 
-STAMP = re.compile(rb'"sim_ns":"(\d{19})"')
+STAMP = re.compile(rb" sim:(\d{19})")
 HOLD_TIMEOUT_S = 10.0
 """For the first chunks of held streams: a proxy may not be able to hold so many."""
 

@@ -8,7 +8,7 @@ import orjson
 
 from lava_proxy.net.simulated.plan import JsonObject, Plan
 from lava_proxy.net.simulated.script import EVENT_STREAM, JSON, Ending, Piece, Script
-from lava_proxy.net.simulated.text import fresh_id, stamp_member, word_json, words
+from lava_proxy.net.simulated.text import fresh_id, word_json, words
 
 _PADS = tuple(b" " * width for width in (2, 13, 7, 0, 4, 10, 1))
 """api.anthropic.com pads its JSON before the closing brace, each time differently."""
@@ -66,11 +66,13 @@ def _events(plan: Plan) -> Iterator[Piece]:
     yield Piece(b'event: ping\ndata: {"type": "ping"}\n\n')
     delta = (
         b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
-        b'"delta":{"type":"text_delta","text":%%b}%b%%b}\n\n'
-    ) % stamp_member(plan.stamp)
+        b'"delta":{"type":"text_delta","text":%b}%b}\n\n'
+    )
     wait_s = (plan.think + 1) * plan.pace_s
     for number in range(plan.shown()):
-        yield Piece(delta % (word_json(number), _PADS[number % len(_PADS)]), wait_s, 1)
+        yield Piece(
+            delta % (word_json(number, stamp=plan.stamp), _PADS[number % len(_PADS)]), wait_s, 1
+        )
         wait_s = plan.pace_s
     if plan.ends is not Ending.CLEAN:
         return

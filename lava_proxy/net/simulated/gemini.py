@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import orjson
 
 from lava_proxy.net.simulated.plan import JsonObject, Plan
-from lava_proxy.net.simulated.script import STAMP, Ending, Piece, Script
-from lava_proxy.net.simulated.text import WORDS, fresh_id, words
+from lava_proxy.net.simulated.script import Ending, Piece, Script
+from lava_proxy.net.simulated.text import fresh_id, word_json, words
 
 _JSON = (("content-type", "application/json; charset=UTF-8"),)
 _SSE = (("content-type", "text/event-stream"),)
@@ -84,8 +84,6 @@ class _Answer:
             "modelVersion": plan.model,
             "responseId": self._id,
         }
-        if plan.stamp and not last:
-            document["sim_ns"] = STAMP.decode()
         return document
 
     def events(self) -> Iterator[Piece]:
@@ -102,12 +100,16 @@ class _Answer:
         if self._plan.ends is Ending.CLEAN:
             yield Piece(b"]\n")
 
+    def _word(self, number: int) -> str:
+        word: str = orjson.loads(word_json(number, stamp=self._plan.stamp))
+        return word
+
     def _chunks(self) -> Iterator[tuple[JsonObject, float, int]]:
         plan = self._plan
         wait_s = plan.think * plan.pace_s
         for number in range(plan.shown()):
             wait_s += plan.pace_s
-            yield self.chunk(WORDS[number % len(WORDS)], number + 1, last=False), wait_s, 1
+            yield self.chunk(self._word(number), number + 1, last=False), wait_s, 1
             wait_s = 0.0
         if plan.ends is Ending.CLEAN:
             yield self.chunk("", plan.tokens, last=True), wait_s, 0

@@ -15,7 +15,7 @@ import orjson
 
 from lava_proxy.net.simulated.plan import JsonObject, Plan
 from lava_proxy.net.simulated.script import Ending, Piece, Script
-from lava_proxy.net.simulated.text import fresh_id, stamp_member, word_json, words
+from lava_proxy.net.simulated.text import fresh_id, word_json, words
 
 DIMENSIONS_DEFAULT = 1536
 DIMENSIONS_MAX = 4096
@@ -173,7 +173,7 @@ def _streamed(plan: Plan, created: int, events: _Events) -> Script:
     )
     if is_chat:
         head += b'"service_tier":"default","system_fingerprint":"fp_simulated0",'
-    tail = (b',"usage":null' if wants_usage else b"") + stamp_member(plan.stamp) + b"}\n\n"
+    tail = (b',"usage":null' if wants_usage else b"") + b"}\n\n"
     usage = chat_usage(plan) if is_chat else _short_usage(plan)
 
     def pieces() -> Iterator[Piece]:
@@ -196,7 +196,7 @@ def _chat_events(plan: Plan, head: bytes, tail: bytes) -> Iterator[Piece]:
     for number in range(plan.shown()):
         wait_s += plan.pace_s
         for index in range(plan.choices):
-            delta = b'"content":' + word_json(number)
+            delta = b'"content":' + word_json(number, stamp=plan.stamp)
             yield Piece(choice % (head, index, delta, b"null", tail), wait_s, 1)
             wait_s = 0.0
     if plan.ends is Ending.CLEAN:
@@ -210,7 +210,11 @@ def _completion_events(plan: Plan, head: bytes, tail: bytes) -> Iterator[Piece]:
     for number in range(plan.shown()):
         wait_s += plan.pace_s
         for index in range(plan.choices):
-            yield Piece(choice % (head, word_json(number), index, b"null", tail), wait_s, 1)
+            yield Piece(
+                choice % (head, word_json(number, stamp=plan.stamp), index, b"null", tail),
+                wait_s,
+                1,
+            )
             wait_s = 0.0
     if plan.ends is Ending.CLEAN:
         for index in range(plan.choices):

@@ -9,7 +9,7 @@ import orjson
 from lava_proxy.net.simulated.openai import answer_headers
 from lava_proxy.net.simulated.plan import JsonObject, Plan
 from lava_proxy.net.simulated.script import Ending, Piece, Script
-from lava_proxy.net.simulated.text import fresh_id, stamp_member, word_json, words
+from lava_proxy.net.simulated.text import fresh_id, word_json, words
 
 _TEMPLATE: JsonObject = {
     "background": False,
@@ -117,11 +117,11 @@ class _Answer:
         name = b"response.output_text.delta"
         event = (
             b'event: %b\ndata: {"type":"%b","sequence_number":%%d,"item_id":"%b",'
-            b'"output_index":0,"content_index":0,"delta":%%b,"logprobs":[]%b}\n\n'
-        ) % (name, name, self._item_id.encode(), stamp_member(plan.stamp))
+            b'"output_index":0,"content_index":0,"delta":%%b,"logprobs":[]}\n\n'
+        ) % (name, name, self._item_id.encode())
         wait_s = (plan.think + 1) * plan.pace_s
         for number in range(plan.shown()):
-            yield Piece(event % (self._number, word_json(number)), wait_s, 1)
+            yield Piece(event % (self._number, word_json(number, stamp=plan.stamp)), wait_s, 1)
             self._number += 1
             wait_s = plan.pace_s
 

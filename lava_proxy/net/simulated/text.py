@@ -18,14 +18,11 @@ def words(count: int) -> str:
     return "".join(islice(cycle(WORDS), count))
 
 
-def word_json(index: int) -> bytes:
-    """Token number `index` as a JSON string."""
-    return WORDS_JSON[index % len(WORDS_JSON)]
-
-
-def stamp_member(stamp: bool, colon: bytes = b":") -> bytes:
-    """The member that carries the clock, or nothing."""
-    return b',"sim_ns"' + colon + b'"' + STAMP + b'"' if stamp else b""
+def word_json(index: int, *, stamp: bool = False) -> bytes:
+    """Token number `index` as a JSON string; with `stamp` the clock is part of the text, so that
+    events differ where real ones do."""
+    word = WORDS_JSON[index % len(WORDS_JSON)]
+    return word[:-1] + b" sim:" + STAMP + b'"' if stamp else word
 
 
 def fresh_id(prefix: str) -> str:
