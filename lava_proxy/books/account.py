@@ -128,10 +128,10 @@ class Hold:
         self.overdraft_e10 = overdraft_e10
         self.open = True
 
-    @property
-    def covered(self) -> bool:
-        """Whether the leases behind it may still be used up, their grace included."""
-        return not self.amount_e10 or self._leases.in_grace(self.account)
+    def covered_at(self, boot_s: float) -> bool:
+        """Whether the leases behind it may still be used up now, their grace included. Asked for
+        every piece of every stream."""
+        return boot_s < self.account.expires_s + self._leases.grace_s or not self.amount_e10
 
     def extend(self, more_e10: int) -> bool:
         """Take `more_e10` from what is free, now or not at all. No await."""

@@ -62,7 +62,7 @@ class Leases:
         self._clock = clock
         self._holder_id = holder_id
         self._lease_s = lease_s
-        self._grace_s = grace_s
+        self.grace_s = grace_s
         self._burn_s = burn_s
         self._refusal_s = refusal_s
         self._wait_s = wait_s
@@ -195,7 +195,7 @@ class Leases:
 
     def in_grace(self, account: Account) -> bool:
         """Whether running calls may still use what they hold."""
-        return self._clock.boot_s() < account.expires_s + self._grace_s
+        return self._clock.boot_s() < account.expires_s + self.grace_s
 
     def released(self, account: Account, charge_e10: int) -> None:
         now_s = self._clock.boot_s()

@@ -151,17 +151,18 @@ class _Relay:
                 except UpstreamEnded as ended:
                     self._run.flags.add(f"upstream_{ended.reason}")
                     return Event.BROKE_OFF
-                if not self._covered():
+                now_s = self._boot_s()
+                if not self._covered(now_s):
                     return Event.CUT
                 last = not piece or answer.at_end
-                left = self.count(piece, last=last)
+                left = self.count(piece, now_s, last=last)
             pieces = left
             while self._tap.held is not None:
                 await self._send_now(pieces)
                 if not await _afford(self._gateway, self._run):
                     return Event.CUT
                 self._since_s = self._boot_s()
-                pieces = self.count(b"", last=last)
+                pieces = self.count(b"", self._since_s, last=last)
             if last:
                 self._run.last_pieces = pieces
                 return _ended(self._run, answer)
@@ -170,10 +171,11 @@ class _Relay:
     def push(self, piece: bytes) -> bool:
         """Count, journal and send a piece, now; False when the task must look."""
         try:
-            if not self._covered():
+            now_s = self._boot_s()
+            if not self._covered(now_s):
                 self._lapsed = True
                 return False
-            pieces = self.count(piece, last=False)
+            pieces = self.count(piece, now_s, last=False)
             if self._tap.held is not None:
                 self._left = pieces
                 return False
@@ -193,10 +195,9 @@ class _Relay:
             return False
         return True
 
-    def count(self, piece: bytes, *, last: bool) -> list[Piece]:
+    def count(self, piece: bytes, now_s: float, *, last: bool) -> list[Piece]:
         """The events that may go out, counted and journaled. No await between here and the send."""
         run, tap = self._run, self._tap
-        now_s = self._boot_s()
         waited_s = now_s - self._since_s
         run.waited_s += waited_s
         if waited_s > 1.0 and self._body:
@@ -219,10 +220,10 @@ class _Relay:
                 )
         return pieces
 
-    def _covered(self) -> bool:
+    def _covered(self, now_s: float) -> bool:
         """False when we were stopped for so long that somebody else has the money."""
         hold = self._run.hold
-        return hold is None or not self._body or hold.covered
+        return hold is None or hold.covered_at(now_s) or not self._body
 
     async def _send_now(self, pieces: list[Piece]) -> None:
         run = self._run

@@ -369,11 +369,11 @@ async def test_a_hold_covers_nothing_once_the_grace_is_over(clock: ManualClock) 
     hold, free = await bank.held(100), bank.leases.try_hold(bank.account, 0, 0)
     await bank.settled()
     clock.advance(LEASE_S + GRACE_S - 1)
-    assert hold.covered
+    assert hold.covered_at(clock.boot_s())
     clock.advance(2)
-    assert not hold.covered
+    assert not hold.covered_at(clock.boot_s())
     assert free is not None
-    assert free.covered  # it costs nothing
+    assert free.covered_at(clock.boot_s())  # it costs nothing
 
 
 async def test_a_refused_trip_renews_what_we_have(clock: ManualClock) -> None:
