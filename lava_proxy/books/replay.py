@@ -25,7 +25,7 @@ from lava_adapters.contract import Usage
 from lava_proxy.books import segment as wal
 from lava_proxy.books.codec import decode_call, decode_result, meter_id_of
 from lava_proxy.books.journal import JournalError, lock_folder, read_folder, remove_folder
-from lava_proxy.books.writer import POISON, quarantine
+from lava_proxy.books.quarantine import POISON, quarantine
 from lava_proxy.core.clock import Clock
 from lava_proxy.rules.catalog import Catalog
 from lava_proxy.rules.charge import Counts

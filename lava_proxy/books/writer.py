@@ -24,13 +24,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from lava_proxy.books.codec import encode_settlement
+from lava_proxy.books.quarantine import POISON, quarantine
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError, unavailable
-from lava_proxy.core.money import MoneyError
 from lava_proxy.rules.settlement import Booked, Settlement
-from lava_proxy.store.database import Database, StoreConflict, StoreDown, StorePoison
-from lava_proxy.store.settle import Q, settle
+from lava_proxy.store.database import Database, StoreConflict, StoreDown
+from lava_proxy.store.settle import settle
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +37,6 @@ RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 5.0
 GRANTS_FIRST_S = 0.3
 """After an outage customers get their leases before the rows of the past are booked."""
-ERROR_CHARS_MAX = 2000
-POISON = (StorePoison, MoneyError, OverflowError)
-"""What a row can be refused with, now and always."""
 
 
 @dataclass(slots=True)
@@ -290,20 +286,3 @@ class Writer:
         for item in self._queue:
             if item.done is not None and not item.done.done():
                 item.done.set_exception(unavailable(why))
-
-
-async def quarantine(database: Database, row: Settlement, error: Exception) -> None:
-    """Keep a row that cannot be booked, whole, until somebody decides."""
-    async with database.transaction() as conn:
-        await Q["quarantine"].execute(
-            conn,
-            merchant_id=row.call.merchant_id,
-            request_id=row.call.request_id,
-            settlement=encode_settlement(row),
-            error=printable(str(error))[:ERROR_CHARS_MAX],
-        )
-
-
-def printable(text: str) -> str:
-    """`text` as PostgreSQL can store it."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

@@ -22,9 +22,9 @@ from datetime import datetime
 
 import orjson
 
-from lava_proxy.rules.charge import Charge, Counts, charge, units_of
-from lava_proxy.rules.price import Cost
+from lava_proxy.rules.charge import Charge, charge, units_of
 from lava_proxy.rules.settlement import Booked, Settlement
+from lava_proxy.store.claims import claim_ids, claim_objects
 from lava_proxy.store.database import Connection, StorePoison
 from lava_proxy.store.lines import Line, columns
 from lava_proxy.store.sql import load
@@ -63,8 +63,8 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
     A settlement whose id was booked before comes back with ``fresh=False`` and changes nothing.
     """
     answers = [Booked(row.call.request_id, row.call.owner_id, 0, False) for row in batch]
-    places = await _claim(conn, batch)
-    fresh = await _meter_once(conn, [batch[place] for place in places])
+    places = await claim_ids(conn, batch)
+    fresh = await claim_objects(conn, [batch[place] for place in places])
     if fresh:
         accounts = await _lock(conn, fresh)
         counters = await _counters(conn, fresh)
@@ -90,47 +90,6 @@ async def _breathe(done: Sized) -> None:
     """Let streams go on: a batch computed in one go would hold them up for many milliseconds."""
     if len(done) % ROWS_AT_A_TIME == 0:
         await asyncio.sleep(0)
-
-
-async def _claim(conn: Connection, batch: Sequence[Settlement]) -> list[int]:
-    """Places in the batch whose request ids were new."""
-    rows = await Q["claim_request_ids"].fetch(
-        conn,
-        merchant_ids=[s.call.merchant_id for s in batch],
-        request_ids=[s.call.request_id for s in batch],
-        created_ats=[s.call.created_at for s in batch],
-        content_hashes=[s.content_hash for s in batch],
-    )
-    new = {(row[0], row[1]) for row in rows}
-    fresh = []
-    for place, settlement in enumerate(batch):
-        key = (settlement.call.merchant_id, settlement.call.request_id)
-        if key in new:
-            new.discard(key)  # a batch may hold the same id twice: the first one is booked
-            fresh.append(place)
-    return fresh
-
-
-async def _meter_once(conn: Connection, fresh: list[Settlement]) -> list[Settlement]:
-    """A response that is read by its id states its usage again: that is charged only once."""
-    objects = [(s.call.provider, s.metered_object) for s in fresh if s.metered_object]
-    if not objects:
-        return fresh
-    rows = await Q["claim_objects"].fetch(
-        conn, providers=[o[0] for o in objects], object_ids=[o[1] for o in objects]
-    )
-    new = {(row[0], row[1]) for row in rows}
-    once = []
-    for row in fresh:
-        key = (row.call.provider, row.metered_object or "")
-        if not row.reads_object or key in new:
-            new.discard(key)
-            once.append(row)
-            continue
-        call = replace(row.call, billable=False)
-        flags = (*row.flags, "metered_before")
-        once.append(replace(row, call=call, counts=Counts(), cost=Cost(0, 0, 0), flags=flags))
-    return once
 
 
 async def _lock(conn: Connection, fresh: Sequence[Settlement]) -> dict[str, _Account]:
