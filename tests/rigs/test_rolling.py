@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from rig_kit import LONG, Got, Payer, Replica, call, make_payer, started, wait_settled
+from test_nginx import NGINX, nginx
 from truth import check_books
 
 from lava_proxy.net.simulated import SimulatedProvider
 from lava_proxy.store.database import Database
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))
-
-from test_nginx import NGINX, nginx
 
 pytestmark = [
     pytest.mark.tool,
