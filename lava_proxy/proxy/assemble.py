@@ -15,6 +15,7 @@ from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Draining, OpenRuns
 from lava_proxy.proxy.turnstile import Turnstile
+from lava_proxy.proxy.watch import Watchers
 from lava_proxy.rules.estimate import Profile
 from lava_proxy.rules.quote import OutputLimits
 from lava_proxy.rules.settlement import Booked, Settlement
@@ -28,6 +29,17 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
     known = {provider.id for provider in registry.providers}
     for name in sorted(set(settings.client_drain_providers) - known):
         raise ConfigurationError(f"LAVA_CLIENT_DRAIN_PROVIDERS: there is no provider {name!r}")
+    loop = asyncio.get_running_loop()
+    open_runs = OpenRuns(
+        stall_s=settings.client_stall_s,
+        longest_s=settings.stream_max_s,
+        draining=Draining(
+            frozenset(settings.client_drain_providers),
+            settings.client_drain_max_s,
+            settings.client_drain_tokens,
+            settings.client_drains_max,
+        ),
+    )
     return Gateway(
         settings=settings,
         books=books,
@@ -44,17 +56,9 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
         ),
         callers=Callers(books.directory),
         metrics=metrics,
-        turnstile=Turnstile(asyncio.get_running_loop()),
-        open_runs=OpenRuns(
-            stall_s=settings.client_stall_s,
-            longest_s=settings.stream_max_s,
-            draining=Draining(
-                frozenset(settings.client_drain_providers),
-                settings.client_drain_max_s,
-                settings.client_drain_tokens,
-                settings.client_drains_max,
-            ),
-        ),
+        turnstile=Turnstile(loop),
+        open_runs=open_runs,
+        watchers=Watchers(loop, open_runs, books.clock),
         limits=OutputLimits(
             settings.output_slice_tokens,
             settings.output_floor_tokens,

@@ -16,6 +16,7 @@ from lava_proxy.proxy.refuse import refuse
 from lava_proxy.proxy.relay import HTTP_ERROR, open_tap, relay
 from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.proxy.sending import send_cut, send_end, send_rest
+from lava_proxy.proxy.watch import Watcher
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.metadata import read_metadata
 from lava_proxy.wire.target import Target, parse_prefix, parse_target, split_named
@@ -33,9 +34,6 @@ _WITHOUT_CLIENT = {
 }
 """How an answer ended that was read on without its client: the customer left first."""
 
-WATCH_AFTER_S = 0.02
-"""A client that leaves within this time is seen at its end."""
-
 
 async def forward(
     gateway: Gateway, scope: Scope, receive: Receive, send: Send, path: bytes
@@ -43,11 +41,11 @@ async def forward(
     """Serve one forwarded call; `path` is the raw path without the mount's prefix."""
     run = Run(new_id("request"), gateway.books.clock.boot_s(), asyncio.current_task())
     gateway.open_runs.runs.add(run)
-    watcher: _Watcher | None = None
+    watcher: Watcher | None = None
     try:
         try:
             headers, body = await _take_in(gateway, run, scope, receive, path)
-            watcher = _Watcher(gateway, run, receive)
+            watcher = gateway.watchers.watch(run, receive)
             event = await _exchange(gateway, run, scope["method"], headers, body, send=send)
         except (LavaError, ClientGone, asyncio.CancelledError) as error:
             event = _event_of(run, error)
@@ -189,39 +187,6 @@ async def _last_words(run: Run, event: Event, send: Send, error: BaseException |
     else:
         await send_rest(run, send)
         raise StreamCut
-
-
-class _Watcher:
-    """Sees the client leave, whatever we wait for. It starts after a moment: most of what is
-    quicker than that is over before a client can leave, and a task is not free."""
-
-    __slots__ = ("_gateway", "_receive", "_run", "_task", "_timer")
-
-    def __init__(self, gateway: Gateway, run: Run, receive: Receive) -> None:
-        self._gateway = gateway
-        self._run = run
-        self._receive = receive
-        self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
-
-    def stop(self) -> None:
-        """The call is over."""
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                run, gateway = self._run, self._gateway
-                on = gateway.open_runs.left(run, gateway.books.clock.boot_s())
-                if not on and run.exchange.state is not State.CLOSED:
-                    run.cancel("gone")
-                return
 
 
 def _target(gateway: Gateway, path: bytes, query: bytes) -> Target:

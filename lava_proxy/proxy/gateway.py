@@ -13,6 +13,7 @@ from lava_proxy.net.upstream import Upstreams
 from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.run import OpenRuns
 from lava_proxy.proxy.turnstile import Turnstile
+from lava_proxy.proxy.watch import Watchers
 from lava_proxy.rules.estimate import Profile
 from lava_proxy.rules.quote import OutputLimits
 from lava_proxy.telemetry.metrics import Metrics
@@ -30,6 +31,7 @@ class Gateway:
     metrics: Metrics
     open_runs: OpenRuns
     turnstile: Turnstile
+    watchers: Watchers
     limits: OutputLimits
     origins: dict[str, str]
     """Host -> the origin (and path prefix) to call: the provider's own, or an override."""

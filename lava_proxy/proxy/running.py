@@ -111,16 +111,7 @@ class Running:
         final usage is already here is whole: cutting it would save nothing."""
         reader = self.reader
         usage = reader.usage()
-        if self._token_factor_e3 is None:
-            outputs = self.hidden + estimate_tokens(
-                reader.deltas,
-                reader.delta_bytes,
-                reader.tool_calls,
-                self._profile,
-                self._learned_e3,
-            )
-        else:
-            outputs = self.hidden + self._visible(self._learned_e3)
+        outputs = self._visible(self._learned_e3) + self.hidden
         if usage is not self.reported:
             stated = usage.output_tokens
             if stated is not None and outputs < stated <= COUNT_MAX:

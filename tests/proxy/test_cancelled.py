@@ -13,7 +13,7 @@ import pytest
 from gateway_kit import CHAT, Gate, Payer
 from raw_asgi import Raw
 
-from lava_proxy.proxy import forward
+from lava_proxy.proxy import watch
 from lava_proxy.proxy.run import StreamCut
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -47,7 +47,7 @@ def _cancel() -> None:
 @pytest.fixture(autouse=True)
 def watching_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """These calls are over within the moment that the watcher leaves them."""
-    monkeypatch.setattr(forward, "WATCH_AFTER_S", 0)
+    monkeypatch.setattr(watch, "WATCH_AFTER_S", 0)
 
 
 @pytest.mark.parametrize("asked", CALLS.values(), ids=CALLS)
