@@ -14,7 +14,8 @@ from gateway_kit import CHAT, Gate, Payer
 from raw_asgi import Raw
 
 from lava_proxy.proxy import watch
-from lava_proxy.proxy.run import StreamCut
+from lava_proxy.proxy.intake import Receive
+from lava_proxy.proxy.run import Run, StreamCut
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -47,7 +48,15 @@ def _cancel() -> None:
 @pytest.fixture(autouse=True)
 def watching_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """These calls are over within the moment that the watcher leaves them."""
-    monkeypatch.setattr(watch, "WATCH_AFTER_S", 0)
+    whole = watch.Watchers.watch
+
+    def at_once(self: watch.Watchers, run: Run, receive: Receive) -> watch.Watcher:
+        watcher = whole(self, run, receive)
+        watcher.start()
+        self._newer.remove(watcher)
+        return watcher
+
+    monkeypatch.setattr(watch.Watchers, "watch", at_once)
 
 
 @pytest.mark.parametrize("asked", CALLS.values(), ids=CALLS)
