@@ -160,16 +160,29 @@ def naive(cores: Cores, upstream_port: int) -> Iterator[Candidate]:
 @contextlib.contextmanager
 def gateway(cores: Cores, upstream_port: int) -> Iterator[Candidate]:
     """Ours, with a merchant, a customer, a meter and credit, on an embedded database."""
+    with _gateway("ours", ours.CLI, cores, upstream_port) as candidate:
+        yield candidate
+
+
+@contextlib.contextmanager
+def undurable(cores: Cores, upstream_port: int) -> Iterator[Candidate]:
+    """Ours without journal and writer: what is left is the price of not being durable."""
+    with _gateway("undurable", "benchmarks.undurable", cores, upstream_port) as candidate:
+        yield candidate
+
+
+@contextlib.contextmanager
+def _gateway(name: str, module: str, cores: Cores, upstream_port: int) -> Iterator[Candidate]:
     if not ours.installed():
         raise UnavailableError("the gateway has no command line yet")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-lava-") as folder:
         upstream = f"http://127.0.0.1:{upstream_port}"
-        command, env = ours.ours_command(port, upstream)
+        command, env = ours.ours_command(port, upstream, module)
         env = {**env, "LAVA_DATA_DIR": folder}
         with process(command, cores.proxy, port, env) as pid:
             path, headers = ours.seed(port, env)
-            yield Candidate("ours", port, path, headers, pid, Path(folder))
+            yield Candidate(name, port, path, headers, pid, Path(folder))
 
 
-STARTERS = {"nginx": nginx, "naive": naive, "ours": gateway}
+STARTERS = {"nginx": nginx, "naive": naive, "ours": gateway, "undurable": undurable}

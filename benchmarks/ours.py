@@ -30,9 +30,11 @@ def installed() -> bool:
     return importlib.util.find_spec(CLI) is not None
 
 
-def ours_command(port: int, upstream_url: str) -> tuple[list[str], dict[str, str]]:
+def ours_command(
+    port: int, upstream_url: str, module: str = CLI
+) -> tuple[list[str], dict[str, str]]:
     """Command and environment of the gateway; the harness adds ``LAVA_DATA_DIR``."""
-    command = [sys.executable, "-m", CLI, "serve", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", module, "serve", "--host", "127.0.0.1", "--port", str(port)]
     env = {
         "LAVA_UPSTREAM_OVERRIDES": json.dumps({"api.openai.com": upstream_url}),
         "LAVA_PROVIDER_KEY_OPENAI": "sk-benchmark",

@@ -155,6 +155,7 @@ def goals(medians: dict[str, dict[str, Row]]) -> list[str]:
             lines.append(f"| {goal} | {limit:g} x {other} | {ratio:.2f} x | {verdict} |")
 
     judge("CPU of a governed 1 kB request", "n1k", "cpu_us", "naive", 0.75)
+    judge("CPU of durable accounting, 1 kB request", "n1k", "cpu_us", "undurable", 1.1)
     judge("CPU of a paced chunk", "paced", "cpu_us", "nginx", 2.0)
     judge("chunk delay p99, 200 streams", "paced", "delay_us_p99", "nginx", 2.0)
     idle = medians.get("rss", {}).get("ours")
