@@ -145,6 +145,9 @@ class Journal:
         event loop, which goes on storing."""
         if fsync:
             self.sync()
+        with self._files:
+            if self._segments:
+                self._segments[-1].forget()
         size = self._last.size
         if self._spare is not None or not (self.full or size * PACE >= self._segment_bytes):
             return
@@ -215,6 +218,7 @@ class Journal:
         with self._files:
             if self._segments:
                 self._behind_bytes += self._segments[-1].size
+                self._segments[-1].finish()
             self._segments.append(segment)
             self._last_number = segment.number
         self.full = None

@@ -36,7 +36,17 @@ class JournalError(Exception):
 class Segment:
     """A file that records are stored in. Not thread-safe."""
 
-    __slots__ = ("_map", "bytes_max", "dirty", "fd", "number", "open_calls", "path", "size")
+    __slots__ = (
+        "_forgotten",
+        "_map",
+        "bytes_max",
+        "dirty",
+        "fd",
+        "number",
+        "open_calls",
+        "path",
+        "size",
+    )
 
     def __init__(self, folder: Path, number: int, bytes_max: int) -> None:
         """Make the file, with `bytes_max` bytes of its own. Raises `OSError`."""
@@ -45,6 +55,7 @@ class Segment:
         self.bytes_max = bytes_max
         self.size = len(HEADER)
         self.open_calls = 0
+        self._forgotten = 0
         self.dirty = True
         """Something was stored since the last fsync."""
         self.fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
@@ -68,6 +79,18 @@ class Segment:
         self.size = end
         self.dirty = True
         return True
+
+    def forget(self) -> None:
+        """Take what was stored out of this process's memory; it is the kernel's. May run in another
+        thread while records are stored."""
+        done = self.size // mmap.PAGESIZE * mmap.PAGESIZE
+        if done > self._forgotten and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, self._forgotten, done - self._forgotten)
+            self._forgotten = done
+
+    def finish(self) -> None:
+        """Nothing more is stored; the file stays open for fsync."""
+        self._map.close()
 
     def close(self) -> None:
         """Let go of the file, which stays."""

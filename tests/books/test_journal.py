@@ -355,6 +355,34 @@ def test_a_segment_made_too_late_is_thrown_away(
     journal.close()
 
 
+def test_what_was_stored_does_not_stay_in_memory(tmp_path: Path) -> None:
+    """A long stream keeps its segments for hours: they must not count as memory of ours."""
+
+    def mapped_kb(name: str) -> int:
+        """Resident pages of the mapped files with this name."""
+        found, total = False, 0
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            if "-" in line.split(" ")[0]:
+                found = line.endswith(name)
+            elif found and line.startswith("Rss:"):
+                total += int(line.split()[1])
+        return total
+
+    journal = Journal(tmp_path / "hld_1", segment_bytes=1 << 20)
+    seq = journal.hold(b"long")
+    for number in range(15_000):
+        journal.progress(seq, number, 2, 3, 4)
+    assert mapped_kb("00000001.journal") > 500
+    journal.tend()
+    assert mapped_kb("00000001.journal") <= 8
+    for number in range(30_000):
+        journal.progress(seq, number, 2, 3, 4)
+    assert mapped_kb("00000001.journal") == 0  # a later segment is stored to now
+    records = [record.counts[0] for record in read_folder(journal.folder) if record.counts[0]]
+    assert records == [*range(1, 15_000), *range(1, 30_000)]
+    journal.close()
+
+
 def test_long_calls_go_on_in_the_next_segment(tmp_path: Path) -> None:
     """Without a new call nothing rotates, until the room behind the size is used up."""
     journal = Journal(tmp_path / "hld_1", segment_bytes=100)
