@@ -32,8 +32,9 @@ from lava_proxy.telemetry.exposition import render_workers
 from lava_proxy.telemetry.metrics import WORKERS_FOLDER, worker_ended
 
 TICK_S = 0.05
-MARGIN_S = 10.0
-"""After the drain a worker may take so long to close its books."""
+MARGIN_S = 20.0
+"""Beside the drain a worker may take so long: for connections that are not used any more (cli/
+server.py), and to close its books."""
 HURRY_S = 5.0
 """The same when somebody is impatient."""
 KILLED_STATUS = 1

@@ -89,14 +89,26 @@ class LastAudit:
 async def audit(database: Database, *, full: bool = True) -> Audit:
     """Check everything, or without `full` what is new since the last audit."""
     async with database.apart(TIMEOUT_S) as conn:
-        async with conn.transaction(isolation="repeatable_read", readonly=True):
-            state = await Q["state"].fetchrow(conn)
-            if state is None:
-                raise LookupError("no audit state")
-            known = state["server"] == state["here"] and state["upto_xid"] <= state["horizon_xid"]
-            since = 0 if full or not known else state["upto_xid"]
-            found = await _look(conn, since)
-        await _note(conn, found, since, state)
+        return await _audit(conn, full=full)
+
+
+async def audit_alone(database: Database) -> Audit | None:
+    """Check what is new, unless another process does so by routine already."""
+    async with database.apart(TIMEOUT_S) as lock, lock.transaction():
+        if not await Q["alone"].fetchval(lock):
+            return None
+        return await audit(database, full=False)
+
+
+async def _audit(conn: Connection, *, full: bool) -> Audit:
+    async with conn.transaction(isolation="repeatable_read", readonly=True):
+        state = await Q["state"].fetchrow(conn)
+        if state is None:
+            raise LookupError("no audit state")
+        known = state["server"] == state["here"] and state["upto_xid"] <= state["horizon_xid"]
+        since = 0 if full or not known else state["upto_xid"]
+        found = await _look(conn, since)
+    await _note(conn, found, since, state)
     return found
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from books_kit import NOW, Shop, fetch, meter, open_shop, row, sound
 
-from lava_proxy.store.audit import CHECKS, LastAudit, audit, last_audit
+from lava_proxy.store.audit import CHECKS, LastAudit, Q, audit, audit_alone, last_audit
 from lava_proxy.store.database import Database
 from lava_proxy.store.settle import settle
 
@@ -297,6 +297,15 @@ async def test_two_audits_at_once_keep_the_sums_right(shop: Shop) -> None:
     await shop.settle(row(shop.owners[0], 3, shop=shop))
     await asyncio.gather(*[audit(shop.database, full=False) for _ in range(4)])
     assert (await audit(shop.database, full=False)).sound
+
+
+async def test_a_routine_audit_runs_in_one_process_at_a_time(shop: Shop) -> None:
+    async with shop.database.apart(10) as other, other.transaction():
+        assert await Q["alone"].fetchval(other)
+        assert await audit_alone(shop.database) is None
+    found = await audit_alone(shop.database)
+    assert found is not None
+    assert found.sound
 
 
 async def test_a_restore_of_sums_is_what_full_does(shop: Shop) -> None:

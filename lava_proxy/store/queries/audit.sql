@@ -170,6 +170,10 @@ SELECT s.upto_xid, s.server, s.differences,
        (SELECT system_identifier FROM pg_control_system())::text AS here
 FROM audit_state s;
 
+-- name: alone
+-- Whether no other process audits by routine now; so it is until this transaction ends.
+SELECT pg_try_advisory_xact_lock(hashtext('lava audit'));
+
 -- name: lock_state
 -- One audit at a time moves the checkpoint.
 SELECT upto_xid FROM audit_state FOR UPDATE;
