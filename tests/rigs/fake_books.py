@@ -198,6 +198,8 @@ async def give_back(
     conn: FakeDatabase, owner_id: str, holder_id: str, amount_e10: int | None, now: datetime
 ) -> int:
     """As store.credit.give_back."""
+    if (owner_id, holder_id) in conn.server.expired(0.0):
+        conn.server.seen["given back late"] += 1
     return conn.server.give_back(owner_id, holder_id, amount_e10)
 
 
