@@ -31,8 +31,9 @@ SEEDS = 50_000 if LONG else int(os.environ.get("SIM_SEEDS", "2000"))
 FIRST = 1
 MUST_HAPPEN = (
     "request dropped", "conflict", "rolled back", "reply lost after commit", "database away",
-    "asked twice for one lease", "booked before", "reclaimed", "given back late", "torn tail", "kill", "freeze",
-    "long freeze", "away", "grant", "report", "refused", "503", "cut", "lapsed in a stream",
+    "asked twice for one lease", "booked before", "reclaimed", "given back late", "torn tail",
+    "kill", "freeze", "long freeze", "away", "grant", "report", "refused", "503", "cut",
+    "lapsed in a stream",
 )  # fmt: skip
 
 
