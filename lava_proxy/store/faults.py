@@ -56,6 +56,7 @@ _BY_STATE: dict[str, type[StoreError]] = {
     "57P01": StoreDown,
     "57P02": StoreDown,
     "57P03": StoreDown,
+    "57P04": StoreDown,  # dropped, as a restore does
     "57P05": StoreDown,
 }
 _BY_CLASS: dict[str, type[StoreError]] = {
