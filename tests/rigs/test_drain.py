@@ -18,14 +18,14 @@ from lava_proxy.net.simulated import SimulatedProvider
 from lava_proxy.store.database import Database
 
 STREAMS = 200 if LONG else 60
-TOKENS = 50
+TOKENS = 40
 PACE_MS = 50
 
 
 async def _running(
     replica: Replica, payer: Payer, sim: SimulatedProvider
 ) -> list[asyncio.Task[Got]]:
-    """Streams of more than two seconds, all of which have begun."""
+    """Streams of two seconds, all of which have begun."""
     calls = [
         asyncio.create_task(
             call(replica.port, payer, f"n{n}", tokens=TOKENS, pace_ms=PACE_MS, stream=True)
