@@ -23,6 +23,16 @@ PREFIXES = {
     "transaction": "txn_",
     "forward_token": "ft_",
     "holder": "hld_",
+    "plan": "sc_",
+    "credit_bundle": "cb_",
+    "subscription": "sub_",
+    "checkout_session": "cs_",
+    "payment": "pay_",
+    "webhook": "wh_",
+    "event": "evt_",
+    "spend_key": "spk_",
+    "wallet": "wal_",
+    "price": "prc_",
 }
 
 _SECRET_PREFIX = re.compile(r"(?:aks|lava)_[a-z]+_|whsec_")

@@ -17,7 +17,7 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.manage import credit, customers, ledger, meters, quotes, reports, requests
 from lava_proxy.manage.auth import authenticate
 from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
-from lava_proxy.manage.call import Answer, Call, Handler, Route
+from lava_proxy.manage.call import Answer, Call, Route
 from lava_proxy.manage.desk import Desk
 from lava_proxy.store.database import StoreConflict, StoreDown, StorePoison
 from lava_proxy.wire.headers import guard
@@ -41,10 +41,10 @@ class Management:
 
     def __init__(self, desk: Desk, routes: Sequence[Route]) -> None:
         self._desk = desk
-        self._table: dict[tuple[str, ...], dict[str, Handler]] = {}
+        self._table: dict[tuple[str, ...], dict[str, Route]] = {}
         for route in routes:
             pattern = tuple(route.path.split("/"))
-            self._table.setdefault(pattern, {})[route.method] = route.handler
+            self._table.setdefault(pattern, {})[route.method] = route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -69,14 +69,16 @@ class Management:
         segments = _segments(scope)
         methods, params = self._find(segments)
         method: str = scope["method"]
-        handler = methods.get(method)
-        if handler is None:
+        route = methods.get(method)
+        if route is None:
             allowed = ", ".join(sorted(methods))
             raise LavaError(
                 "method_not_allowed", f"this route takes {allowed}", headers={"allow": allowed}
             )
         headers: list[tuple[bytes, bytes]] = list(scope["headers"])
-        principal = await authenticate(books.directory, headers)
+        principal = None
+        if route.auth == "secret_key":
+            principal = await authenticate(books.directory, headers)
         body = b""
         if method != "GET":
             body = await receive_body(headers, receive, books.settings.body_timeout_s)
@@ -89,9 +91,9 @@ class Management:
             body,
             principal,
         )
-        return await handler(self._desk, call)
+        return await route.handler(self._desk, call)
 
-    def _find(self, segments: Sequence[str]) -> tuple[Mapping[str, Handler], tuple[str, ...]]:
+    def _find(self, segments: Sequence[str]) -> tuple[Mapping[str, Route], tuple[str, ...]]:
         """The methods of the route that a path names, and its variable segments."""
         for pattern, methods in self._table.items():
             if len(pattern) == len(segments) and all(

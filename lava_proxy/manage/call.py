@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import orjson
+from pydantic import BaseModel
 
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.invariant import InvariantBroken
 from lava_proxy.store.directory import Principal
 from lava_proxy.wire.problem import strict_json
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call whose sender is known. `params` are the path's variable segments, decoded."""
+    """A call and who sent it. `params` are the path's variable segments, decoded."""
 
     method: str
     path: str
@@ -26,11 +28,24 @@ class Call:
     query_string: bytes
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
-    principal: Principal
+    principal: Principal | None
+    """None on routes that ask for no credential."""
+
+    @property
+    def known(self) -> Principal:
+        """The caller, on a route that asks for a secret key."""
+        if self.principal is None:
+            raise InvariantBroken("a route that asks for no credential has no caller")
+        return self.principal
 
     @property
     def merchant_id(self) -> str:
-        return self.principal.merchant.merchant_id
+        return self.known.merchant.merchant_id
+
+    @property
+    def test(self) -> bool:
+        """Called with a key of the test mode: what it makes is marked in its id."""
+        return self.known.test
 
     def members(self) -> dict[str, object]:
         """The body as a JSON object, whatever its content type says; nothing at all is ``{}``."""
@@ -59,8 +74,18 @@ Handler = Callable[["Desk", Call], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is relative to ``/v1/``; ``*`` stands for exactly one segment."""
+    """`path` is relative to ``/v1/``; ``*`` stands for exactly one segment. What stands behind the
+    handler is what the OpenAPI description is made of, and the tests' matrix of routes."""
 
     method: str
     path: str
     handler: Handler
+    answer: object = None
+    """The TypedDict that a success answers."""
+    body: type[BaseModel] | None = None
+    query: frozenset[str] = frozenset()
+    """Names in `manage/parameters.py`."""
+    errors: tuple[str, ...] = ()
+    """Codes of this route beside those that any route may answer."""
+    status: int = 200
+    auth: Literal["secret_key", "none"] = "secret_key"

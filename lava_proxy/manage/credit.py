@@ -46,7 +46,7 @@ async def grant(desk: Desk, call: Call) -> Answer:
     if body.expires_at is not None and (body.amount < 0 or body.expires_at <= now):
         refuse("expires_at", "must be in the future, and is for grants only")
     owner_id = (await desk.customer(call, call.params[0])).customer_id
-    credit_id = new_id("credit", test=call.principal.test)
+    credit_id = new_id("credit", test=call.test)
 
     async def work(conn: Connection) -> Answer:
         remaining_e10 = 0

@@ -71,7 +71,7 @@ async def create(desk: Desk, call: Call) -> Answer:
     body = read_fields(NewCustomer, call)
     first_name, _, last_name = (body.name or "").strip().partition(" ")
     wanted = CustomerRow(
-        customer_id=new_id("customer", test=call.principal.test),
+        customer_id=new_id("customer", test=call.test),
         reference_id=body.reference_id,
         phone=body.phone or "",
         email=body.email or "",

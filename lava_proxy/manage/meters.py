@@ -73,7 +73,7 @@ async def create(desk: Desk, call: Call) -> Answer:
     except TierError as error:
         refuse(error.path, str(error))
     wanted = MeterRow(
-        meter_id=new_id("meter", test=call.principal.test),
+        meter_id=new_id("meter", test=call.test),
         slug="",
         name=body.name,
         tariff=Tariff(body.rate_type, body.tier_type, tiers),

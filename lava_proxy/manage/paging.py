@@ -19,13 +19,13 @@ import orjson
 
 from lava_proxy.manage.call import Answer, answer
 from lava_proxy.manage.fields import refuse
+from lava_proxy.manage.parameters import LIMIT_MAX
 from lava_proxy.store.ledger import NEWEST
 from lava_proxy.store.place import TOP, Place
 from lava_proxy.wire.problem import storable
 
 PAGE_PARAMETERS = frozenset({"cursor", "limit"})
 LIMIT_DEFAULT = 10
-LIMIT_MAX = 100
 CURSOR_MAX_CHARS = 2048
 
 _LIMIT = re.compile(r"[1-9]\d{0,2}", re.ASCII)
