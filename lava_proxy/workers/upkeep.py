@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
-from lava_proxy.store import credit, directory, idempotency
+from lava_proxy.store import credit, directory, idempotency, retention
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers.auditor import Auditor
 from lava_proxy.workers.loop import every
@@ -152,10 +152,15 @@ class Upkeep:
             self._state = state
 
     async def keep_house(self) -> None:
-        """Make next months' partitions ahead of time; forget what nobody asks for any more."""
+        """Make next months' partitions ahead of time, drop those that are kept no longer; forget
+        what nobody asks for any more."""
         database = self._books.database
         async with database.transaction() as conn:
             await credit.Q["ensure_partitions"].fetchval(conn, ahead=3)
+        months = self._books.settings.retention_months
+        if months:
+            for part in await retention.retire(database, months, self._books.now()):
+                log.info("%s is past its retention and was dropped", part)
         async with database.transaction() as conn:
             await directory.prune_changes(conn, CHANGES_KEPT_S)
             await idempotency.prune(conn, self._books.now())
