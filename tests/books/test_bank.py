@@ -383,7 +383,7 @@ async def test_prices_are_read_anew_after_a_change(
     async with running(database, clock, tmp_path) as books:
         await books.directory.poll()
         assert not books.prices_stale
-        before = books.catalog.rates("openai", "gpt-4o-mini", NOW)
+        before = books.prices.of("mer_1").rates("openai", "gpt-4o-mini", NOW)
         await fetch(
             database,
             "INSERT INTO price_overrides (override_id, provider, match, model, rates, "
@@ -395,7 +395,7 @@ async def test_prices_are_read_anew_after_a_change(
         await books.directory.poll()
         assert books.prices_stale
         await books.refresh_prices()
-        after = books.catalog.rates("openai", "gpt-4o-mini", NOW)
+        after = books.prices.of("mer_1").rates("openai", "gpt-4o-mini", NOW)
         assert before is not None
         assert after is not None
         assert (before.version[:5], after.version) == ("genai", "override/o1")

@@ -24,6 +24,8 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     },
     ("POST", "requests"): {"request_id": "r2", "customer_id": "CUSTOMER", "meter_slug": "METER"},
     ("POST", "quotes"): {"customer_id": "CUSTOMER", "meter_slug": "METER", "amount": "1"},
+    ("POST", "prices"): {"provider": "openai", "model": "m", "rates": {"input_1m": "1"}},
+    ("DELETE", "prices/*"): {},
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
@@ -38,6 +40,7 @@ FILTERS: Mapping[tuple[str, str], Mapping[str, str]] = {
 """Filters that name objects."""
 
 OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
+OWN_LISTS |= {("POST", "prices"), ("GET", "prices")}
 """Routes that name no object at all."""
 
 IDS = [f"{route.method} {route.path}" for route in ROUTES]
@@ -46,10 +49,15 @@ IDS = [f"{route.method} {route.path}" for route in ROUTES]
 class Objects:
     """What one merchant has; `ids` by placeholder."""
 
-    def __init__(self, api: Api, customer: str, meter: str, request: str) -> None:
+    def __init__(self, api: Api, customer: str, meter: str, request: str, price: str) -> None:
         self.api = api
-        self.ids = {"CUSTOMER": customer, "METER": meter}
-        self.by_path = {"customers": customer, "meters": meter, "requests": request}
+        self.ids = {"CUSTOMER": customer, "METER": meter, "PRICE": price}
+        self.by_path = {
+            "customers": customer,
+            "meters": meter,
+            "requests": request,
+            "prices": price,
+        }
 
     @classmethod
     async def made(cls, api: Api) -> Objects:
@@ -59,7 +67,8 @@ class Objects:
         await api.made(
             "requests", {"request_id": "r1", "customer_id": customer, "meter_slug": meter}
         )
-        return cls(api, customer, meter, "r1")
+        price = await api.made("prices", SAMPLES["POST", "prices"])
+        return cls(api, customer, meter, "r1", price["price_id"])
 
     def path(self, route: Route) -> str:
         return (
