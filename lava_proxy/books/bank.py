@@ -33,6 +33,7 @@ from lava_proxy.rules.estimate import Learned
 from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.rules.settlement import Booked, Call, Settlement
 from lava_proxy.store import credit
+from lava_proxy.store import learned as learned_store
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 from lava_proxy.store.database import Database, StoreConflict, StoreDown
 
@@ -112,6 +113,7 @@ class Books:
     async def open(self) -> None:
         """Settle what dead processes left behind, then start the writer."""
         await self.refresh_prices()
+        await self.share_learned()
         await replay.take_over(self.journals_dir, self.database, self.clock, self.prices)
         self._writing = asyncio.create_task(self.writer.run(), name="ledger writer")
 
@@ -127,6 +129,7 @@ class Books:
             try:
                 async with self.database.transaction() as conn:
                     await credit.close_holder(conn, self.journal.holder_id, self.clock.now())
+                await self.share_learned()
             except (StoreDown, StoreConflict) as error:
                 log.warning("leases stay open until they expire: %s", error)
         self.journal.close()
@@ -156,6 +159,19 @@ class Books:
         """Read the prices in force."""
         self._prices_stale = False
         self.prices = await load_prices(self.database, self.clock.now())
+
+    async def share_learned(self) -> None:
+        """Tell the other workers what was learned here, and take what they know."""
+        fresh = self.learned.take_fresh()
+        try:
+            async with self.database.transaction() as conn:
+                if fresh:
+                    await learned_store.save(conn, fresh)
+                known = await learned_store.newest(conn, self.learned.models_max)
+        except (StoreDown, StoreConflict):
+            self.learned.keep_fresh(fresh)
+            raise
+        self.learned.adopt(known)
 
     @property
     def prices_stale(self) -> bool:

@@ -401,6 +401,21 @@ async def test_prices_are_read_anew_after_a_change(
         assert (before.version[:5], after.version) == ("genai", "override/o1")
 
 
+async def test_what_is_learned_about_models_outlives_the_process(
+    shop: Shop, clock: ManualClock, tmp_path: Path, database: Database
+) -> None:
+    async with running(database, clock, tmp_path / "one") as books:
+        for _ in range(40):
+            books.learned.learn("openai", "m", 1000, 1500)
+    async with running(database, clock, tmp_path / "two") as books:
+        taught = books.learned.factor_e3("openai", "m")
+        assert taught > 1400
+        books.learned.learn("openai", "m", 1000, 1000)
+        lower = books.learned.factor_e3("openai", "m")
+        await books.share_learned()
+        assert lower < books.learned.factor_e3("openai", "m") < taught  # the mean of both
+
+
 # The end ---------------------------------------------------------------------------------------
 
 
