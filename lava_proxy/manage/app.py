@@ -14,7 +14,17 @@ from urllib.parse import unquote
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
-from lava_proxy.manage import credit, customers, ledger, meters, prices, quotes, reports, requests
+from lava_proxy.manage import (
+    credit,
+    customers,
+    ledger,
+    meters,
+    prices,
+    quotes,
+    reports,
+    requests,
+    usage,
+)
 from lava_proxy.manage.auth import authenticate
 from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage.call import Answer, Call, Route
@@ -34,6 +44,7 @@ ROUTES: tuple[Route, ...] = (
     *ledger.ROUTES,
     *quotes.ROUTES,
     *prices.ROUTES,
+    *usage.ROUTES,
 )
 
 

@@ -36,8 +36,18 @@ FILTERS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "meter_id": "METER",
     },
     ("GET", "ledger"): {"customer_id": "CUSTOMER", "connection_id": "CUSTOMER"},
+    ("GET", "usage"): {
+        "customer_id": "CUSTOMER",
+        "connection_id": "CUSTOMER",
+        "meter_id": "METER",
+    },
 }
 """Filters that name objects."""
+
+QUERIES: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("GET", "usage"): {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
+}
+"""What a route needs to be asked at all."""
 
 OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
 OWN_LISTS |= {("POST", "prices"), ("GET", "prices")}
@@ -108,7 +118,8 @@ async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
         assert (reply.status, reply.code) == (status, code), secret
         assert (reply.headers.get("www-authenticate") == "Bearer") == (status == 401)
     await _strangers_see_nothing(route, mine, other)
-    assert (await api.call(route.method, path, body)).status == 200
+    query = QUERIES.get((route.method, route.path), {})
+    assert (await api.call(route.method, path, body, **query)).status == 200
     async with api.database.transaction() as conn:
         assert not await keys.revoke(conn, other.merchant_id, api.secret_key_id)
         assert await keys.revoke(conn, api.merchant_id, api.secret_key_id)
@@ -137,10 +148,11 @@ async def _strangers_see_nothing(route: Route, mine: Objects, other: Api) -> Non
         reply = await other.call(route.method, route.path, body)
         assert (reply.status, reply.code) == (404, "not_found"), field
     for field, place in FILTERS.get(name, {}).items():
-        reply = await other.get(route.path, **{field: mine.ids[place]})
+        asked = {field: mine.ids[place], **QUERIES.get(name, {})}
+        reply = await other.get(route.path, **asked)
         assert (reply.status, reply.code) == (404, "not_found"), field
     if route.method == "GET" and "*" not in route.path:
-        text = (await other.get(route.path, limit=100)).body.decode()
+        text = (await other.get(route.path, **QUERIES.get(name, {"limit": "100"}))).body.decode()
         assert not any(i in text for i in (*mine.ids.values(), mine.api.merchant_id))
 
 
