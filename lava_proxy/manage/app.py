@@ -23,6 +23,7 @@ from lava_proxy.manage import (
     quotes,
     reports,
     requests,
+    secret_keys,
     usage,
 )
 from lava_proxy.manage.auth import authenticate
@@ -45,6 +46,7 @@ ROUTES: tuple[Route, ...] = (
     *quotes.ROUTES,
     *prices.ROUTES,
     *usage.ROUTES,
+    *secret_keys.ROUTES,
 )
 
 

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
-from lava_proxy.manage.call import Answer, Call, Route, answer
+from lava_proxy.manage.call import Answer, Call, Deleted, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import Body, Date, read_fields, read_query, refuse
 from lava_proxy.manage.idempotency import once
@@ -57,11 +57,6 @@ class PriceView(TypedDict):
     rates: dict[str, str]
     effective_from: str
     created_at: str
-
-
-class Deleted(TypedDict):
-    id: str
-    deleted: Literal[True]
 
 
 async def create(desk: Desk, call: Call) -> Answer:

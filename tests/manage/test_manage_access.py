@@ -26,6 +26,12 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("POST", "quotes"): {"customer_id": "CUSTOMER", "meter_slug": "METER", "amount": "1"},
     ("POST", "prices"): {"provider": "openai", "model": "m", "rates": {"input_1m": "1"}},
     ("DELETE", "prices/*"): {},
+    ("PATCH", "customers/*"): {"name": "n"},
+    ("DELETE", "customers/*"): {},
+    ("PATCH", "meters/*"): {"name": "n"},
+    ("DELETE", "meters/*"): {},
+    ("POST", "secret_keys"): {"name": "n"},
+    ("DELETE", "secret_keys/*"): {},
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
@@ -51,6 +57,7 @@ QUERIES: Mapping[tuple[str, str], Mapping[str, str]] = {
 
 OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
 OWN_LISTS |= {("POST", "prices"), ("GET", "prices")}
+OWN_LISTS |= {("POST", "secret_keys"), ("GET", "secret_keys")}
 """Routes that name no object at all."""
 
 IDS = [f"{route.method} {route.path}" for route in ROUTES]
@@ -59,7 +66,9 @@ IDS = [f"{route.method} {route.path}" for route in ROUTES]
 class Objects:
     """What one merchant has; `ids` by placeholder."""
 
-    def __init__(self, api: Api, customer: str, meter: str, request: str, price: str) -> None:
+    def __init__(
+        self, api: Api, customer: str, meter: str, request: str, price: str, key: str
+    ) -> None:
         self.api = api
         self.ids = {"CUSTOMER": customer, "METER": meter, "PRICE": price}
         self.by_path = {
@@ -67,6 +76,7 @@ class Objects:
             "meters": meter,
             "requests": request,
             "prices": price,
+            "secret_keys": key,
         }
 
     @classmethod
@@ -78,7 +88,8 @@ class Objects:
             "requests", {"request_id": "r1", "customer_id": customer, "meter_slug": meter}
         )
         price = await api.made("prices", SAMPLES["POST", "prices"])
-        return cls(api, customer, meter, "r1", price["price_id"])
+        key = await api.made("secret_keys", SAMPLES["POST", "secret_keys"])
+        return cls(api, customer, meter, "r1", price["price_id"], key["secret_key_id"])
 
     def path(self, route: Route) -> str:
         return (
