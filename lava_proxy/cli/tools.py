@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from lava_proxy.rules.rates import RateError
 from lava_proxy.store import credit as credit_store
 from lava_proxy.store import directory as directory_store
 from lava_proxy.store import keys as key_store
+from lava_proxy.store import outbox
 from lava_proxy.store import prices as price_store
 from lava_proxy.store.audit import Audit, audit
 from lava_proxy.store.database import Database, StoreError, connect
@@ -133,6 +134,21 @@ async def remove_price(settings: Settings, price_id: str) -> None:
     async with open_database(settings) as database, database.transaction() as conn:
         if not await price_store.remove(conn, None, price_id, now):
             raise LavaError("not_found", f"the operator has no price {price_id!r}")
+
+
+async def deliveries(settings: Settings, status: str, most: int) -> list[Mapping[str, object]]:
+    """The newest deliveries of webhooks."""
+    async with open_database(settings) as database, database.connection() as conn:
+        return await outbox.newest(conn, status, most)
+
+
+async def resend(settings: Settings, event: str | None, webhook: str | None) -> int:
+    """Make deliveries due again; how many."""
+    if (event is None) == (webhook is None):
+        raise LavaError("validation_error", "give an event, or --webhook")
+    now = SystemClock().now()
+    async with open_database(settings) as database, database.transaction() as conn:
+        return await outbox.resend(conn, event_id=event, webhook_id=webhook, now=now)
 
 
 async def replay_journals(settings: Settings, folder: Path | None) -> list[Replayed]:

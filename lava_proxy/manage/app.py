@@ -27,6 +27,7 @@ from lava_proxy.manage import (
     requests,
     secret_keys,
     usage,
+    webhooks,
 )
 from lava_proxy.manage.auth import authenticate
 from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
@@ -49,6 +50,7 @@ ROUTES: tuple[Route, ...] = (
     *prices.ROUTES,
     *usage.ROUTES,
     *secret_keys.ROUTES,
+    *webhooks.ROUTES,
 )
 
 

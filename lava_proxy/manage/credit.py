@@ -15,6 +15,7 @@ from lava_proxy.manage.fields import Amount, Body, Date, read_fields, refuse
 from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.text import time_text
 from lava_proxy.store import credit as store
+from lava_proxy.store import outbox
 from lava_proxy.store.database import Connection
 from lava_proxy.store.ledger import announce_credit
 
@@ -88,6 +89,8 @@ async def grant(desk: Desk, call: Call) -> Answer:
         else:
             await store.withdraw(conn, owner_id=owner_id, amount_e10=-body.amount, now=now)
         await announce_credit(conn, owner_id)
+        news = outbox.Event(call.merchant_id, outbox.BALANCE, owner_id)
+        await outbox.emit(conn, [news], now)
         view: CreditView = {
             "credit_id": credit_id,
             "customer_id": owner_id,

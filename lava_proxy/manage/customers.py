@@ -16,6 +16,7 @@ from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import exact_json, json_text, time_text
 from lava_proxy.store import customers as store
+from lava_proxy.store import outbox
 from lava_proxy.store.customers import CustomerRow
 from lava_proxy.store.database import Connection
 
@@ -102,7 +103,11 @@ async def create(desk: Desk, call: Call) -> Answer:
     )
 
     async def work(conn: Connection) -> Answer:
-        return answer(view(await store.create(conn, call.merchant_id, wanted)))
+        row = await store.create(conn, call.merchant_id, wanted)
+        if row.customer_id == wanted.customer_id:
+            news = outbox.Event(call.merchant_id, outbox.CREATED, row.customer_id)
+            await outbox.emit(conn, [news], wanted.created_at)
+        return answer(view(row))
 
     made = await once(desk, call, work)
     desk.books.directory.changed("customers", wanted.customer_id)
@@ -127,7 +132,11 @@ async def update(desk: Desk, call: Call) -> Answer:
 async def delete(desk: Desk, call: Call) -> Answer:
     """End a customer: its subscription is cancelled, its calls are refused; the books stay."""
     async with desk.writing() as conn:
-        gone = await store.delete(conn, call.merchant_id, call.params[0], desk.books.now())
+        now = desk.books.now()
+        gone = await store.delete(conn, call.merchant_id, call.params[0], now)
+        if gone is not None:
+            news = outbox.Event(call.merchant_id, outbox.DELETED, gone)
+            await outbox.emit(conn, [news], now)
     if gone is None:
         raise no_such("customer")
     desk.books.directory.changed("customers", gone)

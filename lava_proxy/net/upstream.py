@@ -37,11 +37,14 @@ class Upstreams:
         connections_per_host: int,
         named_hosts: frozenset[str],
         tls: ssl.SSLContext | None = None,
+        private: bool = False,
     ) -> None:
         """`named_hosts`: ``host`` or ``host:port`` that the operator named, so private addresses
-        are meant. `tls`: whom to trust, by default the system's certificates."""
+        are meant; with `private` all hosts are. `tls`: whom to trust, by default the system's
+        certificates."""
         self._timeouts = timeouts
         self._per_host = connections_per_host
+        self._private = private
         self._named_hosts = frozenset(name.lower() for name in named_hosts)
         self._tls = tls or _system_trust()
         self._tls.set_alpn_protocols(["http/1.1"])
@@ -82,7 +85,8 @@ class Upstreams:
                 origin,
                 self._timeouts,
                 limit=self._per_host,
-                named=not self._named_hosts.isdisjoint({origin.host, origin.authority}),
+                named=self._private
+                or not self._named_hosts.isdisjoint({origin.host, origin.authority}),
                 tls=self._tls if origin.tls else None,
             )
         return pool

@@ -24,6 +24,7 @@ import orjson
 
 from lava_proxy.rules.charge import Charge, charge, units_of
 from lava_proxy.rules.settlement import Booked, Settlement
+from lava_proxy.store import outbox
 from lava_proxy.store.claims import claim_ids, claim_objects
 from lava_proxy.store.database import Connection, StorePoison
 from lava_proxy.store.lines import Line, columns
@@ -75,6 +76,7 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
         await _pay(conn, lines, accounts, now)
         await _write(conn, lines, now)
         await _write_back(conn, lines, accounts)
+        await outbox.emit(conn, _news(lines), now)
         for place, line in zip(places, lines, strict=True):
             answers[place] = replace(
                 answers[place],
@@ -252,6 +254,22 @@ async def _write_back(
             merchant_ids=[s.call.merchant_id for s, _ in made],
             customer_ids=[s.call.customer_id for s, _ in made],
         )
+
+
+def _news(lines: Sequence[Line]) -> list[outbox.Event]:
+    """What the customers' webhooks are told of a batch."""
+    news = []
+    for line in lines:
+        call = line.settlement.call
+        if call.customer_id is None:
+            continue
+        if line.charge.amount_e10:
+            news.append(outbox.Event(call.merchant_id, outbox.BALANCE, call.customer_id))
+        if line.settlement.outcome == "cut_off":
+            news.append(
+                outbox.Event(call.merchant_id, outbox.CUT_OFF, call.customer_id, call.request_id)
+            )
+    return news
 
 
 async def _write_counters(conn: Connection, lines: Sequence[Line]) -> None:

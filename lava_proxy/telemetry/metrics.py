@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, mult
 
 from lava_proxy import __version__
 from lava_proxy.core.errors import CODES
-from lava_proxy.telemetry.table import ANOMALIES, METRICS, OTHER, OUTCOMES, Metric
+from lava_proxy.telemetry.table import ANOMALIES, DELIVERIES, METRICS, OTHER, OUTCOMES, Metric
 
 WORKERS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _E10 = 1e10
@@ -50,6 +50,8 @@ class Metrics:
         self._codes = {code: refusals.labels(code) for code in (*CODES, OTHER)}
         anomalies = made.counters["lava_anomalies"]
         self._kinds = {kind: anomalies.labels(kind) for kind in ANOMALIES}
+        deliveries = made.counters["lava_webhook_deliveries"]
+        self._deliveries = {outcome: deliveries.labels(outcome) for outcome in DELIVERIES}
         self._added = made.histograms["lava_gateway_added_seconds"]
         self._rows = made.counters["lava_ledger_rows"]
         self._flush = made.histograms["lava_ledger_flush_seconds"]
@@ -105,6 +107,14 @@ class Metrics:
         child = self._kinds.get(kind)
         if child is not None:
             child.inc()
+
+    def webhook_sent(self, outcome: str) -> None:
+        """A try to deliver ended: `outcome` is one of `DELIVERIES`."""
+        self._deliveries[outcome].inc()
+
+    def webhook_queue_age(self, age_s: float) -> None:
+        """How long the oldest event waits."""
+        self._made.gauges["lava_webhook_queue_age_seconds"].set(age_s)
 
     def audited(self, differences: int, sound_age_s: float | None) -> None:
         """The last audit of the books, by whichever process."""

@@ -22,6 +22,7 @@ OUTCOMES = (
     "refused",
     "void",
 )
+DELIVERIES = ("delivered", "failed", "dead")
 DIRECTIONS = ("input", "output")
 ANOMALIES = (
     "no_usage",
@@ -123,6 +124,8 @@ METRICS: tuple[Metric, ...] = (
         RATIO,
         "provider",
     ),
+    _counter("lava_webhook_deliveries", "Tries to tell a webhook of an event.", "outcome"),
+    _worst("lava_webhook_queue_age_seconds", "Age of the oldest event that could be told now."),
     _counter("lava_anomalies", "Things that should not happen.", "kind"),
     _worst("lava_build_info", "1, with the version as label.", "version"),
 )

@@ -13,6 +13,7 @@ from lava_proxy.store import credit, directory, idempotency, learned, retention
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers.auditor import Auditor
 from lava_proxy.workers.loop import every
+from lava_proxy.workers.webhooks import Sender
 
 LEASE_IDLE_S = 20.0
 """Credit of a customer who has been quiet for so long goes back."""
@@ -56,6 +57,7 @@ class Upkeep:
         self._on_broken = on_broken
         self._broken = False
         self._state: State = "normal"
+        self._sender = Sender(books.settings, books.database, books.clock, metrics)
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
 
@@ -69,6 +71,7 @@ class Upkeep:
             every(1.0, "sweep", self.sweep),
             every(HOUSEKEEPING_S, "housekeeping", self.keep_house),
             every(LEARNED_S, "learned factors", books.share_learned),
+            every(settings.webhook_interval_s, "webhooks", self._sender.run_once),
         ]
         pause_s = (settings.journal_fsync_ms or UNSYNCED_MS) / 1000
         loops.append(every(pause_s, "journal", self.tend_journal))
@@ -87,6 +90,7 @@ class Upkeep:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._sender.close()
 
     async def refresh(self) -> None:
         """Read the change feed, and prices when they changed."""

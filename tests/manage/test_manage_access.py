@@ -32,6 +32,9 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("DELETE", "meters/*"): {},
     ("POST", "secret_keys"): {"name": "n"},
     ("DELETE", "secret_keys/*"): {},
+    ("POST", "webhooks"): {"name": "n", "url": "https://example.com/hook"},
+    ("PATCH", "webhooks/*"): {"name": "m"},
+    ("DELETE", "webhooks/*"): {},
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
@@ -58,6 +61,7 @@ QUERIES: Mapping[tuple[str, str], Mapping[str, str]] = {
 OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
 OWN_LISTS |= {("POST", "prices"), ("GET", "prices")}
 OWN_LISTS |= {("POST", "secret_keys"), ("GET", "secret_keys")}
+OWN_LISTS |= {("POST", "webhooks"), ("GET", "webhooks")}
 """Routes that name no object at all."""
 
 IDS = [f"{route.method} {route.path}" for route in ROUTES]
@@ -66,30 +70,30 @@ IDS = [f"{route.method} {route.path}" for route in ROUTES]
 class Objects:
     """What one merchant has; `ids` by placeholder."""
 
-    def __init__(
-        self, api: Api, customer: str, meter: str, request: str, price: str, key: str
-    ) -> None:
+    def __init__(self, api: Api, ids: Mapping[str, str], by_path: Mapping[str, str]) -> None:
         self.api = api
-        self.ids = {"CUSTOMER": customer, "METER": meter, "PRICE": price}
-        self.by_path = {
-            "customers": customer,
-            "meters": meter,
-            "requests": request,
-            "prices": price,
-            "secret_keys": key,
-        }
+        self.ids = ids
+        self.by_path = by_path
+        """The object behind the first segment of a path."""
 
     @classmethod
     async def made(cls, api: Api) -> Objects:
         customer = await api.customer(reference_id="mine")
         meter = str((await api.meter("mine"))["meter_id"])
         await api.made(f"customers/{customer}/credit", {"amount": "5"})
-        await api.made(
-            "requests", {"request_id": "r1", "customer_id": customer, "meter_slug": meter}
-        )
-        price = await api.made("prices", SAMPLES["POST", "prices"])
-        key = await api.made("secret_keys", SAMPLES["POST", "secret_keys"])
-        return cls(api, customer, meter, "r1", price["price_id"], key["secret_key_id"])
+        report = {"request_id": "r1", "customer_id": customer, "meter_slug": meter}
+        await api.made("requests", report)
+        by_path = {"customers": customer, "meters": meter, "requests": "r1"}
+        for path, name in (
+            ("prices", "price_id"),
+            ("secret_keys", "secret_key_id"),
+            ("webhooks", "webhook_id"),
+        ):
+            made = await api.made(path, SAMPLES["POST", path])
+            by_path[path] = str(made[name])
+        ids = {"CUSTOMER": customer, "METER": meter}
+        unique = {path: name for path, name in by_path.items() if path != "requests"}
+        return cls(api, ids | unique, by_path)
 
     def path(self, route: Route) -> str:
         return (

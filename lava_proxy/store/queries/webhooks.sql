@@ -52,24 +52,19 @@ RETURNING webhook_id;
 -- the balance for it before this transaction is over.
 -- args: event_ids text[], merchant_ids text[], events text[], customer_ids text[],
 --   request_ids text[], now timestamptz
-WITH written AS (
-    INSERT INTO webhook_events
-        (event_id, merchant_id, event, customer_id, request_id, created_at)
-    SELECT t.event_id, t.merchant_id, t.event, t.customer_id, t.request_id, :now::timestamptz
-    FROM unnest(:event_ids::text[], :merchant_ids::text[], :events::text[], :customer_ids::text[],
-                :request_ids::text[]) AS t(event_id, merchant_id, event, customer_id, request_id)
-    WHERE EXISTS (
-        SELECT FROM webhooks w WHERE w.merchant_id = t.merchant_id
-        AND (t.event = ANY(w.events)
-             OR t.event = 'customer.wallet.balance.updated'
-             AND w.events && ARRAY['customer.credit.low', 'customer.credit.exhausted']))
-    ORDER BY t.customer_id, t.event_id
-    ON CONFLICT (customer_id)
-        WHERE dispatched_at IS NULL AND event = 'customer.wallet.balance.updated'
-    DO UPDATE SET request_id = NULL
-    RETURNING event_id
-)
-SELECT pg_notify('lava_webhooks', '') FROM (SELECT FROM written LIMIT 1) AS any_written;
+INSERT INTO webhook_events (event_id, merchant_id, event, customer_id, request_id, created_at)
+SELECT t.event_id, t.merchant_id, t.event, t.customer_id, t.request_id, :now::timestamptz
+FROM unnest(:event_ids::text[], :merchant_ids::text[], :events::text[], :customer_ids::text[],
+            :request_ids::text[]) AS t(event_id, merchant_id, event, customer_id, request_id)
+WHERE EXISTS (
+    SELECT FROM webhooks w WHERE w.merchant_id = t.merchant_id
+    AND (t.event = ANY(w.events)
+         OR t.event = 'customer.wallet.balance.updated'
+         AND w.events && ARRAY['customer.credit.low', 'customer.credit.exhausted']))
+ORDER BY t.customer_id, t.event_id
+ON CONFLICT (customer_id)
+    WHERE dispatched_at IS NULL AND event = 'customer.wallet.balance.updated'
+DO UPDATE SET request_id = NULL;
 
 -- name: take_events
 -- Locks events that wait for their deliveries, oldest first.
@@ -253,7 +248,3 @@ WITH again AS (
     WHERE webhook_id IN (SELECT webhook_id FROM again)
 )
 SELECT count(*)::int AS resent FROM again;
-
--- name: wake
--- Tells the senders of all processes to look now.
-SELECT pg_notify('lava_webhooks', '');

@@ -1,0 +1,8 @@
+"""Background work on the kit of tests/books, by name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "books"))

@@ -1,0 +1,326 @@
+"""Webhooks out, to a real receiver: signed both ways, tried again, and nobody waits for another."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from books_kit import NOW, Shop, fetch, open_shop, row, settings_of
+from standardwebhooks import Webhook
+
+from lava_proxy.core.clock import ManualClock
+from lava_proxy.core.ids import new_id, new_webhook_secret
+from lava_proxy.core.vault import open_vault
+from lava_proxy.net.webhook_post import WebhookPost
+from lava_proxy.store import outbox, webhooks
+from lava_proxy.store.database import Database
+from lava_proxy.store.webhooks import WebhookRow
+from lava_proxy.telemetry.metrics import Metrics
+from lava_proxy.workers.webhooks import Sender
+
+
+@dataclass
+class Receiver:
+    """Answers what it is told to, in turn; then 200."""
+
+    port: int = 0
+    answers: list[int] = field(default_factory=list)
+    hang: bool = False
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                pairs = (line.partition(": ") for line in head[1:] if line)
+                headers = {name.lower(): value for name, _, value in pairs}
+                body = await reader.readexactly(int(headers["content-length"]))
+                self.got.append((headers, body))
+                if self.hang:
+                    await asyncio.sleep(30)
+                status = self.answers.pop(0) if self.answers else 200
+                location = "location: http://127.0.0.1:1/\r\n" if status == 302 else ""
+                text = f"HTTP/1.1 {status} X\r\n{location}content-length: 2\r\n\r\nok"
+                writer.write(text.encode())
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            writer.close()
+
+    def bodies(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.got]
+
+
+@asynccontextmanager
+async def receiving(**how: Any) -> AsyncIterator[Receiver]:
+    made = Receiver(**how)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    yield made
+    server.close()
+
+
+@pytest.fixture
+async def shop(database: Database) -> Shop:
+    return await open_shop(database)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(start=NOW)
+
+
+@pytest.fixture
+async def sender(database: Database, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Sender]:
+    settings = settings_of(tmp_path, webhook_allow_private=True, webhook_timeout_s=0.5)
+    made = Sender(settings, database, clock, Metrics([]))
+    yield made
+    await made.close()
+
+
+async def hook(shop: Shop, sender: Sender, url: str, *events: str) -> tuple[str, str]:
+    """A webhook of the shop: its id and secret."""
+    webhook_id, secret = new_id("webhook"), new_webhook_secret()
+    sealed = open_vault(sender._settings).seal(secret, webhook_id)
+    wanted = WebhookRow(webhook_id, "h", url, events or outbox.USUAL, NOW)
+    async with shop.database.transaction() as conn:
+        assert await webhooks.create(conn, shop.merchant_id, wanted, sealed) is not None
+    return webhook_id, secret
+
+
+async def tell(shop: Shop, customer: str, name: str = outbox.BALANCE) -> None:
+    async with shop.database.transaction() as conn:
+        await outbox.emit(conn, [outbox.Event(shop.merchant_id, name, customer)], NOW)
+
+
+async def statuses(shop: Shop) -> list[tuple[object, ...]]:
+    return await fetch(
+        shop.database, "SELECT status, tries, last_error FROM webhook_deliveries ORDER BY event_id"
+    )
+
+
+async def test_it_is_signed_both_ways_and_tells_of_the_customer(shop: Shop, sender: Sender) -> None:
+    async with receiving() as receiver:
+        _, secret = await hook(shop, sender, receiver.url)
+        customer = await shop.customer(100_000)
+        await tell(shop, customer)
+        assert await sender.run_once() == 1
+        assert await sender.run_once() == 0
+    [(headers, body)] = receiver.got
+    wanted = hmac.new(secret.encode(), body, sha256).hexdigest()
+    assert headers["x-webhook-signature"] == wanted
+    # The library judges the time by its own clock, and this one is the test's: shift it.
+    checked = dict(headers)
+    stamp = int(headers["webhook-timestamp"])
+    assert stamp == int(NOW.timestamp())
+    ours = Webhook(secret).sign(headers["webhook-id"], NOW, body.decode())
+    assert checked["webhook-signature"] == ours
+    told = json.loads(body)
+    assert set(told) == {"event", "event_id", "created_at", "data"}
+    assert (told["event"], told["event_id"]) == (outbox.BALANCE, headers["webhook-id"])
+    assert told["data"]["customer_id"] == told["data"]["customer"]["customer_id"] == customer
+    assert told["data"]["credits"]["total_remaining"] == "0.0000100000"
+    assert await statuses(shop) == [("delivered", 1, None)]
+
+
+async def test_the_library_of_receivers_accepts_it() -> None:
+    from datetime import UTC, datetime
+
+    from lava_proxy.workers.webhooks import signed
+
+    secret = new_webhook_secret()
+    headers = signed(secret, "evt_1", b'{"a":1}', datetime.now(UTC))
+    assert Webhook(secret).verify(b'{"a":1}', headers) == {"a": 1}
+
+
+async def test_only_who_wants_an_event_is_told(shop: Shop, sender: Sender) -> None:
+    async with receiving() as receiver:
+        await hook(shop, sender, receiver.url, outbox.CUT_OFF)
+        customer = await shop.customer(1000)
+        await tell(shop, customer, outbox.CREATED)
+        await tell(shop, customer)
+        assert await sender.run_once() == 0
+        assert await fetch(shop.database, "SELECT 1 FROM webhook_events") == []
+        await shop.settle(row(customer, 5, shop=shop, outcome="cut_off", request_id="req_1"))
+        assert await sender.run_once() == 1
+    [told] = receiver.bodies()
+    assert (told["event"], told["data"]["request_id"]) == (outbox.CUT_OFF, "req_1")
+
+
+async def test_many_changes_of_a_balance_are_one_event(shop: Shop, sender: Sender) -> None:
+    async with receiving() as receiver:
+        await hook(shop, sender, receiver.url)
+        one, other = await shop.customer(10_000), await shop.customer(10_000)
+        for _ in range(5):
+            await shop.settle(*[row(owner, 7, shop=shop) for owner in (one, other, one)])
+        assert await sender.run_once() == 2
+        await shop.settle(row(one, 7, shop=shop))
+        assert await sender.run_once() == 1
+    left = {told["data"]["customer_id"]: told["data"]["credits"] for told in receiver.bodies()}
+    assert left[one]["total_remaining"] == "0.0000009923"
+    assert left[other]["total_remaining"] == "0.0000009965"
+
+
+async def test_credit_that_runs_low_and_out_is_told_once_each(shop: Shop, sender: Sender) -> None:
+    async with receiving() as receiver:
+        await hook(shop, sender, receiver.url, outbox.LOW, outbox.EXHAUSTED)
+        customer = await shop.customer(10**10 + 10)
+        for tokens in (5, 6, 1, 10**10, 5):
+            await shop.settle(row(customer, tokens, shop=shop))
+            await sender.run_once()
+        await shop.grant(customer, 3 * 10**10)
+        await tell(shop, customer)
+        await sender.run_once()
+        await shop.settle(row(customer, 25 * 10**9, shop=shop))
+        await sender.run_once()
+    assert [told["event"] for told in receiver.bodies()] == [
+        outbox.LOW,
+        outbox.EXHAUSTED,
+        outbox.LOW,
+    ]
+
+
+async def test_a_change_that_is_rolled_back_tells_nobody(shop: Shop, sender: Sender) -> None:
+    async with receiving() as receiver:
+        await hook(shop, sender, receiver.url)
+        customer = await shop.customer()
+        with pytest.raises(ZeroDivisionError):
+            await _changed_and_failed(shop, customer)
+        assert await sender.run_once() == 0
+    assert receiver.got == []
+
+
+async def _changed_and_failed(shop: Shop, customer: str) -> None:
+    async with shop.database.transaction() as conn:
+        news = outbox.Event(shop.merchant_id, outbox.CREATED, customer)
+        await outbox.emit(conn, [news], NOW)
+        _ = 1 // 0
+
+
+async def test_what_fails_is_tried_again_with_longer_pauses(
+    shop: Shop, sender: Sender, clock: ManualClock
+) -> None:
+    async with receiving(answers=[500, 302, 404]) as receiver:
+        await hook(shop, sender, receiver.url)
+        await tell(shop, await shop.customer())
+        pauses = []
+        for wanted in ("status 500", "status 302", "status 404"):
+            assert await sender.run_once() == 1
+            [(status, _, error)] = await statuses(shop)
+            assert (status, error) == ("pending", wanted)
+            assert await sender.run_once() == 0
+            [(next_at,)] = await fetch(shop.database, "SELECT next_at FROM webhook_deliveries")
+            pauses.append((next_at - clock.now()).total_seconds())  # type: ignore[operator]
+            clock.advance(pauses[-1] + 1)
+        assert await sender.run_once() == 1
+    assert 5 <= pauses[0] <= 10
+    assert 15 <= pauses[1] <= 30
+    assert 45 <= pauses[2] <= 90
+    assert [status for status, *_ in await statuses(shop)] == ["delivered"]
+    bodies = {body for _, body in receiver.got}
+    assert (len(receiver.got), len(bodies)) == (4, 1)  # the body never changes
+
+
+async def test_after_three_days_it_is_dead_until_somebody_resends_it(
+    shop: Shop, sender: Sender, clock: ManualClock
+) -> None:
+    async with receiving(answers=[500, 500]) as receiver:
+        webhook_id, _ = await hook(shop, sender, receiver.url)
+        await tell(shop, await shop.customer())
+        await sender.run_once()
+        clock.advance(timedelta(days=3, seconds=1).total_seconds())
+        assert await sender.run_once() == 1
+        [(status, tries, _)] = await statuses(shop)
+        assert (status, tries) == ("dead", 2)
+        assert await sender.run_once() == 0
+        async with shop.database.transaction() as conn:
+            now = clock.now()
+            assert await outbox.resend(conn, event_id=None, webhook_id=webhook_id, now=now) == 1
+        assert await sender.run_once() == 1
+    assert [status for status, *_ in await statuses(shop)] == ["delivered"]
+
+
+async def test_a_dead_endpoint_delays_nobody_else(shop: Shop, sender: Sender) -> None:
+    other = await open_shop(shop.database)
+    async with receiving(hang=True) as dead, receiving() as fine:
+        await hook(shop, sender, dead.url, outbox.CREATED)
+        await hook(other, sender, fine.url, outbox.CREATED)
+        for _ in range(30):
+            await tell(shop, await shop.customer(), outbox.CREATED)
+        for _ in range(5):
+            await tell(other, await other.customer(), outbox.CREATED)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        await sender.run_once()
+        assert loop.time() - began_s < 4  # not thirty times the time-out
+    assert len(fine.got) == 5
+    assert len(dead.got) <= 3  # after the first failures it is left alone
+
+
+async def test_a_process_that_dies_while_sending_is_followed_by_another(
+    shop: Shop, sender: Sender, clock: ManualClock
+) -> None:
+    async with receiving() as receiver:
+        await hook(shop, sender, receiver.url)
+        await tell(shop, await shop.customer())
+        await sender._dispatch()
+        [taken] = await sender._claim()  # and then nothing more is heard of it
+        assert (taken.tries, await sender.run_once()) == (1, 0)
+        clock.advance(300)
+        assert await sender.run_once() == 1
+        # The first one comes back late: what the second wrote stands.
+        late = outbox.Outcome("pending", NOW, NOW, None, "late")
+        async with shop.database.transaction() as conn:
+            await outbox.end_try(conn, taken, late, clock.now())
+    assert [status for status, *_ in await statuses(shop)] == ["delivered"]
+
+
+async def test_two_processes_send_once(
+    shop: Shop, sender: Sender, clock: ManualClock, tmp_path: Path
+) -> None:
+    second = Sender(sender._settings, shop.database, clock, Metrics([]))
+    async with receiving() as receiver:
+        await hook(shop, sender, receiver.url, outbox.CREATED)
+        for _ in range(20):
+            await tell(shop, await shop.customer(), outbox.CREATED)
+        await asyncio.gather(sender.run_once(), second.run_once())
+        await sender.run_once()
+    await second.close()
+    events = [told["event_id"] for told in receiver.bodies()]
+    assert len(events) == len(set(events)) == 20
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1/",
+        "https://localhost/",
+        "https://10.0.0.1/",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://[::1]/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://[fd00::1]/",
+        "https://0.0.0.0/",
+        "https://2130706433/",
+        "https://0x7f.1/",
+        "https://100.64.0.1/",
+        "http://example.com/",
+    ],
+)
+async def test_private_addresses_are_never_called(url: str) -> None:
+    out = WebhookPost(timeout_s=2, allow_private=False, per_host=1)
+    posted = await out.post(url, b"{}", {})
+    await out.close()
+    assert posted.status is None
+    assert posted.error
