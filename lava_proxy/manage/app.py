@@ -17,6 +17,7 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.manage import (
     credit,
     customers,
+    forward_tokens,
     ledger,
     meters,
     prices,
@@ -47,6 +48,7 @@ ROUTES: tuple[Route, ...] = (
     *prices.ROUTES,
     *usage.ROUTES,
     *secret_keys.ROUTES,
+    *forward_tokens.ROUTES,
 )
 
 

@@ -32,6 +32,8 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("DELETE", "meters/*"): {},
     ("POST", "secret_keys"): {"name": "n"},
     ("DELETE", "secret_keys/*"): {},
+    ("POST", "forward_tokens"): {"customer_id": "CUSTOMER", "meter_slug": "METER"},
+    ("DELETE", "forward_tokens/*"): {},
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
@@ -67,7 +69,7 @@ class Objects:
     """What one merchant has; `ids` by placeholder."""
 
     def __init__(
-        self, api: Api, customer: str, meter: str, request: str, price: str, key: str
+        self, api: Api, customer: str, meter: str, request: str, price: str, key: str, token: str
     ) -> None:
         self.api = api
         self.ids = {"CUSTOMER": customer, "METER": meter, "PRICE": price}
@@ -77,6 +79,7 @@ class Objects:
             "requests": request,
             "prices": price,
             "secret_keys": key,
+            "forward_tokens": token,
         }
 
     @classmethod
@@ -89,7 +92,9 @@ class Objects:
         )
         price = await api.made("prices", SAMPLES["POST", "prices"])
         key = await api.made("secret_keys", SAMPLES["POST", "secret_keys"])
-        return cls(api, customer, meter, "r1", price["price_id"], key["secret_key_id"])
+        token = await api.made("forward_tokens", {})
+        ids = (price["price_id"], key["secret_key_id"], token["forward_token_id"])
+        return cls(api, customer, meter, "r1", *ids)
 
     def path(self, route: Route) -> str:
         return (
