@@ -1,4 +1,4 @@
-"""Keys, customers and meters in memory, so that a warm request asks the database nothing.
+"""What callers are known by, in memory, so that a warm request asks the database nothing.
 
 An entry stays until the change feed says that it changed: NOTIFY within milliseconds, and a poll
 every `LAVA_DIRECTORY_POLL_S` as the net below it. With PostgreSQL away, what is known stays in
@@ -21,7 +21,7 @@ from lava_proxy.core.errors import LavaError, unavailable
 from lava_proxy.rules.settlement import Customer, Meter
 from lava_proxy.store import directory as store
 from lava_proxy.store.database import Connection, Database, StoreConflict, StoreDown
-from lava_proxy.store.directory import Principal
+from lava_proxy.store.directory import Principal, Scoped
 from lava_proxy.store.settle import Q as SETTLE
 
 V = TypeVar("V")
@@ -125,6 +125,7 @@ class Directory:
         self._fresh_at_s = clock.boot_s()
         self._seen: set[int] = set()
         self._keys: _Shelf[Principal] = _Shelf(entries, lambda p: p.secret_key_id)
+        self._tokens: _Shelf[Scoped] = _Shelf(entries, lambda t: t.forward_token_id)
         self._customers: _Shelf[Customer] = _Shelf(entries, lambda c: c.customer_id)
         self._meters: _Shelf[Meter] = _Shelf(entries, lambda m: m.meter_id)
         self.on_prices_changed: Callable[[], None] = lambda: None
@@ -142,6 +143,20 @@ class Directory:
 
         async with self._in_time():
             return await self._keys.load(key_hash, self._clock.boot_s(), fetch)
+
+    async def scoped(self, token_hash: bytes) -> Scoped | None:
+        """Whom the forward token with this SHA-256 stands for; its time is not looked at here."""
+        known = self._tokens.found.get(token_hash)
+        if known is not None and not self._stale():
+            return known
+        self._refuse_stale()
+
+        async def fetch() -> Scoped | None:
+            async with self._reading() as conn:
+                return await store.find_token(conn, token_hash)
+
+        async with self._in_time():
+            return await self._tokens.load(token_hash, self._clock.boot_s(), fetch)
 
     async def customer(self, merchant_id: str, customer: str) -> Customer | None:
         """A merchant's customer by id or reference."""
@@ -183,14 +198,17 @@ class Directory:
         """Forget what is out of date. Called by the listener and by the poll."""
         if kind == "secret_keys":
             self._keys.forget(object_id)
+        elif kind == "forward_tokens":
+            self._tokens.forget(object_id)
         elif kind == "customers":
             self._customers.forget(object_id)
         elif kind == "meters":
             self._meters.forget(object_id)
         elif kind == "price_overrides":
             self.on_prices_changed()
-        else:  # a merchant's settings hang on all its keys
+        else:  # a merchant's settings hang on all its keys and tokens
             self._keys.clear()
+            self._tokens.clear()
 
     def heard(self, payload: str | None) -> None:
         """A NOTIFY of the change feed; None after a reconnect, when some may have been missed."""

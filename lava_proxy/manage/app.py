@@ -17,6 +17,7 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.manage import (
     credit,
     customers,
+    forward_tokens,
     ledger,
     meters,
     openapi,
@@ -51,6 +52,7 @@ ROUTES: tuple[Route, ...] = (
     *usage.ROUTES,
     *secret_keys.ROUTES,
     *webhooks.ROUTES,
+    *forward_tokens.ROUTES,
 )
 
 

@@ -54,7 +54,7 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
             connections_per_host=settings.upstream_connections_per_host,
             named_hosts=frozenset(urlsplit(base).netloc for base in origins.values()),
         ),
-        callers=Callers(books.directory),
+        callers=Callers(books.directory, books.clock),
         metrics=metrics,
         turnstile=Turnstile(loop),
         open_runs=open_runs,

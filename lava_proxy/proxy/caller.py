@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lava_adapters.values import dataclass
 from lava_proxy.books.directory import Directory
+from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import hash_secret
 from lava_proxy.rules.settlement import Customer, Merchant, Meter
@@ -31,8 +34,9 @@ class Caller:
 class Callers:
     """Resolves credentials; decoded tokens are kept by their full text."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, clock: Clock) -> None:
         self._directory = directory
+        self._clock = clock
         self._tokens: dict[str, tuple[Token, bytes]] = {}
 
     async def resolve(self, credential: Credential) -> Caller:
@@ -45,12 +49,32 @@ class Callers:
                 self._tokens.clear()
             self._tokens[credential.text] = known
         token, key_hash = known
+        if token.kind == "opaque":
+            return await self._scoped(token, key_hash)
         if token.kind != "secret_key":
             raise invalid_token()
         principal = await self._directory.principal(key_hash)
         if principal is None:
             raise invalid_token()
-        merchant = principal.merchant
+        return await self._caller(principal.merchant, principal.test, token)
+
+    async def _scoped(self, token: Token, token_hash: bytes) -> Caller:
+        """Whom a forward token stands for. Its time runs out while it lies in memory, so that is
+        looked at in every call."""
+        found = await self._directory.scoped(token_hash)
+        if found is None or (
+            found.expires_at is not None and found.expires_at <= self._clock.now()
+        ):
+            raise invalid_token()
+        says = replace(
+            token,
+            customer_id=found.customer_id,
+            meter_slug=found.meter_id,
+            disable_billing=found.disable_billing,
+        )
+        return await self._caller(found.merchant, found.test, says)
+
+    async def _caller(self, merchant: Merchant, test: bool, token: Token) -> Caller:
         customer = meter = None
         if token.customer_id is not None:
             customer = await self._directory.customer(merchant.merchant_id, token.customer_id)
@@ -60,4 +84,4 @@ class Callers:
             raise LavaError(
                 "forbidden", "the customer or the meter that the token names is not known"
             )
-        return Caller(merchant, principal.test, customer, meter, token)
+        return Caller(merchant, test, customer, meter, token)

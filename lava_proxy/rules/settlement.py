@@ -35,6 +35,8 @@ class Merchant:
     name: str
     upgrade_url: str | None
     require_plan: bool
+    fallbacks: tuple[tuple[str, str], ...] = ()
+    """(url, model) pairs to try in turn when a rewritten call's target fails."""
 
 
 @dataclass(frozen=True, slots=True)

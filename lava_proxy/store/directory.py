@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import cast
 
 import asyncpg
@@ -24,12 +25,49 @@ class Principal:
     test: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Scoped:
+    """Whom a forward token stands for. It names objects that may be deleted since."""
+
+    merchant: Merchant
+    forward_token_id: str
+    test: bool
+    customer_id: str | None
+    meter_id: str | None
+    disable_billing: bool
+    expires_at: datetime | None
+
+
 async def find_key(conn: Connection, key_hash: bytes) -> Principal | None:
     row = await Q["key_by_hash"].fetchrow(conn, key_hash=key_hash)
     if row is None:
         return None
-    merchant = Merchant(row["merchant_id"], row["name"], row["upgrade_url"], row["require_plan"])
-    return Principal(merchant, row["secret_key_id"], row["test"])
+    return Principal(_merchant(row), row["secret_key_id"], row["test"])
+
+
+async def find_token(conn: Connection, token_hash: bytes) -> Scoped | None:
+    row = await Q["token_by_hash"].fetchrow(conn, token_hash=token_hash)
+    if row is None:
+        return None
+    return Scoped(
+        _merchant(row),
+        row["forward_token_id"],
+        row["test"],
+        row["customer_id"],
+        row["meter_id"],
+        row["disable_billing"],
+        row["expires_at"],
+    )
+
+
+def _merchant(row: asyncpg.Record) -> Merchant:
+    return Merchant(
+        row["merchant_id"],
+        row["name"],
+        row["upgrade_url"],
+        row["require_plan"],
+        tuple((url, model) for url, model in row["fallback_chain"] or ()),
+    )
 
 
 async def find_customer(conn: Connection, merchant_id: str, customer: str) -> Customer | None:

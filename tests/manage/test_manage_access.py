@@ -35,6 +35,8 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("POST", "webhooks"): {"name": "n", "url": "https://example.com/hook"},
     ("PATCH", "webhooks/*"): {"name": "m"},
     ("DELETE", "webhooks/*"): {},
+    ("POST", "forward_tokens"): {"customer_id": "CUSTOMER", "meter_slug": "METER"},
+    ("DELETE", "forward_tokens/*"): {},
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
@@ -84,14 +86,16 @@ class Objects:
         report = {"request_id": "r1", "customer_id": customer, "meter_slug": meter}
         await api.made("requests", report)
         by_path = {"customers": customer, "meters": meter, "requests": "r1"}
+        ids = {"CUSTOMER": customer, "METER": meter}
         for path, name in (
             ("prices", "price_id"),
             ("secret_keys", "secret_key_id"),
             ("webhooks", "webhook_id"),
+            ("forward_tokens", "forward_token_id"),
         ):
-            made = await api.made(path, SAMPLES["POST", path])
+            sample = SAMPLES["POST", path].items()
+            made = await api.made(path, {k: ids.get(str(v), v) for k, v in sample})
             by_path[path] = str(made[name])
-        ids = {"CUSTOMER": customer, "METER": meter}
         unique = {path: name for path, name in by_path.items() if path != "requests"}
         return cls(api, ids | unique, by_path)
 

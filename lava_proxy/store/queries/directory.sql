@@ -1,9 +1,18 @@
 -- name: key_by_hash
 -- The owner of a secret key, if it is in force.
 -- args: key_hash bytea
-SELECT k.secret_key_id, k.test, m.merchant_id, m.name, m.upgrade_url, m.require_plan
+SELECT k.secret_key_id, k.test, m.merchant_id, m.name, m.upgrade_url, m.require_plan,
+       m.fallback_chain
 FROM secret_keys k JOIN merchants m USING (merchant_id)
 WHERE k.key_hash = :key_hash::bytea AND k.revoked_at IS NULL;
+
+-- name: token_by_hash
+-- Whom a forward token stands for, if it is not revoked; its time is the caller's to check.
+-- args: token_hash bytea
+SELECT t.forward_token_id, t.test, t.customer_id, t.meter_id, t.disable_billing, t.expires_at,
+       m.merchant_id, m.name, m.upgrade_url, m.require_plan, m.fallback_chain
+FROM forward_tokens t JOIN merchants m USING (merchant_id)
+WHERE t.token_hash = :token_hash::bytea AND t.revoked_at IS NULL;
 
 -- name: customer_by_id
 -- A customer of a merchant by our id or by the merchant's own.

@@ -1,0 +1,101 @@
+"""Opaque forward tokens at the gateway: whom they stand for, and when they end."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from gateway_kit import CHAT, Gate, Payer
+
+from lava_proxy.core.ids import hash_secret, new_id, new_secret
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ASKED = {"model": "sim-2-0", "messages": [{"role": "user", "content": "hello there"}]}
+
+
+async def token_of(gate: Gate, payer: Payer, *, lives_s: float = 60, free: bool = False) -> str:
+    token = new_secret("lava_ft_")
+    async with gate.database.transaction() as conn:
+        await conn.execute(
+            "INSERT INTO forward_tokens (forward_token_id, merchant_id, token_hash, hint, "
+            "customer_id, meter_id, disable_billing, expires_at) SELECT $1, $2, $3, 'h', $4, "
+            "meter_id, $5, $6 FROM meters WHERE merchant_id = $2",
+            new_id("forward_token"),
+            payer.merchant_id,
+            hash_secret(token),
+            payer.customer_id,
+            free,
+            datetime.now(UTC) + timedelta(seconds=lives_s),
+        )
+    return token
+
+
+async def status(gate: Gate, payer: Payer, token: str) -> int:
+    headers = {"authorization": f"Bearer {token}"}
+    return (await gate.call(CHAT, ASKED, payer, headers=headers)).status
+
+
+async def change(gate: Gate, sql: str, payer: Payer) -> None:
+    async with gate.database.transaction() as conn:
+        await conn.execute(sql, payer.merchant_id)
+    await gate.gateway.books.directory.poll()
+
+
+async def test_it_stands_for_a_customer_and_a_meter(gate: Gate) -> None:
+    payer = await gate.payer()
+    assert await status(gate, payer, await token_of(gate, payer)) == 200
+    row = await gate.row(payer)
+    assert row["customer_id"] == payer.customer_id
+    assert row["charge_e10"] > 0
+
+
+async def test_it_may_be_free(gate: Gate) -> None:
+    payer = await gate.payer("0.0000000001")
+    assert await status(gate, payer, await token_of(gate, payer, free=True)) == 200
+    assert (await gate.row(payer))["charge_e10"] == 0
+
+
+async def test_its_time_runs_out_while_it_is_known(gate: Gate) -> None:
+    payer = await gate.payer()
+    token = await token_of(gate, payer)
+    assert await status(gate, payer, token) == 200
+    callers = gate.gateway.callers
+    clock, callers._clock = callers._clock, _Ahead()
+    try:
+        assert await status(gate, payer, token) == 401
+    finally:
+        callers._clock = clock
+    assert await status(gate, payer, token) == 200
+
+
+class _Ahead:
+    """A clock an hour ahead."""
+
+    def boot_s(self) -> float:
+        raise NotImplementedError
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("sql", "answer"),
+    [
+        ("UPDATE forward_tokens SET revoked_at = now() WHERE merchant_id = $1", 401),
+        ("UPDATE customers SET deleted_at = now() WHERE merchant_id = $1", 403),
+        ("UPDATE meters SET deleted_at = now() WHERE merchant_id = $1", 403),
+    ],
+)
+async def test_it_ends_with_what_it_stands_for(gate: Gate, sql: str, answer: int) -> None:
+    payer = await gate.payer()
+    token = await token_of(gate, payer)
+    assert await status(gate, payer, token) == 200
+    await change(gate, sql, payer)
+    assert await status(gate, payer, token) == answer
+
+
+async def test_nobody_holds_it(gate: Gate) -> None:
+    payer = await gate.payer()
+    assert await status(gate, payer, new_secret("lava_ft_")) == 401
+    assert await status(gate, payer, new_secret("lava_sk_")) == 401
