@@ -36,8 +36,8 @@ class Framing(enum.Enum):
     """A JSON array sent piecemeal; every element is an event (Gemini without alt=sse)."""
     NDJSON = "ndjson"
     EVENT_STREAM = "event_stream"
-    """AWS binary frames; an event's name is its ``:event-type``, behind ``exception:`` or ``error:``
-    where it is one."""
+    """AWS binary frames; an event's name is its ``:event-type``, or says ``exception:`` or
+    ``error:`` and which."""
     JSON = "json"
     """One JSON document: the whole body is one event."""
     OPAQUE = "opaque"

@@ -78,6 +78,8 @@ class EventStreamFramer:
 def _forget(carry: Carry) -> None:
     """As `Carry.settle`, but an incomplete frame waits up to the parse limit: no part of one may
     go out before its checksum is known to be right."""
+    if not carry.start:
+        return
     waiting = bytes(carry.text[carry.start :])
     carry.clear()
     carry.text += waiting

@@ -127,9 +127,11 @@ def test_a_flipped_bit_is_noticed(at: int) -> None:
     data = bytearray(_frames()[0])
     data[at % len(data)] ^= 1 << (at % 8)
     framer = EventStreamFramer()
-    with pytest.raises(FrameError):
-        framer.feed(bytes(data))
-        raise FrameError if framer.pending else AssertionError
+    try:
+        events = framer.feed(bytes(data))
+    except FrameError:
+        return
+    assert not events
 
 
 def test_a_broken_frame_passes_unread() -> None:
