@@ -20,7 +20,7 @@ from lava_adapters.registry import Registry, RegistryError, load_family, read_ro
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.settings import Settings, load_settings, unknown_names
+from lava_proxy.core.settings import ConfigurationError, Settings, load_settings, unknown_names
 from lava_proxy.manage.app import create_management
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
 from lava_proxy.proxy.forward import forward

@@ -61,11 +61,11 @@ class Registry:
 
     def with_providers(self, rows: Iterable[Mapping[str, Any]]) -> Registry:
         """A registry with these rows too. A row that has only an id already known and `hosts`
-        adds hosts to that provider; a `base` beside them, one of the hosts, replaces its own."""
+        adds hosts to that provider, and a `base` to one whose hosts are all the operator's."""
         providers = dict(self._by_id)
         for row in rows:
             known = providers.get(str(row.get("id")))
-            if known is not None and {"id", "hosts"} <= set(row) <= {"id", "hosts", "base"}:
+            if known is not None and _adds_hosts(known, set(row)):
                 more = read_provider({"base": known.base, **row})
                 hosts = known.hosts + more.hosts
                 providers[known.id] = replace(known, hosts=hosts, base=more.base)
@@ -115,6 +115,11 @@ def load_family(name: str) -> Family:
         raise RegistryError(f"{len(found)} entry points of group {ENTRY_POINTS} are named {name!r}")
     family: Family = found[0].load()
     return family
+
+
+def _adds_hosts(known: Provider, members: set[str]) -> bool:
+    allowed = {"id", "hosts"}
+    return members == allowed or (known.base.endswith(".invalid") and members == allowed | {"base"})
 
 
 @cache
