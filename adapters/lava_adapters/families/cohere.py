@@ -127,7 +127,8 @@ class CohereReader(Fold):
         usage = body.get("usage")
         self._state(usage if type(usage) is dict else body.get("meta"))
         self.final = self.ended = bool(self._counts)
-        seen = body.get("text") if type(body.get("text")) is str else ""
+        written = body.get("text")
+        seen = written if type(written) is str else ""
         parts = [*objects(member(body, "message", "content")), *objects(body.get("generations"))]
         for part in parts:
             for key in ("text", "thinking"):

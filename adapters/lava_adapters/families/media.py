@@ -88,7 +88,7 @@ class MediaReader(Fold):
         take_usage(usage, self._counts)
         document = exact(data) if self._kind != "images" else None
         self._seconds(document)
-        pictures = objects(body.get("data")) or objects(body.get("images"))
+        pictures = [*objects(body.get("data")), *objects(body.get("images"))]
         if self._kind == "images" and pictures:
             self._counts["images"] = len(pictures)
         self._usage = None
