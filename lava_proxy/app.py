@@ -16,11 +16,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from lava_adapters.registry import Registry, load_family
+from lava_adapters.registry import Registry, RegistryError, load_family, read_rows
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.settings import Settings, load_settings, unknown_names
+from lava_proxy.core.settings import ConfigurationError, Settings, load_settings, unknown_names
 from lava_proxy.manage.app import create_management
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
 from lava_proxy.proxy.forward import forward
@@ -271,6 +271,12 @@ def _registry(settings: Settings) -> Registry:
     registry = Registry.builtin()
     if settings.adapters:
         registry = registry.with_families({name: load_family(name) for name in settings.adapters})
+    if settings.providers_file is not None:
+        try:
+            rows = read_rows(settings.providers_file.read_text("utf-8"))
+            registry = registry.with_providers(rows)
+        except (OSError, UnicodeDecodeError, RegistryError) as error:
+            raise ConfigurationError(f"LAVA_PROVIDERS_FILE: {error}") from None
     return registry
 
 

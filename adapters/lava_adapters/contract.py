@@ -35,6 +35,9 @@ class Framing(enum.Enum):
     JSON_ARRAY = "json_array"
     """A JSON array sent piecemeal; every element is an event (Gemini without alt=sse)."""
     NDJSON = "ndjson"
+    EVENT_STREAM = "event_stream"
+    """AWS binary frames; an event's name is its ``:event-type``, or says ``exception:`` or
+    ``error:`` and which."""
     JSON = "json"
     """One JSON document: the whole body is one event."""
     OPAQUE = "opaque"
@@ -74,6 +77,7 @@ class Usage:
     web_searches: int | None = None
     images: int | None = None
     pages: int | None = None
+    search_units: int | None = None
     cost_e10: int | None = None
     model: str | None = None
     """The model that made these counts, where the answer names one."""

@@ -60,14 +60,15 @@ class Registry:
         return adapter
 
     def with_providers(self, rows: Iterable[Mapping[str, Any]]) -> Registry:
-        """A registry with these rows too. A row that names only an id already known and `hosts`
-        adds hosts to that provider."""
+        """A registry with these rows too. A row that has only an id already known and `hosts`
+        adds hosts to that provider, and a `base` to one whose hosts are all the operator's."""
         providers = dict(self._by_id)
         for row in rows:
             known = providers.get(str(row.get("id")))
-            if known is not None and set(row) == {"id", "hosts"}:
-                more = tuple(str(host).lower() for host in row["hosts"])
-                providers[known.id] = replace(known, hosts=known.hosts + more)
+            if known is not None and _adds_hosts(known, set(row)):
+                more = read_provider({"base": known.base, **row})
+                hosts = known.hosts + more.hosts
+                providers[known.id] = replace(known, hosts=hosts, base=more.base)
                 continue
             provider = read_provider(row)
             if provider.id in providers:
@@ -95,6 +96,18 @@ class Registry:
                 raise RegistryError(f"{provider.id}: unknown family {route.family!r}")
 
 
+def read_rows(text: str) -> list[Mapping[str, Any]]:
+    """The rows of a provider file: ``[[provider]]`` tables and nothing else."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RegistryError(f"not TOML: {error}") from None
+    rows = document.pop("provider", [])
+    if document or type(rows) is not list or any(type(row) is not dict for row in rows):
+        raise RegistryError("a provider file holds [[provider]] tables and nothing else")
+    return list(rows)
+
+
 def load_family(name: str) -> Family:
     """The family of another package, by its entry point's name."""
     found = [point for point in metadata.entry_points(group=ENTRY_POINTS) if point.name == name]
@@ -102,6 +115,11 @@ def load_family(name: str) -> Family:
         raise RegistryError(f"{len(found)} entry points of group {ENTRY_POINTS} are named {name!r}")
     family: Family = found[0].load()
     return family
+
+
+def _adds_hosts(known: Provider, members: set[str]) -> bool:
+    allowed = {"id", "hosts"}
+    return members == allowed or (known.base.endswith(".invalid") and members == allowed | {"base"})
 
 
 @cache

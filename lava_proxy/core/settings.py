@@ -61,6 +61,9 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="JSON object: provider host (or *.suffix) to the base URL to call instead.",
     )
+    providers_file: Path | None = Field(
+        None, description="TOML of more providers and hosts, in the form of providers.toml."
+    )
     allow_insecure_upstreams: bool = Field(
         False, description="Allow http to overrides that are not on the loopback."
     )

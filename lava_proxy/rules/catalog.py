@@ -81,6 +81,7 @@ OVERRIDE_UNITS: Mapping[str, tuple[str, int]] = {
     "web_search": ("web_search", 1),
     "image": ("image", 1),
     "page": ("page", 1),
+    "search_unit": ("search_unit", 1),
 }
 """Names that an override's rates may have."""
 

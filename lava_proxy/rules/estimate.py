@@ -182,6 +182,7 @@ def _states_other(usage: Usage) -> bool:
             usage.output_ms,
             usage.images,
             usage.pages,
+            usage.search_units,
             usage.cost_e10,
         )
     )

@@ -145,6 +145,7 @@ def _plain(usage: Usage) -> bool:
         or usage.web_searches
         or usage.images
         or usage.pages
+        or usage.search_units
     )
 
 
@@ -167,6 +168,7 @@ def _weigh_all(rates: Rates, usage: Usage) -> tuple[int, int, tuple[str, ...]]:
         + (usage.output_ms or 0) * band.output_ms
         + (usage.images or 0) * band.image
         + (usage.web_searches or 0) * band.web_search
+        + (usage.search_units or 0) * band.search_unit
         + band.request
     )
     if _left_free(rates, usage, paid=input_weight + output_weight > 0):
@@ -249,6 +251,7 @@ def _left_free(rates: Rates, usage: Usage, *, paid: bool) -> bool:
         ("output_ms", usage.output_ms),
         ("image", usage.images),
         ("page", usage.pages),
+        ("search_unit", usage.search_units),
     )
     pairs = priced_apart if paid else (*priced_apart, *beside)
     return any(count and kind in rates.unpriced for kind, count in pairs)

@@ -44,6 +44,7 @@ RELATIVES: Mapping[str, tuple[str, ...]] = {
     "web_search": (),
     "image": (),
     "page": (),
+    "search_unit": (),
 }
 """Every kind of unit that has a price, and whose price it takes when it has none of its own."""
 
@@ -79,6 +80,7 @@ class Band:
     web_search: int
     image: int
     page: int
+    search_unit: int
     flat_input: bool = field(init=False)
     """Every kind of input token costs the same."""
     flat_output: bool = field(init=False)

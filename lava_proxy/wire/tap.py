@@ -15,6 +15,7 @@ from lava_adapters.contract import Framing, Reader
 from lava_adapters.fold import PLAIN
 
 from .event import DEFAULT_LIMITS, Event, Framer, Limits
+from .eventstream import EventStreamFramer
 from .jsonarray import JsonArrayFramer
 from .ndjson import NdjsonFramer, OpaqueFramer, WholeFramer
 from .sieve import drops
@@ -26,6 +27,7 @@ _new = tuple.__new__
 _FRAMERS: dict[Framing, Callable[[Limits], Framer]] = {
     Framing.SSE: SseFramer,
     Framing.JSON_ARRAY: JsonArrayFramer,
+    Framing.EVENT_STREAM: EventStreamFramer,
     Framing.NDJSON: NdjsonFramer,
     Framing.JSON: WholeFramer,
     Framing.OPAQUE: OpaqueFramer,

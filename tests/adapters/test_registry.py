@@ -8,6 +8,7 @@ import pytest
 
 from lava_adapters import Registry, RegistryError, load_family
 from lava_adapters.families import BUILTIN
+from lava_adapters.registry import read_rows
 
 REGISTRY = Registry.builtin()
 FORWARD_NAMES = [
@@ -175,3 +176,34 @@ def test_families_of_others() -> None:
     mine = wider.with_providers([OWN | {"routes": [route]}]).by_id("mine")
     assert mine is not None
     assert wider.adapter(mine, mine.routes[0]).family == "opaque"
+
+
+def test_a_provider_file_gives_azure_its_hosts() -> None:
+    text = (
+        '[[provider]]\nid = "azure"\nhosts = ["us.openai.azure.com"]\n'
+        'base = "https://us.openai.azure.com"\n'
+        '[[provider]]\nid = "local"\nhosts = ["vllm:8000"]\nbase = "http://vllm:8000"\n'
+        'serves = ["chat"]\nusage_opt_in = true\n'
+    )
+    wider = REGISTRY.with_providers(read_rows(text))
+    azure, local = wider.by_host("us.openai.azure.com"), wider.by_host("vllm:8000")
+    assert azure is not None
+    assert azure.base == "https://us.openai.azure.com"
+    assert azure.credential_for(azure.routes[0]) == "api-key"
+    assert local is not None
+    assert local.usage_opt_in
+
+
+@pytest.mark.parametrize("text", ["[provider]\nid=1", "x = 1", "provider = [1]", "[["])
+def test_a_provider_file_holds_rows_only(text: str) -> None:
+    with pytest.raises(RegistryError):
+        read_rows(text)
+
+
+def test_bedrock_and_vertex_paths() -> None:
+    host = "bedrock-runtime.eu-west-1.amazonaws.com"
+    path = "/model/us.amazon.nova-lite-v1%3A0/converse-stream"
+    assert family(host, "POST", path) == ("bedrock", "converse", True)
+    vertex = "/v1/projects/p/locations/global/publishers/google/models/g-3:streamGenerateContent"
+    assert family("aiplatform.googleapis.com", "POST", vertex) == ("gemini", "gemini", True)
+    assert family("api.cohere.com", "POST", "/v2/chat") == ("cohere", "chat", True)

@@ -8,7 +8,11 @@ from typing import Protocol
 from ..contract import Adapter
 from ..quirks import Quirks
 from .anthropic_messages import AnthropicMessages
+from .bedrock import Bedrock
+from .cohere import Cohere
 from .gemini import Gemini
+from .media import Media
+from .ollama import Ollama
 from .opaque import Opaque
 from .openai_chat import OpenAIChat
 from .openai_embeddings import OpenAIEmbeddings
@@ -23,7 +27,11 @@ class Family(Protocol):
 
 BUILTIN: Mapping[str, Family] = {
     "anthropic_messages": AnthropicMessages,
+    "bedrock": Bedrock,
+    "cohere": Cohere,
     "gemini": Gemini,
+    "media": Media,
+    "ollama": Ollama,
     "opaque": Opaque,
     "openai_chat": OpenAIChat,
     "openai_embeddings": OpenAIEmbeddings,

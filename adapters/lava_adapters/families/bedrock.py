@@ -1,0 +1,222 @@
+"""AWS Bedrock: converse and invoke, whole or as binary frames.
+
+Cached tokens lie beside the input. An invoked model answers in its own words, so the headers, which
+Bedrock itself writes, win over the body (a guardrail may have rewritten that); a stream's last
+chunk has the same figures as ``amazon-bedrock-invocationMetrics``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from ..awsframe import encode
+from ..contract import Ask, Framing, Reader, Usage
+from ..counts import clamp, count, member, objects, take
+from ..fold import Fold, Unread
+from ..framings import media_type
+from ..jsonedit import set_nested
+from ..lenient import load_object
+from ..quirks import Quirks
+from ..replies import cut_message, dump, with_facts
+from ..strict import limit, mapping, parse
+from ..weigh import weigh
+from .plain import Plain
+
+_PRICED = frozenset(("messages", "system", "inferenceConfig", "max_tokens", "prompt", "inputText"))
+_COUNTS = {
+    "inputTokens": "input",
+    "outputTokens": "output",
+    "totalTokens": "total",
+    "cacheReadInputTokens": "read",
+    "cacheReadInputTokenCount": "read",
+    "cacheWriteInputTokens": "written",
+    "cacheWriteInputTokenCount": "written",
+    "inputTokenCount": "input",
+    "outputTokenCount": "output",
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "prompt_tokens": "input",
+    "completion_tokens": "output",
+    "cache_read_input_tokens": "read",
+    "cache_creation_input_tokens": "written",
+    "prompt_token_count": "input",
+    "generation_token_count": "output",
+}
+_HEADERS = {
+    "x-amzn-bedrock-input-token-count": "input",
+    "x-amzn-bedrock-output-token-count": "output",
+    "x-amzn-bedrock-cache-read-input-token-count": "read",
+    "x-amzn-bedrock-cache-write-input-token-count": "written",
+}
+_STREAMS = ("converse-stream", "invoke-with-response-stream")
+
+
+class Bedrock(Plain):
+    """kind "converse", "invoke" or "free"."""
+
+    family = "bedrock"
+
+    def __init__(self, quirks: Quirks, kind: str = "converse") -> None:
+        self._kind = kind
+
+    def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
+        if self._kind == "free" or method in ("GET", "HEAD", "DELETE"):
+            return Ask(free=True, makes_output=False)
+        parts = path.split("/")
+        request = parse(body, _PRICED)
+        weight = weigh(body, request)
+        converse = self._kind == "converse"
+        if converse:
+            config = mapping(request, "inferenceConfig")
+            cap = limit(config, "maxTokens", "inferenceConfig.maxTokens")
+        else:
+            cap = limit(request, "max_tokens")
+        return Ask(
+            model=unquote(parts[-2]) if len(parts) > 2 else None,
+            stream=parts[-1] in _STREAMS,
+            output_cap=cap,
+            input_bytes=weight.input_bytes,
+            text_bytes=weight.text_bytes,
+            media_tokens=weight.media_tokens,
+            hidden_input=weight.hidden or request.get("promptVariables") is not None,
+            # What limits an invoked model's output depends on the model.
+            capable_of_cap=converse,
+            object_ids=tuple(weight.object_ids),
+        )
+
+    def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:
+        if output_cap is None or not ask.capable_of_cap:
+            return body
+        if ask.output_cap is not None and ask.output_cap <= output_cap:
+            return body
+        return set_nested(body, "inferenceConfig", "maxTokens", b"%d" % output_cap)
+
+    def framing(self, ask: Ask, content_type: str) -> Framing:
+        kind = media_type(content_type)
+        if kind == "application/vnd.amazon.eventstream":
+            return Framing.EVENT_STREAM
+        return Framing.JSON if kind == "application/json" else Framing.OPAQUE
+
+    def reader(self, ask: Ask) -> Reader:
+        return Unread(ask) if ask.free else BedrockReader(ask)
+
+    def cut(
+        self, framing: Framing, message: str, facts: Mapping[str, object], events: int
+    ) -> bytes:
+        if framing is not Framing.EVENT_STREAM:
+            return b""
+        # A name that botocore knows: of others it raises an error without name and message.
+        headers = {":exception-type": "validationException"}
+        headers |= {":content-type": "application/json", ":message-type": "exception"}
+        return encode(headers, dump(with_facts({"message": cut_message(message)}, facts)))
+
+    def refusal(
+        self, ask: Ask | None, status: int, code: str, message: str, facts: Mapping[str, object]
+    ) -> bytes:
+        return dump(with_facts({"message": message, "__type": code}, facts))
+
+
+class BedrockReader(Fold):
+    """Events of both streams, and whole bodies of many models."""
+
+    reads_headers = True
+
+    __slots__ = ("_stated",)
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask)
+        self._stated: dict[str, int] = {}
+        self.model = ask.model
+
+    def headers(self, status: int, headers: Mapping[str, str]) -> None:
+        for name, key in _HEADERS.items():
+            text = headers.get(name, "")
+            if text.isascii() and text.isdigit() and len(text) < 17:
+                value = count(int(text))
+                if value is not None:
+                    self._stated[key] = self._counts[key] = value
+
+    def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
+        if name.startswith(("exception:", "error:")):
+            self.failed = True
+        elif type(body.get("bytes")) is str:
+            try:
+                inner = load_object(base64.b64decode(body["bytes"]))
+            except (binascii.Error, ValueError):
+                inner = None
+            if inner is not None:
+                self._inner(inner)
+        else:
+            self._inner(body)
+
+    def _inner(self, body: dict[str, Any]) -> None:
+        if len(body) == 1:  # an event of converse, named in its body
+            named, value = next(iter(body.items()))
+            if type(value) is dict and named in ("contentBlockDelta", "metadata"):
+                body = value
+        seen = _text(body)
+        calls = _calls(body)
+        self.tool_calls += len(calls)
+        for call in calls:
+            seen += dump(call.get("input", "")).decode()
+        if seen:
+            self._saw(seen)
+        metrics = body.get("amazon-bedrock-invocationMetrics")
+        usages = (member(body, "message", "usage"), body.get("usage"), body, metrics)
+        before = len(self._counts)
+        for usage in usages:
+            take(usage, _COUNTS, self._counts)
+        results = objects(body.get("results"))
+        if results:
+            take(body, {"inputTextTokenCount": "input"}, self._counts)
+            made = [count(result.get("tokenCount")) for result in results]
+            self._counts["output"] = sum(value or 0 for value in made)
+        self._counts.update(self._stated)
+        self._usage = None
+        stated = type(body.get("usage")) is dict or len(self._counts) > before
+        if metrics is not None or not self._ask.stream or (stated and "metrics" in body):
+            self.ended = True
+            self.final = "input" in self._counts or "output" in self._counts
+
+    def _settle(self) -> Usage:
+        counts = self._counts
+        fresh, read, written = counts.get("input"), counts.get("read"), counts.get("written")
+        entered = None if fresh is None else fresh + (read or 0) + (written or 0)
+        return Usage(
+            input_tokens=entered,
+            output_tokens=counts.get("output"),
+            cache_read_tokens=clamp(read, entered),
+            cache_write_tokens=clamp(written, entered),
+            total_reported=counts.get("total"),
+            model=self._ask.model,
+        )
+
+
+def _text(body: dict[str, Any]) -> str:
+    """Text in the places where models put it."""
+    content = member(body, "output", "message", "content")
+    pieces = [body.get("generation"), body.get("outputText"), body.get("completion")]
+    delta = body.get("delta")
+    for part in (delta, *objects(content), *objects(body.get("content"))):
+        pieces += [
+            member(part, "text"),
+            member(part, "partial_json"),
+            member(part, "thinking"),
+            member(part, "reasoningContent", "text"),
+            member(part, "reasoningContent", "reasoningText", "text"),
+            member(part, "toolUse", "input"),
+        ]
+    pieces += [result.get("outputText") for result in objects(body.get("results"))]
+    pieces += [member(choice, "delta", "content") for choice in objects(body.get("choices"))]
+    pieces += [member(choice, "message", "content") for choice in objects(body.get("choices"))]
+    return "".join(piece for piece in pieces if type(piece) is str)
+
+
+def _calls(body: dict[str, Any]) -> list[dict[str, Any]]:
+    content = (*objects(member(body, "output", "message", "content")), body.get("start"))
+    found = [member(part, "toolUse") for part in content]
+    return [call for call in found if type(call) is dict]

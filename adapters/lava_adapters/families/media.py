@@ -1,0 +1,140 @@
+"""Speech, transcription, images and predictions: characters, time and pictures beside tokens.
+
+Characters come from the header that states them, else from the text that was asked for; time from
+the answer (seconds to the millisecond, never a float). A multipart body's form is not read: its
+model is unknown, and such a call is priced by what the answer states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from ..contract import Ask, Reader, Usage
+from ..counts import count, exact, member, objects
+from ..fold import Fold, Unread
+from ..framings import media_type
+from ..openai_usage import settle_usage, take_usage
+from ..quirks import Quirks
+from ..strict import flag, limit, parse, text
+from ..weigh import weigh
+from .plain import Plain
+
+_PRICED = frozenset(("model", "input", "text", "prompt", "n", "stream", "voice"))
+_CHARACTERS = ("dg-char-count", "character-cost", "x-ratelimit-input-characters-query-cost")
+_MS_MAX = 10**9
+
+
+class Media(Plain):
+    """kind "speech", "transcription", "images", "prediction" or "free"."""
+
+    family = "media"
+
+    def __init__(self, quirks: Quirks, kind: str = "speech") -> None:
+        self._kind = kind
+
+    def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
+        if self._kind == "free":
+            return Ask(free=True, makes_output=False)
+        if method != "POST" or media_type(content_type) != "application/json" or not body:
+            return Ask(model=_in_query(query), makes_output=False, hidden_input=bool(body))
+        request = parse(body, _PRICED)
+        weight = weigh(body, request)
+        spoken = request.get("input", request.get("text")) if self._kind == "speech" else None
+        model = text(request, "model") or text(request, "model_id") or _in_query(query)
+        return Ask(
+            model=model,
+            stream=flag(request, "stream") or request.get("stream_format") == "sse",
+            choices=limit(request, "n") or 1,
+            input_bytes=weight.input_bytes,
+            text_bytes=weight.text_bytes,
+            media_tokens=weight.media_tokens,
+            hidden_input=weight.hidden,
+            makes_output=False,
+            input_characters=len(spoken) if type(spoken) is str else None,
+        )
+
+    def reader(self, ask: Ask) -> Reader:
+        return Unread(ask) if ask.free else MediaReader(ask, self._kind)
+
+
+class MediaReader(Fold):
+    """Headers, whole answers, and the typed events of streamed images and transcripts."""
+
+    reads_headers = True
+
+    __slots__ = ("_kind",)
+
+    def __init__(self, ask: Ask, kind: str) -> None:
+        super().__init__(ask)
+        self._kind = kind
+        self.model = ask.model
+
+    def headers(self, status: int, headers: Mapping[str, str]) -> None:
+        for name in _CHARACTERS:
+            value = headers.get(name, "")
+            if status < 400 and value.isascii() and value.isdigit() and len(value) < 17:
+                self._counts["characters"] = int(value)
+                self.final = self.ended = True
+
+    def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
+        self._name(body)
+        if body.get("error") is not None or name == "error":
+            self.failed = True
+        if type(delta := body.get("delta")) is str and delta:
+            self._saw(delta)
+        usage = body.get("usage")
+        take_usage(usage, self._counts)
+        document = exact(data) if self._kind != "images" else None
+        self._seconds(document)
+        pictures = [*objects(body.get("data")), *objects(body.get("images"))]
+        if self._kind == "images" and pictures:
+            self._counts["images"] = len(pictures)
+        self._usage = None
+        kind = body.get("type")
+        done = type(kind) is str and kind.endswith((".done", ".completed"))
+        if done or not self._ask.stream:
+            self.final = self.ended = bool(self._counts)
+
+    def _seconds(self, document: object) -> None:
+        channels = count(member(document, "metadata", "channels")) or 1
+        for value, times in (
+            (member(document, "usage", "seconds"), 1),
+            (member(document, "metrics", "predict_time"), 1),
+            (member(document, "metadata", "duration"), channels),
+        ):
+            if type(value) is int or (isinstance(value, Decimal) and value.is_finite()):
+                if 0 <= value < _MS_MAX // 1000:
+                    ms = (Decimal(value) * 1000).to_integral_value(ROUND_HALF_UP)
+                    self._counts["ms"] = int(ms) * times
+                return
+
+    def _settle(self) -> Usage:
+        counts = dict(self._counts)
+        ms, characters = counts.pop("ms", None), counts.pop("characters", None)
+        pictures = counts.pop("images", None)
+        usage = settle_usage(counts, self.model) if counts else Usage(model=self.model)
+        made = self._kind == "prediction"
+        return Usage(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            input_audio_tokens=usage.input_audio_tokens,
+            input_image_tokens=usage.input_image_tokens,
+            output_audio_tokens=usage.output_audio_tokens,
+            output_image_tokens=usage.output_image_tokens,
+            total_reported=usage.total_reported,
+            input_characters=characters,
+            input_ms=None if made else (usage.input_ms if ms is None else ms),
+            output_ms=ms if made else None,
+            images=pictures,
+            model=self.model,
+        )
+
+
+def _in_query(query: str) -> str | None:
+    for piece in query.split("&"):
+        name, _, value = piece.partition("=")
+        if name == "model" and value:
+            return value
+    return None
