@@ -35,9 +35,8 @@ from lava_proxy.rules.estimate import Learned
 from lava_proxy.rules.limits import LEASED, Rate, drawn
 from lava_proxy.rules.rates import RateError
 from lava_proxy.rules.settlement import Booked, Call, Settlement
-from lava_proxy.store import credit
+from lava_proxy.store import credit, rates
 from lava_proxy.store import directory as directory_store
-from lava_proxy.store import rates
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 from lava_proxy.store.database import Database, StoreConflict, StoreDown
 

@@ -1,7 +1,7 @@
 """Calls and settlements as the journal (and the quarantine table) hold them: small JSON arrays.
 
-Positions are fixed by the journal's version; a change of order needs a new version number there. What
-is added at the end may be absent: a journal of the version before is read all the same.
+Positions are fixed by the journal's version; a change of order needs a new version number there.
+What is added at the end may be absent: a journal of the version before is read all the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from lava_proxy.rules.settlement import Call, Meter, Settlement
 
 def encode_call(call: Call) -> bytes:
     """HOLD facts."""
-    budgets = (call.budgets,) if call.budgets else ()
     return orjson.dumps(
         (
             call.request_id,
@@ -37,7 +36,7 @@ def encode_call(call: Call) -> bytes:
             call.metadata,
             call.input_tokens,
             call.input_characters,
-            *budgets,
+            call.budgets,
         )
     )
 

@@ -21,7 +21,7 @@ def refill(
     """(tokens in millionths, permits still out) after `age_us`. `used_us`: how long ago each permit
     was used that is reported now."""
     at_us = 0
-    for used in sorted((max(0, age_us - ago) for ago in used_us)):
+    for used in sorted(max(0, age_us - ago) for ago in used_us):
         tokens_e6 = _fill(tokens_e6, out, used - at_us, rate)
         at_us = used
         out -= 1

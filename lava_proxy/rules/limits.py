@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from lava_adapters.values import dataclass
-from lava_proxy.rules.settlement import Settlement
+from lava_proxy.rules.settlement import Merchant, Settlement
 
 Cycle = Literal["daily", "weekly", "monthly", "total"]
 LEASED = frozenset({"money", "requests", "wallet"})
@@ -45,6 +45,61 @@ class Rate:
     def batch(self) -> int:
         """Permits that a worker takes at a time: a second's worth, at most a quarter of all."""
         return max(1, min(self.capacity // 4, self.rpm // 60))
+
+
+@dataclass(frozen=True, slots=True)
+class SpendKey:
+    """A key for tools: whose it is, what it may ask for, and how much of it. None: no limit."""
+
+    spend_key_id: str
+    merchant: Merchant
+    status: Literal["active", "paused"]
+    request_shape: Literal["openai", "anthropic"]
+    allowed_models: frozenset[str] | None
+    allowed_providers: frozenset[str] | None
+    spend_limit_e10: int | None
+    spend_cycle: Cycle | None
+    request_limit: int | None
+    request_cycle: Cycle | None
+    rate: Rate | None
+    expires_at: datetime | None
+
+    def may_use(self, model: str, provider: str) -> bool:
+        """Whether the key's lists allow this model of this provider."""
+        models, providers = self.allowed_models, self.allowed_providers
+        named = models is None or bool(models & {model, f"{provider}/{model}"})
+        return named and (providers is None or provider in providers)
+
+    def budgets(self, at: datetime) -> list[Want]:
+        """What a call with this key draws on; use is recorded where there is no limit too."""
+        spent = _spent(self, "money", "spent", self.spend_cycle, self.spend_limit_e10, at)
+        return spent + _spent(self, "requests", "asked", self.request_cycle, self.request_limit, at)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A budget that a call needs. Without a limit it is only recorded."""
+
+    kind: str
+    owner_id: str
+    limit: Limit | None
+
+
+def account_of(spend_key_id: str, kind: str, cycle: Cycle, at: datetime) -> str:
+    """The account of a key's money or requests in the cycle that `at` falls in."""
+    return f"{spend_key_id}:{kind}:{cycle_name(cycle, at)}"
+
+
+def _spent(
+    key: SpendKey, kind: str, recorded: str, cycle: Cycle | None, most: int | None, at: datetime
+) -> list[Want]:
+    wants = []
+    if cycle is not None and most is not None:
+        limit = Limit(key.merchant.merchant_id, most)
+        wants.append(Want(kind, account_of(key.spend_key_id, kind, cycle, at), limit))
+    if cycle != "total":
+        wants.append(Want(recorded, account_of(key.spend_key_id, kind, "total", at), None))
+    return wants
 
 
 def cycle_name(cycle: Cycle, at: datetime) -> str:
