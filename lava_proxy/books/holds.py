@@ -55,8 +55,8 @@ class Holds:
 
     def covered_at(self, boot_s: float) -> bool:
         """Whether all leases behind it may still be used up; see `Hold.covered_at`."""
-        for part in self.parts:  # no generator: asked for every piece of every stream
-            if not part.hold.covered_at(boot_s):  # noqa: SIM110
+        for part in self.parts:  # noqa: SIM110 - no generator: asked for every piece
+            if not part.hold.covered_at(boot_s):
                 return False
         return True
 
