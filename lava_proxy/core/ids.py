@@ -6,6 +6,7 @@ bits; only their SHA-256 is stored.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
@@ -61,6 +62,11 @@ def _ulid() -> str:
 def new_secret(prefix: str) -> str:
     """A fresh secret: `prefix` (``aks_live_``, ...) and 43 url-safe characters."""
     return prefix + secrets.token_urlsafe(32)
+
+
+def new_webhook_secret() -> str:
+    """``whsec_`` and 32 random bytes in standard base64, as Standard Webhooks has it."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode("ascii")
 
 
 def hash_secret(secret: str) -> bytes:

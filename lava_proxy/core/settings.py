@@ -15,6 +15,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from lava_proxy.core.money import parse_e10
+
 PREFIX = "LAVA_"
 PROVIDER_KEY_PREFIX = "LAVA_PROVIDER_KEY_"
 FOREIGN = frozenset({"LAVA_SECRET_KEY", "LAVA_RECORDINGS"})
@@ -42,6 +44,12 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(4, ge=2, le=64, description="Connections per process.")
     database_statement_cache: int = Field(
         200, ge=0, description="Prepared statements per connection; 0 behind a transaction pooler."
+    )
+    master_key: SecretStr | None = Field(
+        None,
+        description="32 bytes, base64 or hex: seals secrets at rest. Several, comma separated: the "
+        "first seals, all open. Absent: a key file in the data directory, with the embedded "
+        "database only.",
     )
     host: str = Field("127.0.0.1", description="Address that serve listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port that serve listens on.")
@@ -158,11 +166,16 @@ class Settings(BaseSettings):
     database_wait_s: float = Field(
         1.0, gt=0, description="Longest that a call waits for one answer of the database, then 503."
     )
-
     audit_interval_s: float = Field(
         300.0,
         ge=0,
         description="How often what is new in the books is checked; 0: never.",
+    )
+    retention_months: int = Field(
+        0,
+        ge=0,
+        description="Whole months of requests and ledger rows that are kept, beside the current "
+        "one; 0: for ever. Roll-ups and request ids stay.",
     )
 
     # Directory (keys, customers, meters in memory)
@@ -172,6 +185,36 @@ class Settings(BaseSettings):
     directory_entries: int = Field(100_000, ge=16, description="Entries of each kind in memory.")
     auth_stale_s: float = Field(
         300.0, gt=0, description="With PostgreSQL away, known keys are honoured for so long."
+    )
+
+    # Webhooks
+    webhook_timeout_s: float = Field(
+        10.0, gt=0, description="Longest that one delivery of a webhook may take."
+    )
+    webhook_sends_max: int = Field(
+        20, ge=1, le=1000, description="Deliveries under way at once, per process."
+    )
+    webhook_sends_per_endpoint: int = Field(
+        2, ge=1, le=100, description="Of these, to one webhook; one while it fails."
+    )
+    webhook_interval_s: float = Field(
+        1.0,
+        gt=0,
+        description="How often the outbox is looked at; a change of balance waits so "
+        "long for others of its customer.",
+    )
+    webhook_retry_s: float = Field(
+        259_200.0, gt=0, description="A delivery that has not succeeded for so long is dead."
+    )
+    webhook_keep_s: float = Field(
+        2_592_000.0, gt=0, description="Events are kept for so long, for lists and resending."
+    )
+    webhook_credit_low: str = Field(
+        "1.00", description="customer.credit.low is sent below so much credit, in USD."
+    )
+    webhook_allow_private: bool = Field(
+        False,
+        description="For development: webhooks may be http, on any port, at private addresses.",
     )
 
     # Operation
@@ -212,6 +255,13 @@ class Settings(BaseSettings):
     def _names(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @field_validator("webhook_credit_low")
+    @classmethod
+    def _money(cls, value: str) -> str:
+        if parse_e10(value) < 0:
+            raise ValueError("must not be negative")
         return value
 
     @field_validator("log_level")

@@ -14,7 +14,20 @@ from urllib.parse import unquote
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
-from lava_proxy.manage import credit, customers, ledger, meters, quotes, reports, requests
+from lava_proxy.manage import (
+    credit,
+    customers,
+    ledger,
+    meters,
+    openapi,
+    prices,
+    quotes,
+    reference,
+    reports,
+    requests,
+    secret_keys,
+    usage,
+)
 from lava_proxy.manage.auth import authenticate
 from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage.call import Answer, Call, Route
@@ -33,6 +46,9 @@ ROUTES: tuple[Route, ...] = (
     *reports.ROUTES,
     *ledger.ROUTES,
     *quotes.ROUTES,
+    *prices.ROUTES,
+    *usage.ROUTES,
+    *secret_keys.ROUTES,
 )
 
 
@@ -105,8 +121,13 @@ class Management:
 
 
 def create_management(books: Books, registry: Registry) -> Management:
-    """The management API on these books."""
-    return Management(Desk(books, registry), ROUTES)
+    """The management API on these books, and its own description."""
+    document = openapi.describe(ROUTES)
+    described = (
+        Route("GET", "openapi.json", openapi.served(document), auth="none"),
+        Route("GET", "docs", reference.served(document), auth="none"),
+    )
+    return Management(Desk(books, registry), (*ROUTES, *described))
 
 
 def _segments(scope: Scope) -> list[str]:

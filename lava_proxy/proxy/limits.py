@@ -61,7 +61,7 @@ async def open_limits(
             continue
         gateway.books.condition.refuse_prepaid_if_draining()
         if want.kind in COST:
-            gauge = _cost(gateway, run)
+            gauge = _cost(gateway, run, caller.merchant.merchant_id)
             plan = quote(ask, gauge, "sliced", gateway.limits, body_bytes=body_bytes)
             held_e10 = await _take(gateway, want, want.limit, holds, plan, gauge)
             caps.append(plan.cap_for(held_e10))
@@ -107,12 +107,13 @@ async def _permit(gateway: Gateway, key: SpendKey, holds: Holds) -> None:
     holds.add_permit(taken)
 
 
-def _cost(gateway: Gateway, run: Run) -> Gauge:
+def _cost(gateway: Gateway, run: Run, merchant_id: str) -> Gauge:
     """What the provider charges for a running answer."""
     ask, provider = run.ask, run.provider
     if ask is None or provider is None or ask.free:
         return FREE
-    rates = gateway.books.catalog.rates(provider.id, ask.model or "", gateway.books.now())
+    catalog = gateway.books.prices.of(merchant_id)
+    rates = catalog.rates(provider.id, ask.model or "", gateway.books.now())
     if rates is None:
         raise LavaError(
             "model_unpriced",

@@ -105,6 +105,7 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
                 leased_e10=line.leased_e10,
                 owed_e10=line.owed_e10,
                 drawn=tuple(line.drawn),
+                charge=line.charge,
             )
     return answers
 
