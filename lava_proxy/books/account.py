@@ -1,4 +1,5 @@
-"""One customer's leased credit in this worker's memory, and the holds that calls open on it."""
+"""One account's leased money in this worker's memory, and the holds that calls open on it. It is a
+customer's credit, or any other budget: then amounts count what that budget counts."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.invariant import invariant
+from lava_proxy.rules.limits import Limit
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Account:
         "free_e10",
         "granted_e10",
         "held_e10",
+        "limit",
         "owner_id",
         "pending_e10",
         "refused",
@@ -47,6 +50,8 @@ class Account:
 
     def __init__(self, owner_id: str, boot_s: float) -> None:
         self.owner_id = owner_id
+        self.limit: Limit | None = None
+        """Its size, where the account is a limit's and no customer's credit."""
         self.free_e10 = 0
         self.held_e10 = 0
         self.pending_e10 = 0
@@ -98,6 +103,7 @@ class Account:
             burn_e10=self.burn_e10,
             overdraft_e10=overdraft_e10,
             lease_s=lease_s,
+            limit=self.limit,
         )
 
     def known_refusal(self, least_e10: int, boot_s: float) -> Refusal | None:

@@ -20,19 +20,22 @@ from lava_proxy.books import replay
 from lava_proxy.books.codec import encode_call, encode_result
 from lava_proxy.books.condition import Condition
 from lava_proxy.books.directory import Directory
+from lava_proxy.books.holds import Holds
 from lava_proxy.books.journal import Journal, JournalError
 from lava_proxy.books.leases import Hold, Leases
 from lava_proxy.books.prices import load_prices
+from lava_proxy.books.rates import Rates
 from lava_proxy.books.recall import Recalls
 from lava_proxy.books.writer import Item, Writer
 from lava_proxy.core.clock import Clock
-from lava_proxy.core.errors import unavailable
+from lava_proxy.core.errors import LavaError, unavailable
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.settings import Settings
 from lava_proxy.rules.estimate import Learned
+from lava_proxy.rules.limits import LEASED, Rate, drawn
 from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.rules.settlement import Booked, Call, Settlement
-from lava_proxy.store import credit
+from lava_proxy.store import credit, rates
 from lava_proxy.store import learned as learned_store
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 from lava_proxy.store.database import Database, StoreConflict, StoreDown
@@ -89,6 +92,9 @@ class Books:
             wait_s=settings.database_wait_s,
             recall=self.recalls.ask,
         )
+        self.rates = Rates(
+            self._draw, clock, wait_s=settings.database_wait_s, recall=self.recalls.ask
+        )
         self.writer = Writer(
             database,
             clock,
@@ -127,10 +133,11 @@ class Books:
         await self.leases.close()
         if not self.writer.depth:
             try:
+                await self.rates.tend(all_of_them=True)
                 async with self.database.transaction() as conn:
                     await credit.close_holder(conn, self.journal.holder_id, self.clock.now())
                 await self.share_learned()
-            except (StoreDown, StoreConflict) as error:
+            except (StoreDown, StoreConflict, LavaError) as error:
                 log.warning("leases stay open until they expire: %s", error)
         self.journal.close()
 
@@ -141,13 +148,18 @@ class Books:
         except JournalError:
             raise unavailable("the journal cannot be written; try again", 5) from None
 
-    def settle(self, seq: int, row: Settlement, hold: Hold | None, estimate_e10: int) -> None:
+    def settle(
+        self, seq: int, row: Settlement, hold: Hold | Holds | None, estimate_e10: int
+    ) -> None:
         """End a call. `estimate_e10` is an upper bound of its charge."""
         try:
             self.journal.settle(seq, encode_result(row))
         except (JournalError, orjson.JSONEncodeError):
             log.exception("journal: SETTLE of %s is not written", row.call.request_id)
-        if hold is not None:
+        if isinstance(hold, Holds):
+            hold.release(row, estimate_e10)
+            estimate_e10 = estimate_e10 if hold.credit else 0
+        elif hold is not None:
             hold.release(estimate_e10)
         self.writer.put(Item(row, seq, estimate_e10 if hold else 0, self.clock.boot_s()))
 
@@ -190,6 +202,11 @@ class Books:
             # known here, so all of the estimate counts as taken; what is left goes back when idle.
             leased = booked.leased_e10 if booked.fresh else item.estimate_e10
             self.leases.booked(row.call.owner_id, item.estimate_e10, leased)
+        for place, (kind, owner_id) in enumerate(row.call.budgets):
+            used = drawn(kind, row)
+            leased = booked.drawn[place] if booked.fresh and booked.drawn else used
+            if kind in LEASED:
+                self.leases.booked(owner_id, used, leased)
         self._on_booked(row, booked)
 
     async def _lease_trip(self, ask: LeaseAsk) -> LeaseAnswer:
@@ -204,6 +221,24 @@ class Books:
                 if attempt + 1 < LEASE_TRIES:
                     await asyncio.sleep(random.uniform(0, LEASE_RETRY_S))  # noqa: S311 - jitter
         raise unavailable("credit cannot be looked up now; try again")
+
+    async def _draw(
+        self, owner_id: str, rate: Rate, kept: int, used_us: list[int], want: int, lease_s: float
+    ) -> rates.Draw:
+        try:
+            async with self.database.transaction() as conn:
+                return await rates.draw(
+                    conn,
+                    owner_id=owner_id,
+                    holder_id=self.journal.holder_id,
+                    rate=rate,
+                    kept=kept,
+                    used_us=used_us,
+                    want=want,
+                    lease_s=lease_s,
+                )
+        except (StoreDown, StoreConflict) as error:
+            raise unavailable("the rate cannot be looked up now; try again") from error
 
     async def _give_back(self, owner_id: str) -> None:
         holder_id, now = self.journal.holder_id, self.clock.now()

@@ -1,6 +1,7 @@
 """Calls and settlements as the journal (and the quarantine table) hold them: small JSON arrays.
 
 Positions are fixed by the journal's version; a change of order needs a new version number there.
+What is added at the end may be absent: a journal of the version before is read all the same.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def encode_call(call: Call) -> bytes:
             call.metadata,
             call.input_tokens,
             call.input_characters,
+            call.budgets,
         )
     )
 
@@ -66,6 +68,7 @@ def decode_call(facts: bytes, holder_id: str, meter: Meter | None) -> Call:
         metadata=v[13],
         input_tokens=v[14],
         input_characters=v[15],
+        budgets=tuple((kind, owner_id) for kind, owner_id in v[16]) if len(v) > 16 else (),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError, unavailable
+from lava_proxy.rules.limits import SpendKey
 from lava_proxy.rules.settlement import Customer, Meter
 from lava_proxy.store import directory as store
 from lava_proxy.store.database import Connection, Database, StoreConflict, StoreDown
@@ -126,6 +127,7 @@ class Directory:
         self._seen: set[int] = set()
         self._keys: _Shelf[Principal] = _Shelf(entries, lambda p: p.secret_key_id)
         self._tokens: _Shelf[Scoped] = _Shelf(entries, lambda t: t.forward_token_id)
+        self._spend_keys: _Shelf[SpendKey] = _Shelf(entries, lambda k: k.spend_key_id)
         self._customers: _Shelf[Customer] = _Shelf(entries, lambda c: c.customer_id)
         self._meters: _Shelf[Meter] = _Shelf(entries, lambda m: m.meter_id)
         self.on_prices_changed: Callable[[], None] = lambda: None
@@ -157,6 +159,20 @@ class Directory:
 
         async with self._in_time():
             return await self._tokens.load(token_hash, self._clock.boot_s(), fetch)
+
+    async def spend_key(self, key_hash: bytes) -> SpendKey | None:
+        """The spend key with this SHA-256; None when there is none, or it was revoked."""
+        known = self._spend_keys.found.get(key_hash)
+        if known is not None and not self._stale():
+            return known
+        self._refuse_stale()
+
+        async def fetch() -> SpendKey | None:
+            async with self._reading() as conn:
+                return await store.find_spend_key(conn, key_hash)
+
+        async with self._in_time():
+            return await self._spend_keys.load(key_hash, self._clock.boot_s(), fetch)
 
     async def customer(self, merchant_id: str, customer: str) -> Customer | None:
         """A merchant's customer by id or reference."""
@@ -200,6 +216,8 @@ class Directory:
             self._keys.forget(object_id)
         elif kind == "forward_tokens":
             self._tokens.forget(object_id)
+        elif kind == "spend_keys":
+            self._spend_keys.forget(object_id)
         elif kind == "customers":
             self._customers.forget(object_id)
         elif kind == "meters":
@@ -209,6 +227,7 @@ class Directory:
         else:  # a merchant's settings hang on all its keys and tokens
             self._keys.clear()
             self._tokens.clear()
+            self._spend_keys.clear()
 
     def heard(self, payload: str | None) -> None:
         """A NOTIFY of the change feed; None after a reconnect, when some may have been missed."""

@@ -11,7 +11,9 @@ import asyncio
 import logging
 
 from lava_proxy.books.leases import Leases
+from lava_proxy.books.rates import Rates
 from lava_proxy.core.clock import Clock
+from lava_proxy.core.errors import LavaError
 from lava_proxy.store import credit
 from lava_proxy.store.database import Database, StoreConflict, StoreDown
 from lava_proxy.store.ledger import announce_credit, recall_credit
@@ -45,21 +47,24 @@ class Recalls:
         if given is not None:
             given.set()
 
-    async def answer(self, leases: Leases, payload: str) -> None:
+    async def answer(self, leases: Leases, payload: str, rates: Rates | None = None) -> None:
         """Give back what we do not use of the customer that somebody else asks for."""
         owner_id, _, asker = payload.partition(" ")
         if asker == self._holder_id:
             return
         amount_e10 = leases.take_free(owner_id)
-        if not amount_e10:
-            return
         try:
+            if rates is not None and await rates.answer(owner_id):
+                async with self._database.transaction() as conn:
+                    await announce_credit(conn, owner_id)
+            if not amount_e10:
+                return
             async with self._database.transaction() as conn:
                 await credit.give_back(
                     conn, owner_id, self._holder_id, amount_e10, self._clock.now()
                 )
                 await announce_credit(conn, owner_id)
-        except (StoreDown, StoreConflict) as error:
+        except (StoreDown, StoreConflict, LavaError) as error:
             log.warning("recall: %s", error)  # what we had comes back when the lease is over
 
     async def _ask(self, owner_id: str) -> None:

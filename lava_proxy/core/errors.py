@@ -30,6 +30,9 @@ CODES: Mapping[str, Code] = {
     "forward_endpoint_not_supported": Code(
         400, "caller", "The target's host, method or path is not in the provider table."
     ),
+    "forward_model_not_supported": Code(
+        400, "caller", "No provider in the table serves this model on this endpoint."
+    ),
     "invalid_token": Code(
         401, "caller", "The credential is missing, malformed, unknown or revoked."
     ),
@@ -39,6 +42,13 @@ CODES: Mapping[str, Code] = {
     "budget_exhausted": Code(402, "caller", "A running stream was cut off: the money ended."),
     "model_unpriced": Code(402, "caller", "A percentage meter needs a price for the model."),
     "forbidden": Code(403, "caller", "The credential may not do this."),
+    "key_paused": Code(403, "caller", "The spend key is paused."),
+    "key_expired": Code(403, "caller", "The spend key's time is over."),
+    "model_not_allowed": Code(403, "caller", "The spend key may not use this model."),
+    "provider_not_allowed": Code(403, "caller", "The spend key may not use this provider."),
+    "request_shape_mismatch": Code(
+        403, "caller", "The spend key is for the other endpoint: OpenAI's or Anthropic's."
+    ),
     "meter_not_on_plan": Code(403, "caller", "The meter is not on the customer's active plan."),
     "not_found": Code(404, "caller", "There is no such object, or it is not yours."),
     "method_not_allowed": Code(405, "caller", "The route exists, but not with this method."),

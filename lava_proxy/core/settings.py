@@ -224,6 +224,13 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Private listener for /metrics (on LAVA_METRICS_HOST)."
     )
+    customer_concurrency: int = Field(
+        0, ge=0, description="Most calls of one customer that run at once; 0: no limit."
+    )
+    wallet_enforced: bool = Field(
+        False,
+        description="Managed-key calls must be covered by the merchant's wallet (402 else).",
+    )
     metrics_host: str = Field("127.0.0.1", description="Address of the private metrics listener.")
     metrics_token: SecretStr | None = Field(
         None, description="Bearer token for /metrics on the public listener."

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from lava_adapters.contract import AskError
+from lava_proxy.books.holds import CREDIT, Holds
 from lava_proxy.books.leases import Hold
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.money import format_e10
+from lava_proxy.proxy import limits
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.estimate import input_tokens_estimate
@@ -90,20 +92,22 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
     billable = meter is not None and not caller.token.disable_billing
     call = run.call = _call(gateway, run, method, billable=billable)
     run.gauge = _gauge(gateway, run) if billable else FREE
-    cap: int | None = None
-    if caller.customer is not None and meter is not None and billable:
-        gateway.books.condition.refuse_prepaid_if_draining()
-        plan = quote(ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes)
-        run.hold = await _hold(gateway, run, plan)
-        cap = plan.cap_for(run.hold.amount_e10)
+    caps: list[int | None] = []
+    holds = Holds()
     try:
+        caps += await limits.open_limits(gateway, run, holds, body_bytes)
+        if caller.customer is not None and meter is not None and billable:
+            gateway.books.condition.refuse_prepaid_if_draining()
+            plan = quote(ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes)
+            hold = await _hold(gateway, run, plan)
+            holds.add(CREDIT, hold, run.gauge)
+            caps.append(plan.cap_for(hold.amount_e10))
         run.seq = gateway.books.admit(call)
     except BaseException:
-        if run.hold is not None:
-            run.hold.release(0)
-            run.hold = None
+        holds.give_back()
         raise
-    return cap
+    run.holds = holds if holds.parts else None
+    return min((cap for cap in caps if cap is not None), default=None)
 
 
 def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
@@ -130,6 +134,11 @@ def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
         metadata=run.metadata or None,
         input_tokens=0 if ask.free else input_tokens_estimate(ask.text_bytes, ask.media_tokens),
         input_characters=ask.input_characters or 0,
+        budgets=tuple(
+            (want.kind, want.owner_id)
+            for want in limits.wants(gateway, run, now)
+            if want.kind != limits.OPEN
+        ),
     )
 
 

@@ -99,7 +99,7 @@ def sweep(gateway: Gateway) -> None:
     gateway.metrics.sample_open(
         calls=len(runs),
         streams=sum(1 for run in runs if run.ask is not None and run.ask.stream),
-        holds=sum(1 for run in runs if run.hold is not None),
+        holds=sum(1 for run in runs if run.holds is not None and run.holds.parts),
         drains=gateway.open_runs.drains,
     )
 

@@ -9,6 +9,7 @@ from lava_proxy.books.directory import Directory
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import hash_secret
+from lava_proxy.rules.limits import SpendKey
 from lava_proxy.rules.settlement import Customer, Merchant, Meter
 from lava_proxy.wire.token import Credential, Token, decode_token, invalid_token
 
@@ -24,6 +25,7 @@ class Caller:
     customer: Customer | None
     meter: Meter | None
     token: Token
+    spend_key: SpendKey | None = None
 
     @property
     def owner_id(self) -> str:
@@ -51,6 +53,8 @@ class Callers:
         token, key_hash = known
         if token.kind == "opaque":
             return await self._scoped(token, key_hash)
+        if token.kind == "spend_key":
+            return await self._spender(token, key_hash)
         if token.kind != "secret_key":
             raise invalid_token()
         principal = await self._directory.principal(key_hash)
@@ -85,3 +89,9 @@ class Callers:
                 "forbidden", "the customer or the meter that the token names is not known"
             )
         return Caller(merchant, test, customer, meter, token)
+
+    async def _spender(self, token: Token, key_hash: bytes) -> Caller:
+        key = await self._directory.spend_key(key_hash)
+        if key is None:
+            raise invalid_token()
+        return Caller(key.merchant, False, None, None, token, key)

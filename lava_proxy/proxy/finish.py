@@ -48,9 +48,10 @@ def close(gateway: Gateway, run: Run, step: Step) -> Settlement | None:
         except Exception:
             log.exception("call %s: settled by our own count", run.request_id)
             row = _counted(gateway, run, call, step)
-            estimate_e10 = run.hold.amount_e10 if run.hold else 0
-    gateway.books.settle(run.seq, row, run.hold, estimate_e10)
-    run.hold = None
+            credit = run.holds.credit if run.holds else None
+            estimate_e10 = credit.amount_e10 if credit else 0
+    gateway.books.settle(run.seq, row, run.holds, estimate_e10)
+    run.holds = None
     return row
 
 
@@ -258,7 +259,7 @@ def _learn(gateway: Gateway, run: Run, usage: Usage) -> None:
 def _charge_bound(row: Settlement, run: Run) -> int:
     """No charge that the writer computes for this row is above this."""
     meter = row.call.meter
-    if meter is None or run.hold is None or not row.call.billable:
+    if meter is None or run.holds is None or not row.call.billable:
         return 0
     if meter.tariff.rate_type == "percentage":
         total_e10 = row.cost.total_e10 if row.cost else 0

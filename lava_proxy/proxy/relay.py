@@ -54,12 +54,15 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
     count = len if by_character else gateway.count
     reader.read_text = by_character
     tap = Tap(framing, reader, sieved=sieves(ask, injected=asked_usage), count=count)
+    money = run.holds.money if run.holds is not None else []
+    first = money[0] if money else (None, FREE)
     running = Running(
         tap,
         ask,
         inputs=call.input_tokens,
-        hold=run.hold,
-        gauge=run.gauge or FREE,
+        hold=first[0],
+        gauge=first[1],
+        beside=money[1:],
         profile=gateway.profiles[provider.id],
         learned_e3=gateway.books.learned.factor_e3(provider.id, ask.model or ""),
         hidden_rate=provider.hidden_tokens_per_s if ask.stream and provider.hides(ask.model) else 0,
@@ -222,8 +225,8 @@ class _Relay:
 
     def _covered(self, now_s: float) -> bool:
         """False when we were stopped for so long that somebody else has the money."""
-        hold = self._run.hold
-        return hold is None or hold.covered_at(now_s) or not self._body
+        holds = self._run.holds
+        return holds is None or holds.covered_at(now_s) or not self._body
 
     async def _send_now(self, pieces: list[Piece]) -> None:
         run = self._run
@@ -256,14 +259,14 @@ class _Relay:
 
 
 async def _afford(gateway: Gateway, run: Run) -> bool:
-    """Wait a moment for more credit; the upstream is not read meanwhile."""
-    running, hold = run.running, run.hold
-    if running is None or hold is None:
+    """Wait a moment for more of what is short; the upstream is not read meanwhile."""
+    running = run.running
+    if running is None:
         return False
-    least_e10, want_e10 = running.shortfall_e10()
-    if await hold.extend_soon(least_e10, want_e10, gateway.settings.extension_wait_s):
-        return running.gate()
-    return False
+    for hold, least_e10, want_e10 in running.shortfalls():
+        if not await hold.extend_soon(least_e10, want_e10, gateway.settings.extension_wait_s):
+            return False
+    return running.gate()
 
 
 def _ended(run: Run, answer: Answer) -> Event:

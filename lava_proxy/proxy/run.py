@@ -8,7 +8,7 @@ from typing import Literal
 
 from lava_adapters.contract import Adapter, Ask, Framing
 from lava_adapters.registry import Provider, Route
-from lava_proxy.books.leases import Hold
+from lava_proxy.books.holds import Holds
 from lava_proxy.net.upstream import Answer
 from lava_proxy.proxy.caller import Caller
 from lava_proxy.proxy.exchange import Exchange, State
@@ -58,7 +58,7 @@ class Run:
     metadata: dict[str, str] = field(default_factory=dict)
     gauge: Gauge | None = None
     call: Call | None = None
-    hold: Hold | None = None
+    holds: Holds | None = None
     seq: int = 0
     answer: Answer | None = None
     tap: Tap | None = None
@@ -148,7 +148,7 @@ class OpenRuns:
                 run.cancel("deadline")
             elif (
                 run.exchange.state is State.BODY
-                and run.hold is not None
-                and run.hold.account.owner_id in lease_over
+                and run.holds is not None
+                and run.holds.over(lease_over)
             ):
                 run.cancel("lease")

@@ -4,12 +4,17 @@
 when the count passes what the hold covers does it take more from the account (no I/O), and only
 when that fails does the relay stop and wait, or cut.
 
+With several budgets (a spend key's limit beside the customer's credit) the comparison is with the
+least that any of them covers.
+
 Counts are the larger of our own estimate and what the provider has reported so far. What was
 delivered is kept apart from what was only seen: the event that crosses the budget is not sent, and
 not charged.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from lava_adapters.contract import NO_USAGE, Ask, Usage
 from lava_proxy.books.leases import Hold
@@ -31,11 +36,13 @@ class Running:
     """Counts of one call while it runs."""
 
     __slots__ = (
+        "_beside",
         "_by_character",
         "_covered",
         "_gauge",
         "_hidden_rate",
         "_learned_e3",
+        "_mixed",
         "_most",
         "_profile",
         "_slice",
@@ -65,8 +72,10 @@ class Running:
         slice_tokens: int,
         cuttable: bool,
         token_factor_e3: int | None = None,
+        beside: Sequence[tuple[Hold, Gauge]] = (),
     ) -> None:
-        """`cuttable`: the answer is a stream that may be cut; others are only counted.
+        """`hold` and `gauge` are the budget that is watched first, `beside` further ones.
+        `cuttable`: the answer is a stream that may be cut; others are only counted.
         `token_factor_e3`: the tap counts tokens exactly, by a vocabulary that this provider's
         own differs from by so much."""
         self.tap = tap
@@ -90,6 +99,9 @@ class Running:
         self._slice = slice_tokens
         self._token_factor_e3 = token_factor_e3
         self._by_character = self._gauge.kind == "characters"
+        self._beside = tuple(beside) if cuttable else ()
+        # Units of two kinds cannot be compared with one figure: then each event asks every budget.
+        self._mixed = self._by_character and bool(self._beside)
         self._covered = 0
         self._most = UNBOUNDED
         """Output units that may be made in all, whatever the hold covers."""
@@ -128,14 +140,17 @@ class Running:
         self.reported = usage
         return True
 
-    def shortfall_e10(self) -> tuple[int, int]:
-        """What the hold lacks for the event that `gate` stopped, and with a slice beyond it."""
-        held_e10 = self.hold.amount_e10 if self.hold is not None else 0
-        units = self._units()
-        return (
-            max(0, self._bound(units) - held_e10),
-            max(0, self._bound(units + self._slice) - held_e10),
-        )
+    def shortfalls(self) -> list[tuple[Hold, int, int]]:
+        """Holds that lack something for the event that `gate` stopped: how much, and how much with
+        a slice beyond it."""
+        short = []
+        for hold, gauge in self._budgets():
+            units = self._units(gauge)
+            least = self._bound(gauge, units) - hold.amount_e10
+            if least > 0:
+                want = self._bound(gauge, units + self._slice) - hold.amount_e10
+                short.append((hold, least, want))
+        return short
 
     def estimate(self) -> int:
         """Visible output tokens without the learned factor: what learning compares with."""
@@ -154,18 +169,22 @@ class Running:
             reader.deltas, reader.delta_bytes, reader.tool_calls, self._profile, learned_e3
         )
 
-    def _units(self) -> int:
-        if self._by_character:
+    def _budgets(self) -> list[tuple[Hold, Gauge]]:
+        first = [] if self.hold is None else [(self.hold, self._gauge)]
+        return [*first, *self._beside]
+
+    def _units(self, gauge: Gauge) -> int:
+        if gauge.kind == "characters":
             return self.tap.counted
         visible = self._visible(self._learned_e3) + self.hidden
         stated = self.reader.usage().output_tokens or 0
         return stated if visible < stated <= COUNT_MAX else visible
 
-    def _bound(self, outputs: int) -> int:
-        return self._gauge.bound_e10(self._inputs_in_gauge(), outputs)
+    def _bound(self, gauge: Gauge, outputs: int) -> int:
+        return gauge.bound_e10(self._inputs_of(gauge), outputs)
 
-    def _inputs_in_gauge(self) -> int:
-        return self.inputs if self._gauge.kind == "tokens" else self.input_characters
+    def _inputs_of(self, gauge: Gauge) -> int:
+        return self.inputs if gauge.kind == "tokens" else self.input_characters
 
     def _set_inputs(self, inputs: int) -> None:
         if inputs != self.inputs and inputs <= COUNT_MAX:
@@ -173,25 +192,37 @@ class Running:
             self._cover()
 
     def _cover(self) -> None:
-        """Recompute how many output units the hold covers."""
-        if self._gauge.kind == "flat":
-            self._covered = self._most
+        """Recompute how many output units the holds cover."""
+        if self._mixed:
+            self._covered = -1
             return
-        held_e10 = self.hold.amount_e10 if self.hold else 0
-        covered = self._gauge.affordable_outputs(held_e10, self._inputs_in_gauge())
-        self._covered = min(covered, self._most)
+        self._covered = min(self._most, self._affords(self.hold, self._gauge))
+        for hold, gauge in self._beside:
+            self._covered = min(self._covered, self._affords(hold, gauge))
+
+    def _affords(self, hold: Hold | None, gauge: Gauge) -> int:
+        if gauge.kind == "flat":
+            return UNBOUNDED
+        held_e10 = hold.amount_e10 if hold else 0
+        return gauge.affordable_outputs(held_e10, self._inputs_of(gauge))
 
     def _extend(self, outputs: int) -> bool:
-        """Take a slice more, or at least what this event needs. No await."""
+        """Take a slice more of each budget that needs it, or at least what this event needs. No
+        await. What one took before another refused stays with the call until it ends."""
         if outputs > self._most:
             return False
-        hold = self.hold
-        if hold is None:
-            return True
-        needed_e10 = self._bound(outputs) - hold.amount_e10
-        if needed_e10 > 0:
-            wanted_e10 = self._bound(outputs + self._slice) - hold.amount_e10
-            if not (hold.extend(wanted_e10) or hold.extend(needed_e10)):
+        if self.hold is not None and not self._extend_one(self.hold, self._gauge, outputs):
+            return False
+        for hold, gauge in self._beside:
+            units = self._units(gauge) if self._mixed else outputs
+            if not self._extend_one(hold, gauge, units):
                 return False
         self._cover()
         return True
+
+    def _extend_one(self, hold: Hold, gauge: Gauge, outputs: int) -> bool:
+        needed_e10 = self._bound(gauge, outputs) - hold.amount_e10
+        if needed_e10 <= 0:
+            return True
+        wanted_e10 = self._bound(gauge, outputs + self._slice) - hold.amount_e10
+        return hold.extend(wanted_e10) or hold.extend(needed_e10)

@@ -69,6 +69,12 @@ def gauge(tariff: Tariff, rates: Rates | None, *, text_only: bool) -> Gauge | No
     return Gauge("flat", rate_e12 * 10**6, 0, 0)
 
 
+@lru_cache(maxsize=4096)
+def cost_gauge(rates: Rates, *, text_only: bool) -> Gauge:
+    """The gauge of what the provider itself charges."""
+    return _of_cost(rates, _PERCENT_E12, text_only=text_only)
+
+
 def _of_cost(rates: Rates, rate_e12: int, *, text_only: bool) -> Gauge:
     per_input, per_output = rates.input_max_e18, rates.output_max_e18
     bands = (rates.base, *(band for _, band in rates.cliffs))

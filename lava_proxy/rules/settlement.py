@@ -87,6 +87,9 @@ class Call:
     input_tokens: int = 0
     """Estimate before the call: what a crash after SENT costs."""
     input_characters: int = 0
+    budgets: tuple[tuple[str, str], ...] = ()
+    """(kind, account) of each budget beside the customer's credit that the call's use is booked on;
+    kinds as in `rules.limits`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +137,8 @@ class Booked:
     """The part that no credit covered."""
     leased_e10: int = 0
     """The part of the charge that the holder's own leases paid."""
+    drawn: tuple[int, ...] = ()
+    """The same for each of the call's budgets, in their order."""
     charge: Charge | None = None
     """How the charge came about, where this call of `settle` computed it."""
 

@@ -17,6 +17,7 @@ from lava_proxy.core.ids import new_id
 from lava_proxy.core.invariant import invariant
 from lava_proxy.core.money import format_e10
 from lava_proxy.rules.credit import burn
+from lava_proxy.rules.limits import Limit
 from lava_proxy.store.database import Connection
 from lava_proxy.store.entries import Entries
 from lava_proxy.store.sql import load
@@ -38,6 +39,8 @@ class LeaseAsk:
     burn_e10: int
     overdraft_e10: int
     lease_s: float
+    limit: Limit | None = None
+    """The account is a limit's: what size it must have now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Balance:
 
 async def lease(conn: Connection, ask: LeaseAsk, now: datetime) -> LeaseAnswer:
     """Move a slice of credit to a worker. Inside the caller's transaction."""
-    account = await _lock(conn, ask.owner_id)
+    account = await _lock_for(conn, ask)
     known = await Q["lease_by_id"].fetchrow(conn, lease_id=ask.lease_id)
     if known is not None:  # asked before: the first answer's commit was ambiguous
         return LeaseAnswer(known["amount_e10"], 0, 0)
@@ -80,6 +83,24 @@ async def lease(conn: Connection, ask: LeaseAsk, now: datetime) -> LeaseAnswer:
         await _open_lease(conn, ask, amount, grants)
     await renew(conn, ask.owner_id, ask.holder_id, ask.lease_s)
     return LeaseAnswer(amount, free, elsewhere)
+
+
+async def _lock_for(conn: Connection, ask: LeaseAsk) -> asyncpg.Record:
+    """Lock the account; a limit's is made where it is missing and brought to its present size, so
+    that no worker has to be there when a cycle begins."""
+    if ask.limit is None:
+        return await _lock(conn, ask.owner_id)
+    merchant_id, amount = ask.limit.merchant_id, ask.limit.amount
+    if amount is None:
+        amount = await Q["wallet_funded"].fetchval(conn, merchant_id=merchant_id) or 0
+    await Q["insert_account"].execute(conn, owner_id=ask.owner_id, merchant_id=merchant_id)
+    account = await _lock(conn, ask.owner_id)
+    if amount > 0:
+        await Q["insert_limit"].execute(
+            conn, owner_id=ask.owner_id, merchant_id=merchant_id, amount=amount
+        )
+    await Q["move_limit"].execute(conn, owner_id=ask.owner_id, amount=max(0, amount))
+    return account
 
 
 def _size(ask: LeaseAsk, free_e10: int) -> int:

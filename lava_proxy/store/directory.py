@@ -8,6 +8,7 @@ from typing import cast
 
 import asyncpg
 
+from lava_proxy.rules.limits import Rate, SpendKey
 from lava_proxy.rules.settlement import Customer, Enforcement, Merchant, Meter
 from lava_proxy.rules.tiers import RateType, Tariff, Tier, Unit
 from lava_proxy.store.database import Connection
@@ -67,6 +68,27 @@ def _merchant(row: asyncpg.Record) -> Merchant:
         row["upgrade_url"],
         row["require_plan"],
         tuple((url, model) for url, model in row["fallback_chain"] or ()),
+    )
+
+
+async def find_spend_key(conn: Connection, key_hash: bytes) -> SpendKey | None:
+    row = await Q["spend_key_by_hash"].fetchrow(conn, key_hash=key_hash)
+    if row is None:
+        return None
+    rpm, models, providers = row["rate_rpm"], row["allowed_models"], row["allowed_providers"]
+    return SpendKey(
+        spend_key_id=row["spend_key_id"],
+        merchant=_merchant(row),
+        status=row["status"],
+        request_shape=row["request_shape"],
+        allowed_models=None if models is None else frozenset(models),
+        allowed_providers=None if providers is None else frozenset(providers),
+        spend_limit_e10=row["spend_limit_e10"],
+        spend_cycle=row["spend_cycle"],
+        request_limit=row["request_limit"],
+        request_cycle=row["request_cycle"],
+        rate=None if rpm is None else Rate(rpm, row["rate_burst"] or rpm),
+        expires_at=row["expires_at"],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lava_proxy.rules.charge import Charge
 from lava_proxy.rules.settlement import Settlement
@@ -17,6 +17,8 @@ class Line:
     charge: Charge
     leased_e10: int = 0
     owed_e10: int = 0
+    drawn: list[int] = field(default_factory=list)
+    """What the holder's leases paid on each of the call's budgets."""
 
 
 def columns(line: Line) -> dict[str, object]:

@@ -9,20 +9,22 @@ Order of work, which is also the lock order of the whole store:
 5. insert requests and ledger entries, then write back counters, leases, grants and debt.
 
 A charge is paid from the leases of the process that admitted the call, then from credit nobody
-holds, and what is left becomes debt: a late row is charged, never dropped.
+holds, and what is left becomes debt: a late row is charged, never dropped. What a call uses of
+other budgets (rules/limits.py) goes the same way; beyond a limit it is recorded, never owed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Set, Sized
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import orjson
 
 from lava_proxy.rules.charge import Charge, charge, units_of
+from lava_proxy.rules.limits import drawn
 from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store import outbox
 from lava_proxy.store.claims import claim_ids, claim_objects
@@ -54,8 +56,28 @@ class _Account:
     debt_e10: int
     new_debt_e10: int = 0
     overdraft_back_e10: int = 0
+    beyond_e10: int = 0
+    """Use of a limit that it does not cover."""
     leases: dict[str, list[_Share]] = field(default_factory=lambda: defaultdict(list))
     grants: list[_Share] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Due:
+    """What one row takes from one account."""
+
+    line: Line
+    owner_id: str
+    left_e10: int
+    is_limit: bool
+
+    def leased(self, amount_e10: int) -> None:
+        """So much came from the leases of the call's own process."""
+        self.left_e10 -= amount_e10
+        if self.is_limit:
+            self.line.drawn.append(amount_e10)
+        else:
+            self.line.leased_e10 = amount_e10
 
 
 async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -> list[Booked]:
@@ -84,6 +106,7 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
                 fresh=True,
                 leased_e10=line.leased_e10,
                 owed_e10=line.owed_e10,
+                drawn=tuple(line.drawn),
                 charge=line.charge,
             )
     return answers
@@ -96,9 +119,16 @@ async def _breathe(done: Sized) -> None:
 
 
 async def _lock(conn: Connection, fresh: Sequence[Settlement]) -> dict[str, _Account]:
-    owners = sorted({s.call.owner_id for s in fresh})
+    limits = {owner: s.call.merchant_id for s in fresh for _, owner in s.call.budgets}
+    owners = sorted({s.call.owner_id for s in fresh} | limits.keys())
     rows = await Q["lock_accounts"].fetch(conn, owner_ids=owners)
     missing = set(owners) - {row["owner_id"] for row in rows}
+    if missing and missing <= limits.keys():  # the first use of a limit that was never leased
+        await Q["open_limits"].execute(
+            conn, owner_ids=sorted(missing), merchant_ids=[limits[o] for o in sorted(missing)]
+        )
+        rows = await Q["lock_accounts"].fetch(conn, owner_ids=owners)
+        missing = set()
     if missing:  # a journal may know more than a database that was restored
         raise StorePoison(f"no credit account: {', '.join(sorted(missing))}")
     return {row["owner_id"]: _Account(row["debt_e10"]) for row in rows}
@@ -139,26 +169,38 @@ def _compute(row: Settlement, counters: dict[tuple[str, str, str], int]) -> Line
 async def _pay(
     conn: Connection, lines: Sequence[Line], accounts: dict[str, _Account], now: datetime
 ) -> None:
-    """Take each customer's charge from leases, then grants, then as debt."""
-    owing = [li for li in lines if li.charge.amount_e10 and li.settlement.call.customer_id]
-    if not owing:
+    """Take what each row uses of its accounts from leases, then grants. What is left of a charge
+    is debt; what is left of a limit is recorded as spent beyond it."""
+    dues = [due for line in lines for due in _dues(line)]
+    if not dues:
         return
-    await _load_leases(conn, owing, accounts)
-    short: list[tuple[Line, int]] = []
-    for line in owing:
-        account = accounts[line.settlement.call.owner_id]
-        line.leased_e10 = _take(
-            account, account.leases[line.settlement.call.holder_id], line.charge.amount_e10
-        )
-        if line.leased_e10 < line.charge.amount_e10:
-            short.append((line, line.charge.amount_e10 - line.leased_e10))
+    await _load_leases(conn, dues, accounts)
+    short: list[_Due] = []
+    for due in dues:
+        account = accounts[due.owner_id]
+        shares = account.leases[due.line.settlement.call.holder_id]
+        due.leased(_take(account, shares, due.left_e10))
+        if due.left_e10:
+            short.append(due)
     if short:
-        await _load_grants(conn, [line for line, _ in short], accounts, now)
-    for line, amount_e10 in short:
-        account = accounts[line.settlement.call.owner_id]
-        rest = amount_e10 - _take(account, account.grants, amount_e10)
-        account.new_debt_e10 += rest
-        line.owed_e10 = rest
+        await _load_grants(conn, {due.owner_id for due in short}, accounts, now)
+    for due in short:
+        account = accounts[due.owner_id]
+        rest = due.left_e10 - _take(account, account.grants, due.left_e10)
+        if due.is_limit:
+            account.beyond_e10 += rest
+        else:
+            account.new_debt_e10 += rest
+            due.line.owed_e10 = rest
+
+
+def _dues(line: Line) -> Iterator[_Due]:
+    """What a row is to take: the customer's charge, and its use of each budget."""
+    call = line.settlement.call
+    if line.charge.amount_e10 and call.customer_id:
+        yield _Due(line, call.owner_id, line.charge.amount_e10, False)
+    for kind, owner_id in call.budgets:
+        yield _Due(line, owner_id, drawn(kind, line.settlement), True)
 
 
 def _take(account: _Account, shares: Sequence[_Share], amount_e10: int) -> int:
@@ -180,12 +222,12 @@ def _take(account: _Account, shares: Sequence[_Share], amount_e10: int) -> int:
 
 
 async def _load_leases(
-    conn: Connection, owing: Sequence[Line], accounts: dict[str, _Account]
+    conn: Connection, dues: Sequence[_Due], accounts: dict[str, _Account]
 ) -> None:
     rows = await Q["open_parts_of_holders"].fetch(
         conn,
-        owner_ids=sorted({li.settlement.call.owner_id for li in owing}),
-        holder_ids=sorted({li.settlement.call.holder_id for li in owing}),
+        owner_ids=sorted({due.owner_id for due in dues}),
+        holder_ids=sorted({due.line.settlement.call.holder_id for due in dues}),
     )
     for r in rows:
         share = _Share(r["lease_id"], r["seq"], r["grant_id"], r["left_e10"])
@@ -193,9 +235,9 @@ async def _load_leases(
 
 
 async def _load_grants(
-    conn: Connection, short: Sequence[Line], accounts: dict[str, _Account], now: datetime
+    conn: Connection, owners: Set[str], accounts: dict[str, _Account], now: datetime
 ) -> None:
-    loaded: dict[str, list[_Share]] = {li.settlement.call.owner_id: [] for li in short}
+    loaded: dict[str, list[_Share]] = {owner_id: [] for owner_id in owners}
     for r in await Q["available_grants"].fetch(conn, owner_ids=sorted(loaded), now=now):
         loaded[r["owner_id"]].append(_Share("", 0, r["grant_id"], r["available_e10"]))
     for owner_id, shares in loaded.items():
@@ -244,6 +286,11 @@ async def _write_back(
             owner_ids=[owner for owner, _ in owing],
             debts=[a.new_debt_e10 for _, a in owing],
             overdrafts=[-a.overdraft_back_e10 for _, a in owing],
+        )
+    beyond = sorted((o, a.beyond_e10) for o, a in accounts.items() if a.beyond_e10)
+    if beyond:
+        await Q["spend_beyond"].execute(
+            conn, owner_ids=[o for o, _ in beyond], amounts=[amount for _, amount in beyond]
         )
     made = [(line.settlement, o) for line in lines for o in line.settlement.object_ids]
     if made:

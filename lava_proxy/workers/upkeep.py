@@ -109,6 +109,7 @@ class Upkeep:
                 await leases.give_back(account)
         for owner_id in leases.to_renew():
             await self._books.renew(owner_id)
+        await self._books.rates.tend()
 
     async def reap(self) -> None:
         """Take back leases that are over, grace and reclaim time included: their worker is gone or
@@ -182,7 +183,7 @@ class Upkeep:
     def _recall_heard(self, payload: str | None) -> None:
         if payload is None:
             return
-        going = self._books.recalls.answer(self._books.leases, payload)
+        going = self._books.recalls.answer(self._books.leases, payload, self._books.rates)
         task = asyncio.create_task(going)
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)

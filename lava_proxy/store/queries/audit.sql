@@ -27,7 +27,8 @@ LIMIT :most::int;
 
 -- name: accounts_unbalanced
 -- Accounts whose credit differs from their ledger: the ledger's sum must be what is available and
--- leased, less what is owed. Ledger accounts of nobody's are differences too.
+-- leased, less what is owed. Ledger accounts of nobody's are differences too. A limit is no credit and
+-- has no ledger: its own parts must add up (`grants_unbalanced`), and nothing may be owed on it.
 -- args: since bigint, most int
 WITH books AS (
     SELECT account, sum(amount_e10)::bigint AS ledger_e10
@@ -41,7 +42,7 @@ WITH books AS (
     ) AS entries GROUP BY account
 ), credit AS (
     SELECT owner_id, sum(available_e10 + leased_e10)::bigint AS credit_e10
-    FROM credit_grants GROUP BY owner_id
+    FROM credit_grants WHERE kind <> 'limit' GROUP BY owner_id
 )
 SELECT coalesce(a.owner_id, b.account) AS owner_id, coalesce(b.ledger_e10, 0)::bigint AS ledger_e10,
        (coalesce(c.credit_e10, 0) - coalesce(a.debt_e10, 0))::bigint AS credit_e10
@@ -139,7 +140,9 @@ WITH kept AS (
            ARRAY[count(*), sum(r.input_tokens)::bigint, sum(r.output_tokens)::bigint,
                  sum(r.input_characters)::bigint, sum(r.output_characters)::bigint,
                  sum(r.input_ms)::bigint, sum(r.output_ms)::bigint, sum(r.cost_e10)::bigint,
-                 sum(r.charge_e10)::bigint] AS figures
+                 sum(r.charge_e10)::bigint,
+                 coalesce(sum(r.cost_e10) FILTER (WHERE r.provider_key_type = 'managed'),
+                          0)::bigint] AS figures
     FROM requests r
     WHERE :since::bigint = 0 OR EXISTS (
         SELECT FROM touched t WHERE t.merchant_id = r.merchant_id
@@ -148,7 +151,8 @@ WITH kept AS (
 ), rolled AS (
     SELECT u.merchant_id, u.bucket, u.customer_id, u.meter_id,
            ARRAY[u.requests, u.input_tokens, u.output_tokens, u.input_characters,
-                 u.output_characters, u.input_ms, u.output_ms, u.cost_e10, u.charge_e10] AS figures
+                 u.output_characters, u.input_ms, u.output_ms, u.cost_e10, u.charge_e10,
+                 u.managed_cost_e10] AS figures
     FROM usage_rollups u
     WHERE :since::bigint = 0 OR EXISTS (
         SELECT FROM touched t WHERE t.merchant_id = u.merchant_id AND t.bucket = u.bucket)
@@ -160,16 +164,21 @@ WHERE rolled.figures IS DISTINCT FROM counted.figures AND bucket >= (SELECT sinc
 LIMIT :most::int;
 
 -- name: totals
--- What the audit looked at, and the sum over all customers for the one-line answer.
+-- What the audit looked at, and the sum over all customers for the one-line answer (no limits).
 -- args: since bigint
 SELECT (SELECT count(*) FROM requests WHERE booked_xid >= :since::bigint) AS requests,
        (SELECT count(*) FROM ledger_entries WHERE booked_xid >= :since::bigint) AS entries,
-       (SELECT coalesce(sum(amount_e10 - withdrawn_e10), 0)::bigint FROM credit_grants)
+       (SELECT coalesce(sum(amount_e10 - withdrawn_e10), 0)::bigint FROM credit_grants
+        WHERE kind <> 'limit')
            AS granted_e10,
-       (SELECT coalesce(sum(available_e10), 0)::bigint FROM credit_grants) AS available_e10,
-       (SELECT coalesce(sum(leased_e10), 0)::bigint FROM credit_grants) AS leased_e10,
-       (SELECT coalesce(sum(spent_e10), 0)::bigint FROM credit_grants) AS spent_e10,
-       (SELECT coalesce(sum(expired_e10), 0)::bigint FROM credit_grants) AS expired_e10,
+       (SELECT coalesce(sum(available_e10), 0)::bigint FROM credit_grants
+        WHERE kind <> 'limit') AS available_e10,
+       (SELECT coalesce(sum(leased_e10), 0)::bigint FROM credit_grants
+        WHERE kind <> 'limit') AS leased_e10,
+       (SELECT coalesce(sum(spent_e10), 0)::bigint FROM credit_grants
+        WHERE kind <> 'limit') AS spent_e10,
+       (SELECT coalesce(sum(expired_e10), 0)::bigint FROM credit_grants
+        WHERE kind <> 'limit') AS expired_e10,
        (SELECT coalesce(sum(debt_e10), 0)::bigint FROM accounts) AS debt_e10;
 
 -- name: state

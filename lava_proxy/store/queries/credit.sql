@@ -4,6 +4,27 @@
 INSERT INTO accounts (owner_id, merchant_id) VALUES (:owner_id::text, :merchant_id::text)
 ON CONFLICT DO NOTHING;
 
+-- name: insert_limit
+-- The one grant of a limit's account; harmless when it is there.
+-- args: owner_id text, merchant_id text, amount bigint
+INSERT INTO credit_grants (grant_id, owner_id, merchant_id, kind, amount_e10, available_e10)
+VALUES (:owner_id::text, :owner_id::text, :merchant_id::text, 'limit', :amount::bigint,
+        :amount::bigint)
+ON CONFLICT DO NOTHING;
+
+-- name: move_limit
+-- Brings a limit to its present size: up at once, down as far as it is free.
+-- args: owner_id text, amount bigint
+UPDATE credit_grants
+SET amount_e10 = amount_e10 + greatest(:amount::bigint - amount_e10, -available_e10),
+    available_e10 = available_e10 + greatest(:amount::bigint - amount_e10, -available_e10)
+WHERE grant_id = :owner_id::text AND kind = 'limit' AND amount_e10 <> :amount::bigint;
+
+-- name: wallet_funded
+-- What was paid into a merchant's wallet.
+-- args: merchant_id text
+SELECT funded_e10 FROM wallets WHERE merchant_id = :merchant_id::text;
+
 -- name: insert_grant
 -- Adds credit; `spent` is what old debt takes at once.
 -- args: grant_id text, owner_id text, merchant_id text, kind text, amount bigint, spent bigint,

@@ -14,6 +14,16 @@ SELECT t.forward_token_id, t.test, t.customer_id, t.meter_id, t.disable_billing,
 FROM forward_tokens t JOIN merchants m USING (merchant_id)
 WHERE t.token_hash = :token_hash::bytea AND t.revoked_at IS NULL;
 
+-- name: spend_key_by_hash
+-- A spend key and its merchant, unless it was revoked.
+-- args: key_hash bytea
+SELECT k.spend_key_id, k.status, k.request_shape, k.allowed_models, k.allowed_providers,
+       k.spend_limit_e10, k.spend_cycle, k.request_limit, k.request_cycle, k.rate_rpm,
+       k.rate_burst, k.expires_at, m.merchant_id, m.name, m.upgrade_url, m.require_plan,
+       m.fallback_chain
+FROM spend_keys k JOIN merchants m USING (merchant_id)
+WHERE k.key_hash = :key_hash::bytea AND k.deleted_at IS NULL;
+
 -- name: customer_by_id
 -- A customer of a merchant by our id or by the merchant's own.
 -- args: merchant_id text, customer text

@@ -70,11 +70,13 @@ WITH booked AS (
 ), rolled AS (
     INSERT INTO usage_rollups AS u
         (merchant_id, bucket, customer_id, meter_id, requests, input_tokens, output_tokens,
-         input_characters, output_characters, input_ms, output_ms, cost_e10, charge_e10)
+         input_characters, output_characters, input_ms, output_ms, cost_e10, charge_e10,
+         managed_cost_e10)
     SELECT merchant_id, date_bin('15 minutes', created_at, 'epoch'), coalesce(customer_id, ''),
            coalesce(meter_id, ''), count(*), sum(input_tokens)::bigint, sum(output_tokens)::bigint,
            sum(input_characters)::bigint, sum(output_characters)::bigint, sum(input_ms)::bigint,
-           sum(output_ms)::bigint, sum(cost_e10)::bigint, sum(charge_e10)::bigint
+           sum(output_ms)::bigint, sum(cost_e10)::bigint, sum(charge_e10)::bigint,
+           coalesce(sum(cost_e10) FILTER (WHERE provider_key_type = 'managed'), 0)::bigint
     FROM booked GROUP BY 1, 2, 3, 4
     ON CONFLICT (merchant_id, bucket, customer_id, meter_id) DO UPDATE SET
         requests = u.requests + excluded.requests,
@@ -85,7 +87,8 @@ WITH booked AS (
         input_ms = u.input_ms + excluded.input_ms,
         output_ms = u.output_ms + excluded.output_ms,
         cost_e10 = u.cost_e10 + excluded.cost_e10,
-        charge_e10 = u.charge_e10 + excluded.charge_e10
+        charge_e10 = u.charge_e10 + excluded.charge_e10,
+        managed_cost_e10 = u.managed_cost_e10 + excluded.managed_cost_e10
 )
 INSERT INTO ledger_entries
     (transaction_id, merchant_id, account, amount_e10, kind, request_id, customer_id, created_at)
@@ -139,6 +142,26 @@ UPDATE credit_grants g
 SET available_e10 = g.available_e10 - t.amount, spent_e10 = g.spent_e10 + t.amount
 FROM unnest(:grant_ids::text[], :amounts::bigint[]) AS t(grant_id, amount)
 WHERE g.grant_id = t.grant_id;
+
+-- name: open_limits
+-- Accounts of limits that a restored database does not know any more.
+-- args: owner_ids text[], merchant_ids text[]
+INSERT INTO accounts (owner_id, merchant_id)
+SELECT * FROM unnest(:owner_ids::text[], :merchant_ids::text[]) AS t(owner_id, merchant_id)
+ORDER BY owner_id
+ON CONFLICT DO NOTHING;
+
+-- name: spend_beyond
+-- Records what was spent beyond limits, in the one grant that each has.
+-- args: owner_ids text[], amounts bigint[]
+INSERT INTO credit_grants AS g
+    (grant_id, owner_id, merchant_id, kind, amount_e10, available_e10, spent_e10)
+SELECT a.owner_id, a.owner_id, a.merchant_id, 'limit', t.amount, 0, t.amount
+FROM unnest(:owner_ids::text[], :amounts::bigint[]) AS t(owner_id, amount)
+JOIN accounts a USING (owner_id)
+ON CONFLICT (grant_id) DO UPDATE
+SET amount_e10 = g.amount_e10 + excluded.amount_e10,
+    spent_e10 = g.spent_e10 + excluded.spent_e10;
 
 -- name: change_accounts
 -- Moves debt and leased overdraft.

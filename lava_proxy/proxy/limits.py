@@ -1,0 +1,132 @@
+"""Limits beside the customer's credit: which ones a call needs, and opening a hold on each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+from lava_proxy.books.holds import Holds
+from lava_proxy.books.leases import Refusal
+from lava_proxy.core.errors import LavaError
+from lava_proxy.core.money import format_e10
+from lava_proxy.proxy.caller import Caller
+from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.run import Run
+from lava_proxy.rules.gauge import FREE, Gauge, cost_gauge
+from lava_proxy.rules.limits import COST, Limit, SpendKey, Want
+from lava_proxy.rules.quote import Quote, quote
+from lava_proxy.rules.settlement import Merchant
+
+OPEN = "open"
+NONE: Sequence[Want] = ()
+
+_CODES = {
+    "money": ("spend_limit_exceeded", "Service key spend limit exceeded."),
+    "requests": ("request_limit_exceeded", "Service key request limit exceeded."),
+    "wallet": ("insufficient_balance", None),
+    OPEN: ("rate_limit_exceeded", "Too many calls of this customer run at once."),
+}
+
+
+def wants(gateway: Gateway, run: Run, at: datetime) -> Sequence[Want]:
+    """The budgets that a call needs beside the customer's credit, leaf to root."""
+    caller, settings = run.caller, gateway.settings
+    if caller is None:
+        return NONE
+    walleted = settings.wallet_enforced and run.managed
+    if caller.spend_key is None and not settings.customer_concurrency and not walleted:
+        return NONE
+    found = caller.spend_key.budgets(at) if caller.spend_key else []
+    if settings.customer_concurrency and caller.customer is not None:
+        found.append(_open_calls(caller, settings.customer_concurrency))
+    if walleted:
+        found.append(_wallet(caller.merchant))
+    return found
+
+
+async def open_limits(
+    gateway: Gateway, run: Run, holds: Holds, body_bytes: int
+) -> list[int | None]:
+    """Open a hold on each; answers the output caps that make them affordable. Raises when one
+    refuses; the caller gives back what is in `holds` then."""
+    caller, call, ask = run.caller, run.call, run.ask
+    if caller is None or call is None or ask is None:
+        raise LavaError("internal_error")
+    caps: list[int | None] = []
+    if caller.spend_key is not None:
+        await _permit(gateway, caller.spend_key, holds)
+    for want in wants(gateway, run, call.created_at):
+        if want.limit is None:
+            continue
+        gateway.books.condition.refuse_prepaid_if_draining()
+        if want.kind in COST:
+            gauge = _cost(gateway, run, caller.merchant.merchant_id)
+            plan = quote(ask, gauge, "sliced", gateway.limits, body_bytes=body_bytes)
+            held_e10 = await _take(gateway, want, want.limit, holds, plan, gauge)
+            caps.append(plan.cap_for(held_e10))
+        else:
+            await _take(gateway, want, want.limit, holds, None, FREE)
+    return caps
+
+
+async def _take(
+    gateway: Gateway, want: Want, limit: Limit, holds: Holds, plan: Quote | None, gauge: Gauge
+) -> int:
+    leases = gateway.books.leases
+    account = leases.account(want.owner_id)
+    account.limit = limit
+    least, most = (plan.least_e10, plan.want_e10) if plan else (1, 1)
+    held = await leases.hold(account, least, most, 0)
+    if isinstance(held, Refusal):
+        raise _denied(want.kind, held)
+    holds.add(want.kind, held, gauge)
+    return held.amount_e10
+
+
+def _denied(kind: str, refusal: Refusal) -> LavaError:
+    code, message = _CODES[kind]
+    headers = {"retry-after": "1"} if kind == OPEN else {}
+    details: dict[str, object] | None = None
+    if kind in COST:
+        details = {
+            "required": format_e10(refusal.required_e10),
+            "available": format_e10(refusal.available_e10),
+        }
+    return LavaError(code, message, details=details, headers=headers)
+
+
+async def _permit(gateway: Gateway, key: SpendKey, holds: Holds) -> None:
+    if key.rate is None:
+        return
+    taken = await gateway.books.rates.take(f"{key.spend_key_id}:rate", key.rate)
+    if isinstance(taken, float):
+        raise LavaError(
+            "rate_limit_exceeded", headers={"retry-after": str(max(1, math.ceil(taken)))}
+        )
+    holds.add_permit(taken)
+
+
+def _cost(gateway: Gateway, run: Run, merchant_id: str) -> Gauge:
+    """What the provider charges for a running answer."""
+    ask, provider = run.ask, run.provider
+    if ask is None or provider is None or ask.free:
+        return FREE
+    catalog = gateway.books.prices.of(merchant_id)
+    rates = catalog.rates(provider.id, ask.model or "", gateway.books.now())
+    if rates is None:
+        raise LavaError(
+            "model_unpriced",
+            f"{provider.id} has no known price for {ask.model!r}, so a money limit cannot be kept; "
+            "add a price override",
+        )
+    return cost_gauge(rates, text_only=not ask.media_tokens)
+
+
+def _open_calls(caller: Caller, most: int) -> Want:
+    customer_id = caller.customer.customer_id if caller.customer else ""
+    return Want(OPEN, f"{customer_id}:open", Limit(caller.merchant.merchant_id, most))
+
+
+def _wallet(merchant: Merchant) -> Want:
+    return Want("wallet", f"{merchant.merchant_id}:wallet", Limit(merchant.merchant_id, None))

@@ -1,0 +1,120 @@
+"""Limits beside a customer's credit: what each counts, and which account it is in which cycle.
+
+A limit is an account like a customer's, so one mechanism (leases, holds, booking) serves all:
+
+    money      provider cost of a spend key's calls, in 10^-10 USD
+    requests   calls of a spend key
+    wallet     provider cost of managed-key calls, in 10^-10 USD, against what the merchant paid in
+    open       calls of a customer that run now; nothing is ever spent
+    spent, asked   what a spend key used in all its life; recorded, never refused
+
+Cycles are UTC days, ISO weeks, calendar months, or all time.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from lava_adapters.values import dataclass
+from lava_proxy.rules.settlement import Merchant, Settlement
+
+Cycle = Literal["daily", "weekly", "monthly", "total"]
+LEASED = frozenset({"money", "requests", "wallet"})
+"""Budgets that workers lease and that calls use up."""
+COST = frozenset({"money", "wallet", "spent"})
+NOTHING_CAME = frozenset({"void", "refused"})
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The size that an account must have. None: what was paid into the merchant's wallet."""
+
+    merchant_id: str
+    amount: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Requests per minute, and how many may start at once."""
+
+    rpm: int
+    capacity: int
+
+    @property
+    def batch(self) -> int:
+        """Permits that a worker takes at a time: a second's worth, at most a quarter of all."""
+        return max(1, min(self.capacity // 4, self.rpm // 60))
+
+
+@dataclass(frozen=True, slots=True)
+class SpendKey:
+    """A key for tools: whose it is, what it may ask for, and how much of it. None: no limit."""
+
+    spend_key_id: str
+    merchant: Merchant
+    status: Literal["active", "paused"]
+    request_shape: Literal["openai", "anthropic"]
+    allowed_models: frozenset[str] | None
+    allowed_providers: frozenset[str] | None
+    spend_limit_e10: int | None
+    spend_cycle: Cycle | None
+    request_limit: int | None
+    request_cycle: Cycle | None
+    rate: Rate | None
+    expires_at: datetime | None
+
+    def may_use(self, model: str, provider: str) -> bool:
+        """Whether the key's lists allow this model of this provider."""
+        models, providers = self.allowed_models, self.allowed_providers
+        named = models is None or bool(models & {model, f"{provider}/{model}"})
+        return named and (providers is None or provider in providers)
+
+    def budgets(self, at: datetime) -> list[Want]:
+        """What a call with this key draws on; use is recorded where there is no limit too."""
+        spent = _spent(self, "money", "spent", self.spend_cycle, self.spend_limit_e10, at)
+        return spent + _spent(self, "requests", "asked", self.request_cycle, self.request_limit, at)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A budget that a call needs. Without a limit it is only recorded."""
+
+    kind: str
+    owner_id: str
+    limit: Limit | None
+
+
+def account_of(spend_key_id: str, kind: str, cycle: Cycle, at: datetime) -> str:
+    """The account of a key's money or requests in the cycle that `at` falls in."""
+    return f"{spend_key_id}:{kind}:{cycle_name(cycle, at)}"
+
+
+def _spent(
+    key: SpendKey, kind: str, recorded: str, cycle: Cycle | None, most: int | None, at: datetime
+) -> list[Want]:
+    wants = []
+    if cycle is not None and most is not None:
+        limit = Limit(key.merchant.merchant_id, most)
+        wants.append(Want(kind, account_of(key.spend_key_id, kind, cycle, at), limit))
+    if cycle != "total":
+        wants.append(Want(recorded, account_of(key.spend_key_id, kind, "total", at), None))
+    return wants
+
+
+def cycle_name(cycle: Cycle, at: datetime) -> str:
+    """The cycle that `at` falls in: ``2026-11-27``, ``2026-W48``, ``2026-11`` or ``total``."""
+    at = at.astimezone(UTC)
+    if cycle == "daily":
+        return f"{at:%Y-%m-%d}"
+    if cycle == "weekly":
+        year, week, _ = at.isocalendar()
+        return f"{year:04d}-W{week:02d}"
+    return f"{at:%Y-%m}" if cycle == "monthly" else "total"
+
+
+def drawn(kind: str, row: Settlement) -> int:
+    """What a finished call uses of a budget of this kind."""
+    if kind in COST:
+        return max(0, row.cost.total_e10) if row.cost else 0
+    return 0 if row.outcome in NOTHING_CAME else 1
