@@ -119,7 +119,9 @@ def _price(desk: Desk, body: NewQuote, meter: Meter) -> _Price:
 def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
     sent = b"" if body.body is None else exact_json(body.body)
     provider_id, ask = _ask(desk, url, body.method or "POST", sent)
-    rates = desk.books.catalog.rates(provider_id, ask.model or "", desk.books.now())
+    rates = desk.books.prices.of(meter.merchant_id).rates(
+        provider_id, ask.model or "", desk.books.now()
+    )
     found = _gauge(meter, ask, rates)
     if found is None:
         raise LavaError("model_unpriced", f"{provider_id} has no known price for {ask.model!r}")

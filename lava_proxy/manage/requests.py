@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lava_proxy.core.errors import LavaError
 from lava_proxy.core.money import format_e10, format_rate_e12
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
-from lava_proxy.manage.fields import customer_named, read_query, refuse
+from lava_proxy.manage.fields import customer_named, read_query
+from lava_proxy.manage.filters import metadata_filters
 from lava_proxy.manage.paging import PAGE_PARAMETERS, Page, Position, position_at, read_page
 from lava_proxy.manage.text import seconds_number, time_text
 from lava_proxy.rules.charge import Line
 from lava_proxy.store import requests as store
 from lava_proxy.store.requests import RequestRow
-from lava_proxy.wire.problem import strict_json
 
 PARAMETERS = PAGE_PARAMETERS | {"customer_id", "connection_id", "meter_id", "metadata_filters"}
-FILTERS_MAX = 100
 
 
 async def retrieve(desk: Desk, call: Call) -> Answer:
@@ -34,7 +32,7 @@ async def page(desk: Desk, call: Call) -> Answer:
     query = read_query(call, PARAMETERS)
     page = read_page("requests", query)
     customer, meter = customer_named(query), query.get("meter_id")
-    wanted = _metadata_filters(query.get("metadata_filters"))
+    wanted = metadata_filters(query.get("metadata_filters"))
     customer_id = None if customer is None else (await desk.customer(call, customer)).customer_id
     meter_id = None if meter is None else (await desk.meter(call, meter)).meter_id
     if wanted is None:
@@ -120,27 +118,6 @@ def _part(line: Line, unit: str) -> dict[str, object]:
         "seconds": seconds_number(line.units if unit == "minutes" else 0),
         "cost": format_e10(line.amount_e10),
     }
-
-
-def _metadata_filters(text: str | None) -> dict[str, str] | None:
-    """``[["feature","chat"],...]`` -> what rows must have; None where no row can have it all."""
-    if text is None:
-        return {}
-    try:
-        pairs = strict_json(text.encode())
-    except LavaError as error:
-        refuse("metadata_filters", error.message)
-    if not isinstance(pairs, list) or len(pairs) > FILTERS_MAX:
-        refuse("metadata_filters", f"must be an array of at most {FILTERS_MAX} [key, value] pairs")
-    wanted: dict[str, str] = {}
-    possible = True
-    for index, pair in enumerate(pairs):
-        match pair:
-            case [str(key), str(value)]:
-                possible = possible and wanted.setdefault(key, value) == value
-            case _:
-                refuse(f"metadata_filters[{index}]", "must be a [key, value] pair of strings")
-    return wanted if possible else None
 
 
 def _position(row: RequestRow) -> Position:
