@@ -19,8 +19,10 @@ from lava_proxy.manage import (
     customers,
     ledger,
     meters,
+    openapi,
     prices,
     quotes,
+    reference,
     reports,
     requests,
     secret_keys,
@@ -119,8 +121,13 @@ class Management:
 
 
 def create_management(books: Books, registry: Registry) -> Management:
-    """The management API on these books."""
-    return Management(Desk(books, registry), ROUTES)
+    """The management API on these books, and its own description."""
+    document = openapi.describe(ROUTES)
+    described = (
+        Route("GET", "openapi.json", openapi.served(document), auth="none"),
+        Route("GET", "docs", reference.served(document), auth="none"),
+    )
+    return Management(Desk(books, registry), (*ROUTES, *described))
 
 
 def _segments(scope: Scope) -> list[str]:

@@ -29,7 +29,7 @@ from lava_proxy.manage.fields import (
     refuse,
 )
 from lava_proxy.manage.idempotency import once_apart
-from lava_proxy.manage.requests import view
+from lava_proxy.manage.requests import RequestView, view
 from lava_proxy.rules import price
 from lava_proxy.rules import settlement as rules
 from lava_proxy.rules.charge import Counts
@@ -129,9 +129,11 @@ async def _book(desk: Desk, row: rules.Settlement) -> Answer:
         raise _away()
     try:
         async with asyncio.timeout(COMMIT_WAIT_S):
-            await desk.books.writer.book(row)
+            made = await desk.books.writer.book(row)
     except TimeoutError:
         raise _away() from None
+    if made.fresh and made.charge is not None:
+        return answer(view(store.as_booked(row, made.charge)))
     async with desk.reading() as conn:
         booked = await store.find(conn, row.call.merchant_id, row.call.request_id)
     if booked is None or booked.content_hash != row.content_hash:
@@ -160,4 +162,13 @@ def _away() -> LavaError:
     )
 
 
-ROUTES = (Route("POST", "requests", create),)
+ROUTES = (
+    Route(
+        "POST",
+        "requests",
+        create,
+        answer=RequestView,
+        body=Report,
+        errors=("not_found", "idempotency_conflict", "meter_needs_cost"),
+    ),
+)

@@ -3,19 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NotRequired, cast
+
+from typing_extensions import TypedDict
 
 from lava_proxy.core.money import format_e10, format_rate_e12
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import customer_named, read_query
 from lava_proxy.manage.filters import metadata_filters
-from lava_proxy.manage.paging import PAGE_PARAMETERS, Page, Position, position_at, read_page
+from lava_proxy.manage.paging import (
+    PAGE_PARAMETERS,
+    Page,
+    PageView,
+    Position,
+    position_at,
+    read_page,
+)
 from lava_proxy.manage.text import seconds_number, time_text
 from lava_proxy.rules.charge import Line
 from lava_proxy.store import requests as store
 from lava_proxy.store.requests import RequestRow
 
 PARAMETERS = PAGE_PARAMETERS | {"customer_id", "connection_id", "meter_id", "metadata_filters"}
+
+
+class ModelUsage(TypedDict):
+    """Counts and provider cost. Input includes cached tokens, output includes reasoning."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_characters: int
+    output_characters: int
+    total_characters: int
+    input_seconds: float
+    output_seconds: float
+    total_seconds: float
+    input_cost: str
+    output_cost: str
+    total_cost: str
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+
+
+class ChargedTier(TypedDict):
+    """A tier of the meter, as it was."""
+
+    start: int
+    rate: str
+    type: str
+
+
+class ChargePart(TypedDict):
+    """The part of a charge that fell in one tier."""
+
+    tier: ChargedTier
+    tokens: int
+    characters: int
+    seconds: float
+    cost: str
+
+
+class ChargeView(TypedDict):
+    """What the customer was charged."""
+
+    amount: str
+    rate_type: str
+    breakdown: list[ChargePart]
+
+
+class RequestView(TypedDict):
+    """A request as the API shows it: what is not known is absent."""
+
+    request_id: str
+    status: str
+    outcome: str
+    provider: str
+    provider_key_type: str
+    endpoint: str
+    stream: bool
+    usage_source: str
+    model_usage: ModelUsage
+    cost: str
+    charge: ChargeView
+    metadata: dict[str, str]
+    created_at: str
+    customer_id: NotRequired[str]
+    meter_id: NotRequired[str]
+    model: NotRequired[str]
+    response_id: NotRequired[str]
+    price_version: NotRequired[str]
+    duration_ms: NotRequired[int]
+    time_to_first_byte_ms: NotRequired[int]
+    timestamp: NotRequired[str]
 
 
 async def retrieve(desk: Desk, call: Call) -> Answer:
@@ -50,9 +132,9 @@ async def page(desk: Desk, call: Call) -> Answer:
     return page.answer(rows, view, _position)
 
 
-def view(row: RequestRow) -> dict[str, object]:
+def view(row: RequestRow) -> RequestView:
     """A request as the API shows it: optional members are absent rather than null."""
-    shown: dict[str, object] = {
+    shown: RequestView = {
         "request_id": row.request_id,
         "status": row.status,
         "outcome": row.outcome,
@@ -68,7 +150,7 @@ def view(row: RequestRow) -> dict[str, object]:
             "rate_type": row.rate_type or "fixed",
             "breakdown": [_part(line, row.tier_type or "") for line in row.breakdown],
         },
-        "metadata": row.metadata,
+        "metadata": dict(row.metadata),
         "created_at": time_text(row.created_at),
     }
     optional: Mapping[str, object | None] = {
@@ -81,10 +163,10 @@ def view(row: RequestRow) -> dict[str, object]:
         "time_to_first_byte_ms": row.first_byte_ms,
         "timestamp": time_text(row.completed_at) if row.completed_at else None,
     }
-    return shown | {name: value for name, value in optional.items() if value is not None}
+    return cast(RequestView, {**shown, **{n: v for n, v in optional.items() if v is not None}})
 
 
-def _model_usage(row: RequestRow) -> dict[str, object]:
+def _model_usage(row: RequestRow) -> ModelUsage:
     counts = row.counts
     return {
         "input_tokens": counts.input_tokens,
@@ -105,7 +187,7 @@ def _model_usage(row: RequestRow) -> dict[str, object]:
     }
 
 
-def _part(line: Line, unit: str) -> dict[str, object]:
+def _part(line: Line, unit: str) -> ChargePart:
     """The part of a charge that fell in one tier, with the units of the meter's own kind."""
     return {
         "tier": {
@@ -125,6 +207,13 @@ def _position(row: RequestRow) -> Position:
 
 
 ROUTES = (
-    Route("GET", "requests", page),
-    Route("GET", "requests/*", retrieve),
+    Route(
+        "GET",
+        "requests",
+        page,
+        answer=PageView[RequestView],
+        query=PARAMETERS,
+        errors=("not_found",),
+    ),
+    Route("GET", "requests/*", retrieve, answer=RequestView),
 )

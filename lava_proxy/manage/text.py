@@ -14,7 +14,7 @@ def time_text(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def seconds_number(milliseconds: int) -> orjson.Fragment:
+def seconds_number(milliseconds: int) -> Any:
     """1500 -> the JSON number ``1.5``."""
     whole, part = divmod(milliseconds, 1000)
     return orjson.Fragment(f"{whole}.{part:03d}".rstrip("0") if part else str(whole))

@@ -142,4 +142,6 @@ def _totals(used: Used) -> TotalsView:
     }
 
 
-ROUTES = (Route("GET", "usage", retrieve, answer=UsageView, query=PARAMETERS),)
+ROUTES = (
+    Route("GET", "usage", retrieve, answer=UsageView, query=PARAMETERS, errors=("not_found",)),
+)
