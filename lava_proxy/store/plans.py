@@ -162,9 +162,7 @@ async def page(conn: Connection, merchant_id: str, behind: Place, most: int) -> 
 
 async def find_bundle(conn: Connection, merchant_id: str, bundle_id: str) -> BundleRow | None:
     """A merchant's bundle."""
-    row = await Q["find_bundle"].fetchrow(
-        conn, merchant_id=merchant_id, credit_bundle_id=bundle_id
-    )
+    row = await Q["find_bundle"].fetchrow(conn, merchant_id=merchant_id, credit_bundle_id=bundle_id)
     return None if row is None else BundleRow(**dict(row))
 
 
