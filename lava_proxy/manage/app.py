@@ -16,11 +16,13 @@ from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage import (
     credit,
+    credit_bundles,
     customers,
     forward_tokens,
     ledger,
     meters,
     openapi,
+    plans,
     prices,
     quotes,
     reference,
@@ -48,6 +50,8 @@ ROUTES: tuple[Route, ...] = (
     *reports.ROUTES,
     *ledger.ROUTES,
     *quotes.ROUTES,
+    *plans.ROUTES,
+    *credit_bundles.ROUTES,
     *prices.ROUTES,
     *usage.ROUTES,
     *secret_keys.ROUTES,

@@ -29,6 +29,9 @@ class ChargeAsk:
     payment_method_id: str | None = None
     """None: the payer's default."""
     payer_present: bool = False
+    attempt: int = 1
+    """Counts up with every decline: trying again after one is another charge, so it is part of the
+    idempotency key. Asking again after silence keeps the number."""
 
 
 @dataclass(frozen=True, slots=True)
