@@ -1,4 +1,4 @@
-"""Keys, forward tokens, customers and meters in memory, so that a warm request asks the database nothing.
+"""Keys, tokens, customers and meters in memory: a warm request asks the database nothing.
 
 An entry stays until the change feed says that it changed: NOTIFY within milliseconds, and a poll
 every `LAVA_DIRECTORY_POLL_S` as the net below it. With PostgreSQL away, what is known stays in
