@@ -17,6 +17,7 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.manage import (
     credit,
     customers,
+    fallback,
     forward_tokens,
     ledger,
     meters,
@@ -49,6 +50,7 @@ ROUTES: tuple[Route, ...] = (
     *usage.ROUTES,
     *secret_keys.ROUTES,
     *forward_tokens.ROUTES,
+    *fallback.ROUTES,
 )
 
 
