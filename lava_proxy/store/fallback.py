@@ -1,4 +1,4 @@
-"""The merchant's fallback chain in PostgreSQL: where a rewritten call goes when its target fails."""
+"""The merchant's fallback chain in PostgreSQL: where a rewritten call goes if its target fails."""
 
 from __future__ import annotations
 
