@@ -18,6 +18,7 @@ from lava_proxy.manage import (
     credit,
     credit_bundles,
     customers,
+    fallback,
     forward_tokens,
     ledger,
     meters,
@@ -57,6 +58,7 @@ ROUTES: tuple[Route, ...] = (
     *secret_keys.ROUTES,
     *webhooks.ROUTES,
     *forward_tokens.ROUTES,
+    *fallback.ROUTES,
 )
 
 

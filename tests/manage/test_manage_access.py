@@ -37,6 +37,7 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("DELETE", "webhooks/*"): {},
     ("POST", "forward_tokens"): {"customer_id": "CUSTOMER", "meter_slug": "METER"},
     ("DELETE", "forward_tokens/*"): {},
+    ("PATCH", "account/fallback"): {"fallback_chain": None},
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
@@ -62,6 +63,7 @@ QUERIES: Mapping[tuple[str, str], Mapping[str, str]] = {
 
 OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
 OWN_LISTS |= {("POST", "prices"), ("GET", "prices")}
+OWN_LISTS |= {("GET", "account/fallback"), ("PATCH", "account/fallback")}
 OWN_LISTS |= {("POST", "secret_keys"), ("GET", "secret_keys")}
 OWN_LISTS |= {("POST", "webhooks"), ("GET", "webhooks")}
 """Routes that name no object at all."""
