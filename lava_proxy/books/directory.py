@@ -14,6 +14,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 from typing import Generic, TypeVar
 
 from lava_proxy.core.clock import Clock
@@ -23,6 +25,7 @@ from lava_proxy.store import directory as store
 from lava_proxy.store.database import Connection, Database, StoreConflict, StoreDown
 from lava_proxy.store.directory import Principal
 from lava_proxy.store.settle import Q as SETTLE
+from lava_proxy.store.subscriptions import renew_due
 
 V = TypeVar("V")
 
@@ -30,6 +33,9 @@ log = logging.getLogger(__name__)
 
 MISS_S = 1.0
 """How long an unknown key, customer or meter is answered from memory."""
+
+PAST_DUE_S = 2.0
+"""How long a cycle that is over, and whose next is not paid for, is kept in memory."""
 
 OVERLAP_S = 10.0
 """How far back each poll looks: longer than any transaction that changes these tables."""
@@ -148,14 +154,35 @@ class Directory:
         key = (merchant_id, customer)
         known = self._customers.found.get(key)
         if known is not None:
-            return known
+            if known.subscription is None or self._clock.now() < known.subscription.ends_at:
+                return known
+            self._customers.forget(known.customer_id)
 
         async def fetch() -> Customer | None:
             async with self._reading() as conn:
-                return await store.find_customer(conn, merchant_id, customer)
+                found = await store.find_customer(conn, merchant_id, customer)
+            if found is None or not self._over(found):
+                return found
+            return await self._next_cycle(merchant_id, found)
 
         async with self._in_time():
             return await self._customers.load(key, self._clock.boot_s(), fetch)
+
+    def _over(self, customer: Customer) -> bool:
+        subscribed = customer.subscription
+        return subscribed is not None and subscribed.ends_at <= self._clock.now()
+
+    async def _next_cycle(self, merchant_id: str, customer: Customer) -> Customer | None:
+        """A cycle that is over begins anew here where that costs nothing: a worker that is late
+        must not count into the old one. One that is not paid for yet stays for a moment."""
+        now = self._clock.now()
+        async with self._reading(writing=True) as conn:
+            await renew_due(conn, customer.customer_id, now)
+            found = await store.find_customer(conn, merchant_id, customer.customer_id)
+        if found is None or found.subscription is None or not self._over(found):
+            return found
+        later = now + timedelta(seconds=PAST_DUE_S)
+        return replace(found, subscription=replace(found.subscription, ends_at=later))
 
     async def meter(self, merchant_id: str, meter: str) -> Meter | None:
         """A merchant's meter by slug or id."""
@@ -187,6 +214,10 @@ class Directory:
             self._customers.forget(object_id)
         elif kind == "meters":
             self._meters.forget(object_id)
+        elif kind == "subscriptions":
+            self._customers.forget(object_id)
+        elif kind in ("plans", "plan_meters"):  # seldom, and it may concern any customer
+            self._customers.clear()
         elif kind == "price_overrides":
             self.on_prices_changed()
         else:  # a merchant's settings hang on all its keys
@@ -212,10 +243,11 @@ class Directory:
         self._fresh_at_s = asked_at_s
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Connection]:
+    async def _reading(self, *, writing: bool = False) -> AsyncIterator[Connection]:
         """A connection for a look-up that a caller waits for: the database away is 503."""
+        database = self._database
         try:
-            async with self._database.connection() as conn:
+            async with database.transaction() if writing else database.connection() as conn:
                 yield conn
         except (StoreDown, StoreConflict) as error:
             if not self._database.outage.away:

@@ -23,6 +23,7 @@ from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk
 from lava_proxy.manage.fields import Body, Cost, Name, customer_named, read_fields, refuse
 from lava_proxy.manage.text import exact_json
+from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge, gauge
 from lava_proxy.rules.quote import OutputLimits, input_units, quote
 from lava_proxy.rules.rates import Rates
@@ -73,6 +74,7 @@ async def create(desk: Desk, call: Call) -> Answer:
         refuse("customer_id", "is required")
     customer = await desk.customer(call, name)
     meter = await desk.meter(call, body.meter_slug)
+    tier_cycle(call.known.merchant, customer, meter, desk.books.now())
     one = _price(desk, body, meter)
     async with desk.reading() as conn:
         balance = await store.balance(conn, customer.customer_id)

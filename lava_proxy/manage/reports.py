@@ -33,6 +33,7 @@ from lava_proxy.manage.requests import view
 from lava_proxy.rules import price
 from lava_proxy.rules import settlement as rules
 from lava_proxy.rules.charge import Counts
+from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.store import requests as store
 from lava_proxy.wire.metadata import check_metadata
 
@@ -103,7 +104,7 @@ async def _settlement(desk: Desk, call: Call) -> rules.Settlement:
             owner_id=customer.customer_id,
             customer_id=customer.customer_id,
             meter=meter,
-            cycle=rules.calendar_cycle(now),
+            cycle=tier_cycle(call.known.merchant, customer, meter, now),
             billable=True,
             provider=PROVIDER,
             provider_key_type="unmanaged",

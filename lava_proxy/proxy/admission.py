@@ -10,10 +10,11 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.core.money import format_e10
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
+from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.estimate import input_tokens_estimate
 from lava_proxy.rules.gauge import FREE, Gauge, gauge
 from lava_proxy.rules.quote import Quote, quote
-from lava_proxy.rules.settlement import Call, calendar_cycle
+from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.target import check_path
 
 OBJECT_TRIES = 5
@@ -119,7 +120,7 @@ def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
         owner_id=caller.owner_id,
         customer_id=caller.customer.customer_id if caller.customer else None,
         meter=caller.meter,
-        cycle=calendar_cycle(now),
+        cycle=tier_cycle(caller.merchant, caller.customer, caller.meter, now),
         billable=billable,
         provider=provider.id,
         provider_key_type="managed" if run.managed else "unmanaged",

@@ -38,12 +38,24 @@ class Merchant:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscribed:
+    """What a call needs to know of its customer's active subscription."""
+
+    cycle: str
+    """Tier scope: ``<subscription id>:<cycle number>``."""
+    ends_at: datetime
+    """When the cycle is over: what is kept in memory is read again."""
+    meter_ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Customer:
     """Who pays the merchant: the owner of a credit account."""
 
     customer_id: str
     merchant_id: str
     reference_id: str | None
+    subscription: Subscribed | None = None
 
 
 @dataclass(frozen=True, slots=True)

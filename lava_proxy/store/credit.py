@@ -48,6 +48,8 @@ class LeaseAnswer:
     amount_e10: int
     free_e10: int
     elsewhere_e10: int
+    coming: bool = False
+    """Credit is being bought right now: worth a wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +208,10 @@ async def grant(
     expires_at: datetime | None,
     note: str | None,
     now: datetime,
+    source: str = "operator:grants",
 ) -> int:
-    """Add credit; old debt is paid from it at once. Answers what remains of the grant."""
+    """Add credit; old debt is paid from it at once. Answers what remains of the grant. `source` is
+    the ledger account on the other side."""
     account = await _lock(conn, owner_id)
     repaid: int = min(account["debt_e10"], amount_e10)
     await Q["insert_grant"].execute(
@@ -225,7 +229,13 @@ async def grant(
     if repaid:
         await _change(conn, owner_id, debt_e10=-repaid)
     await _post_credit(
-        conn, account["merchant_id"], owner_id, kind="grant", amount_e10=amount_e10, now=now
+        conn,
+        account["merchant_id"],
+        owner_id,
+        kind="grant",
+        amount_e10=amount_e10,
+        now=now,
+        source=source,
     )
     return amount_e10 - repaid
 
@@ -283,11 +293,18 @@ async def _change(
 
 
 async def _post_credit(
-    conn: Connection, merchant_id: str, owner_id: str, *, kind: str, amount_e10: int, now: datetime
+    conn: Connection,
+    merchant_id: str,
+    owner_id: str,
+    *,
+    kind: str,
+    amount_e10: int,
+    now: datetime,
+    source: str = "operator:grants",
 ) -> None:
     entries = Entries(now)
     with entries.transaction(new_id("transaction"), merchant_id, None, owner_id) as post:
-        post(kind, "operator:grants", -amount_e10)
+        post(kind, source, -amount_e10)
         post(kind, f"customer:{owner_id}", amount_e10)
     await entries.insert(conn)
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import asyncpg
 
-from lava_proxy.rules.settlement import Customer, Enforcement, Merchant, Meter
+from lava_proxy.rules.settlement import Customer, Enforcement, Merchant, Meter, Subscribed
 from lava_proxy.rules.tiers import RateType, Tariff, Tier, Unit
 from lava_proxy.store.database import Connection
 from lava_proxy.store.sql import load
@@ -49,7 +49,14 @@ async def find_customer(conn: Connection, merchant_id: str, customer: str) -> Cu
     row = await Q["customer_by_id"].fetchrow(conn, merchant_id=merchant_id, customer=customer)
     if row is None:
         return None
-    return Customer(row["customer_id"], row["merchant_id"], row["reference_id"])
+    subscription = None
+    if row["subscription_id"] is not None:
+        subscription = Subscribed(
+            f"{row['subscription_id']}:{row['cycle_seq']}",
+            row["cycle_end_at"],
+            frozenset(row["meter_ids"]),
+        )
+    return Customer(row["customer_id"], row["merchant_id"], row["reference_id"], subscription)
 
 
 async def find_meter(conn: Connection, merchant_id: str, meter: str) -> Meter | None:

@@ -6,12 +6,15 @@ FROM secret_keys k JOIN merchants m USING (merchant_id)
 WHERE k.key_hash = :key_hash::bytea AND k.revoked_at IS NULL;
 
 -- name: customer_by_id
--- A customer of a merchant by our id or by the merchant's own.
+-- A customer of a merchant by our id or by the merchant's own, with its active subscription.
 -- args: merchant_id text, customer text
-SELECT customer_id, merchant_id, reference_id FROM customers
-WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
-  AND (customer_id = :customer::text OR reference_id = :customer::text)
-ORDER BY customer_id <> :customer::text LIMIT 1;
+SELECT c.customer_id, c.merchant_id, c.reference_id, s.subscription_id, s.cycle_seq, s.cycle_end_at,
+       ARRAY(SELECT meter_id FROM plan_meters pm WHERE pm.plan_id = s.plan_id) AS meter_ids
+FROM customers c
+LEFT JOIN subscriptions s ON s.customer_id = c.customer_id AND s.status = 'active'
+WHERE c.merchant_id = :merchant_id::text AND c.deleted_at IS NULL
+  AND (c.customer_id = :customer::text OR c.reference_id = :customer::text)
+ORDER BY c.customer_id <> :customer::text LIMIT 1;
 
 -- name: meter_by_slug
 -- A meter of a merchant by slug or id.
