@@ -31,16 +31,13 @@ class ChargeAsk:
     payment_method_id: str | None = None
     """None: the payer's default."""
     payer_present: bool = False
-<<<<<<< HEAD
     provider_ref: str | None = None
     """The charge that an earlier try of this payment made, where it is known."""
     return_url: str | None = None
     """Where a payer who is present comes back to from their bank's page."""
-=======
     attempt: int = 1
     """Counts up with every decline: trying again after one is another charge, so it is part of the
     idempotency key. Asking again after silence keeps the number."""
->>>>>>> plans
 
 
 @dataclass(frozen=True, slots=True)

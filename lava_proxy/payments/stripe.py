@@ -1,9 +1,10 @@
 """Stripe: cards on file, charged off-session; Stripe's own hosted page for the first payment.
 
 We use no subscriptions of Stripe's: a renewal is a payment of ours. A payment has one payment
-intent there, which succeeds at most once whatever we ask: it is made under our payment id as the
-idempotency key, and a further try confirms the same intent again. So a time-out, a crash between
-the charge and our commit, or a worker that runs twice never charges twice.
+intent there, which succeeds at most once whatever we ask: it is made under our payment id and
+attempt as the idempotency key, and where its id is known (`provider_ref`) a further try confirms
+the same intent again. So a time-out, a crash between the charge and our commit, or a worker that
+runs twice never charges twice.
 
 The library is used through its blocking client in a few threads of our own: its asynchronous one
 needs another HTTP client, and nothing here is on the path of a gateway call.
@@ -141,7 +142,7 @@ class StripePayments:
         if ask.provider_ref is None:
             return intents.create(
                 _intent(ask, method),  # type: ignore[arg-type]
-                {"idempotency_key": ask.payment_id},
+                {"idempotency_key": f"{ask.payment_id}-{ask.attempt}"},
             )
         known = intents.retrieve(ask.provider_ref)
         if known.status not in ("requires_payment_method", "requires_confirmation"):
