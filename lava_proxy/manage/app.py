@@ -14,7 +14,16 @@ from urllib.parse import unquote
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
-from lava_proxy.manage import credit, customers, ledger, meters, quotes, reports, requests
+from lava_proxy.manage import (
+    checkout_sessions,
+    credit,
+    customers,
+    ledger,
+    meters,
+    quotes,
+    reports,
+    requests,
+)
 from lava_proxy.manage.auth import authenticate
 from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage.call import Answer, Call, Route
@@ -33,6 +42,7 @@ ROUTES: tuple[Route, ...] = (
     *reports.ROUTES,
     *ledger.ROUTES,
     *quotes.ROUTES,
+    *checkout_sessions.ROUTES,
 )
 
 
