@@ -35,6 +35,7 @@ class Account:
         "free_e10",
         "granted_e10",
         "held_e10",
+        "news",
         "owner_id",
         "pending_e10",
         "refused",
@@ -59,6 +60,8 @@ class Account:
         self.refused: Refusal | None = None
         self.refused_until_s = 0.0
         self.trip: asyncio.Task[LeaseAnswer] | None = None
+        self.news: asyncio.Event | None = None
+        """Set when new credit is announced, for those who wait for it to be bought."""
         self.waiting = 0
         """Callers that wait for a trip: they will use this very object."""
         self._burn_since_s = boot_s
@@ -147,10 +150,12 @@ class Hold:
     async def extend_soon(self, least_e10: int, want_e10: int, wait_s: float) -> bool:
         """As `extend` by `want_e10`, or by what there is if that is at least `least_e10`, after
         waiting at most `wait_s` for a lease."""
-        account = self.account
+        account, wanted = self.account, (least_e10, want_e10, self.overdraft_e10)
         with contextlib.suppress(TimeoutError, LavaError):  # too late, or the database is away
             async with asyncio.timeout(wait_s):
-                await self._leases.cover(account, least_e10, want_e10, self.overdraft_e10)
+                answer = await self._leases.cover(account, *wanted)
+            if answer.coming and account.free_e10 < least_e10:
+                await self._leases.await_top_up(account, *wanted)
         return self.extend(min(want_e10, max(least_e10, account.free_e10)))
 
     def release(self, charge_e10: int) -> None:

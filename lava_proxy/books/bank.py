@@ -27,12 +27,13 @@ from lava_proxy.books.writer import Item, Writer
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import unavailable
 from lava_proxy.core.ids import new_id
+from lava_proxy.core.money import E10
 from lava_proxy.core.settings import Settings
 from lava_proxy.rules.catalog import Catalog, Override
 from lava_proxy.rules.estimate import Learned
 from lava_proxy.rules.rates import RateError
 from lava_proxy.rules.settlement import Booked, Call, Settlement
-from lava_proxy.store import credit
+from lava_proxy.store import credit, leasing
 from lava_proxy.store import directory as directory_store
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 from lava_proxy.store.database import Database, StoreConflict, StoreDown
@@ -62,6 +63,11 @@ class Books:
         self.catalog = Catalog()
         self.prices_stale = True
         self._on_booked = on_booked
+        self.top_up_rules = leasing.TopUpRules(
+            settings.top_up_low_percent, settings.top_up_monthly_max * E10
+        )
+        self.spent_free: set[str] = set()
+        """Customers whose credit was spent past our leases (reports): it may be low now."""
         self.directory = Directory(
             database,
             clock,
@@ -87,6 +93,7 @@ class Books:
             burn_s=settings.lease_burn_s,
             refusal_s=settings.refusal_cache_s,
             wait_s=settings.database_wait_s,
+            top_up_wait_s=settings.top_up_wait_s,
             recall=self.recalls.ask,
         )
         self.writer = Writer(
@@ -182,6 +189,8 @@ class Books:
         row = item.settlement
         if item.seq is not None:
             self.journal.committed(item.seq)
+        if row.call.customer_id and booked.fresh and booked.charge_e10 > booked.leased_e10:
+            self.spent_free.add(row.call.owner_id)
         if item.estimate_e10 or booked.leased_e10:
             # Booked by somebody else (a copy of our journal), or quarantined. What that took is not
             # known here, so all of the estimate counts as taken; what is left goes back when idle.
@@ -193,7 +202,7 @@ class Books:
         for attempt in range(LEASE_TRIES):
             try:
                 async with self.database.transaction() as conn:
-                    return await credit.lease(conn, ask, self.clock.now())
+                    return await leasing.lease(conn, ask, self.top_up_rules, self.clock.now())
             except (StoreDown, StoreConflict) as error:
                 if self.database.outage.away:
                     break

@@ -16,6 +16,7 @@ look-up and a subtraction. The rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 
@@ -35,6 +36,9 @@ Back = Callable[[str], Awaitable[object]]
 Trip = Callable[[LeaseAsk], Awaitable[LeaseAnswer]]
 """Asks the database for a lease; retries an ambiguous commit under the same lease id."""
 
+LOOK_AGAIN_S = 0.5
+"""How often credit that is being bought is looked for where no announcement is heard."""
+
 TRIPS_MAX = 5  # for one hold: what a trip brought, a call that came later may have taken
 
 
@@ -53,6 +57,7 @@ class Leases:
         burn_s: float,
         refusal_s: float,
         wait_s: float,
+        top_up_wait_s: float = 0.0,
         recall: Back | None = None,
     ) -> None:
         """`recall` asks others for what they do not use; `wait_s`: for one answer, at most."""
@@ -66,6 +71,7 @@ class Leases:
         self._burn_s = burn_s
         self._refusal_s = refusal_s
         self._wait_s = wait_s
+        self._top_up_wait_s = top_up_wait_s
         self._tasks: set[asyncio.Task[LeaseAnswer]] = set()
         self.accounts: dict[str, Account] = {}
         self.trips = self.warm = 0
@@ -117,6 +123,9 @@ class Leases:
                 account.waiting -= 1
             answer = await self.cover(account, least_e10, amount_e10, overdraft_e10)
             hold = self._take(account, least_e10, amount_e10, overdraft_e10)
+        if hold is None and answer.coming:
+            answer = await self.await_top_up(account, least_e10, amount_e10, overdraft_e10)
+            hold = self._take(account, least_e10, amount_e10, overdraft_e10)
         if hold is not None:
             return hold
         refusal = Refusal(least_e10, max(0, account.free_e10 + answer.free_e10))
@@ -150,6 +159,25 @@ class Leases:
             answer = await self._fetch(account, least_e10, amount_e10, overdraft_e10)
             if not answer.amount_e10 or (account.free_e10 >= least_e10 and self.in_time(account)):
                 break
+        return answer
+
+    async def await_top_up(
+        self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
+    ) -> LeaseAnswer:
+        """Credit is being bought: look again when it is announced (or now and then, should nobody
+        hear), until there is enough, nothing comes any more, or the wait is over."""
+        until_s = self._clock.boot_s() + self._top_up_wait_s
+        answer = LeaseAnswer(0, 0, 0, coming=True)
+        account.waiting += 1
+        try:
+            while answer.coming and (left_s := until_s - self._clock.boot_s()) > 0:
+                account.news = account.news or asyncio.Event()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(LOOK_AGAIN_S, left_s)):
+                        await account.news.wait()
+                answer = await self.cover(account, least_e10, amount_e10, overdraft_e10)
+        finally:
+            account.waiting -= 1
         return answer
 
     async def _fetch(
@@ -215,6 +243,9 @@ class Leases:
         account = self.accounts.get(owner_id)
         if account is not None:
             account.refused = None
+            if account.news is not None:
+                account.news.set()
+                account.news = None
 
     def idle_accounts(self, idle_s: float) -> list[Account]:
         """Accounts that nobody used for `idle_s`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -135,6 +135,26 @@ class Settings(BaseSettings):
     )
     account_entries: int = Field(
         50_000, ge=1, description="Customers with leased credit kept in a worker's memory."
+    )
+
+    # Plans and payments
+    payments: Literal["manual"] = Field(
+        "manual", description="Who moves money: manual (by hand; test mode succeeds at once)."
+    )
+    renewal_grace_days: int = Field(
+        7, ge=0, le=365, description="A renewal that is declined is tried again for so long."
+    )
+    top_up_low_percent: int = Field(
+        20, ge=0, le=100, description="Auto top-up below so much of the bundle's credit."
+    )
+    top_up_wait_s: float = Field(
+        5.0, ge=0, description="Longest wait of a call or stream for credit being bought."
+    )
+    top_up_retry_s: float = Field(
+        3600.0, gt=0, description="Pause after a declined top-up; doubles up to a day."
+    )
+    top_up_monthly_max: int = Field(
+        500, ge=0, le=10**6, description="Most USD of top-ups per customer and calendar month."
     )
 
     # Journal and writer

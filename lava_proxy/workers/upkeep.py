@@ -4,13 +4,17 @@ journal synced, figures sampled."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
+from lava_proxy.payments.factory import make_payments
 from lava_proxy.store import credit, directory, idempotency
+from lava_proxy.store.database import StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
+from lava_proxy.workers import renewals, top_ups
 from lava_proxy.workers.auditor import Auditor
 from lava_proxy.workers.loop import every
 
@@ -31,6 +35,9 @@ CHANGES_KEPT_S = 86_400.0
 CHANGES_CHANNEL = "lava_changes"
 CREDIT_CHANNEL = "lava_credit"
 RECALL_CHANNEL = "lava_recall"
+WORK_CHANNEL = "lava_work"
+RENEWALS_S = 5.0
+TOP_UPS_S = 2.0
 STATES: Mapping[State, int] = {"normal": 0, "leases": 1, "drain": 2, "closed": 3}
 
 log = logging.getLogger(__name__)
@@ -50,6 +57,7 @@ class Upkeep:
         self._books = books
         self._metrics = metrics
         self._sweep = sweep
+        self._payments = make_payments(books.settings)
         self._on_broken = on_broken
         self._broken = False
         self._state: State = "normal"
@@ -66,6 +74,8 @@ class Upkeep:
             every(1.0, "sweep", self.sweep),
             every(HOUSEKEEPING_S, "housekeeping", self.keep_house),
         ]
+        loops.append(every(RENEWALS_S, "renewals", self.renew_cycles))
+        loops.append(every(TOP_UPS_S, "top-ups", self.buy_top_ups))
         pause_s = (settings.journal_fsync_ms or UNSYNCED_MS) / 1000
         loops.append(every(pause_s, "journal", self.tend_journal))
         loops.append(books.database.watch())
@@ -77,6 +87,7 @@ class Upkeep:
             loops.append(books.database.listen(CHANGES_CHANNEL, books.directory.heard))
             loops.append(books.database.listen(CREDIT_CHANNEL, self._credit_heard))
             loops.append(books.database.listen(RECALL_CHANNEL, self._recall_heard))
+            loops.append(books.database.listen(WORK_CHANNEL, self._work_heard))
         self._tasks = [asyncio.create_task(self._guarded(loop)) for loop in loops]
 
     async def stop(self) -> None:
@@ -172,6 +183,24 @@ class Upkeep:
         task = asyncio.create_task(going)
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
+
+    async def renew_cycles(self) -> None:
+        """Begin the cycles that are due, or charge for them."""
+        await renewals.run_once(self._books, self._payments)
+
+    async def buy_top_ups(self) -> None:
+        """Buy the credit that leases asked for."""
+        await top_ups.run_once(self._books, self._payments)
+
+    def _work_heard(self, payload: str | None) -> None:
+        task = asyncio.create_task(self._quietly(self.buy_top_ups()))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _quietly(self, going: Coroutine[object, object, None]) -> None:
+        """The loop tries again, and says why it fails."""
+        with contextlib.suppress(StoreDown, StoreConflict):
+            await going
 
     async def _guarded(self, loop: Coroutine[object, object, None]) -> None:
         await loop

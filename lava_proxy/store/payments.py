@@ -1,0 +1,282 @@
+"""Payments: a row before the provider is asked, and its state moved once, with what it pays for.
+
+`succeeded` and `failed` may be told the same thing twice and in any order: success counts once,
+whatever was said before; a failure after it changes nothing. Lock order: account, subscription,
+payment. Money that comes for a subscription that is over becomes bundle credit: it was paid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+import asyncpg
+
+from lava_proxy.core.ids import new_id
+from lava_proxy.store import credit, subscriptions
+from lava_proxy.store.database import Connection
+from lava_proxy.store.ledger import announce_credit
+from lava_proxy.store.place import Place
+from lava_proxy.store.sql import load
+
+Q = load("payments")
+
+Purpose = Literal["subscription", "renewal", "bundle", "top_up", "wallet"]
+AGAIN_S = 60.0
+"""A payment that was asked for and not answered is asked for again so much later."""
+RENEWAL_PAUSES_H = (1, 6, 24)
+"""Between the tries of a declined renewal; the last one repeats."""
+TOP_UP_PAUSE_MAX_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What follows a decline."""
+
+    grace_days: int
+    top_up_pause_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A payment that a worker has to ask the provider for."""
+
+    payment_id: str
+    merchant_id: str
+    customer_id: str
+    amount_e10: int
+    attempts: int
+    payer_ref: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRow:
+    """A payment as stored."""
+
+    payment_id: str
+    customer_id: str | None
+    purpose: str
+    amount_e10: int
+    status: str
+    provider: str
+    provider_ref: str | None
+    plan_id: str | None
+    subscription_id: str | None
+    credit_bundle_id: str | None
+    error_code: str | None
+    error_message: str | None
+    created_at: datetime
+    settled_at: datetime | None
+
+
+async def open_payment(
+    conn: Connection,
+    *,
+    payment_id: str,
+    merchant_id: str,
+    customer_id: str | None,
+    purpose: Purpose,
+    amount_e10: int,
+    provider: str,
+    now: datetime,
+    plan_id: str | None = None,
+    subscription_id: str | None = None,
+    credit_bundle_id: str | None = None,
+) -> None:
+    """Write a payment down, before anybody is asked for it."""
+    await Q["open_payment"].execute(
+        conn,
+        payment_id=payment_id,
+        merchant_id=merchant_id,
+        customer_id=customer_id,
+        purpose=purpose,
+        amount=amount_e10,
+        provider=provider,
+        plan_id=plan_id,
+        subscription_id=subscription_id,
+        credit_bundle_id=credit_bundle_id,
+        now=now,
+    )
+
+
+async def claim(
+    conn: Connection, purpose: Purpose, provider: str, now: datetime, most: int
+) -> list[Due]:
+    """Payments to ask for now; nobody else gets them for a minute."""
+    rows = await Q["claim_payments"].fetch(
+        conn,
+        purpose=purpose,
+        provider=provider,
+        now=now,
+        again_at=now + timedelta(seconds=AGAIN_S),
+        most=most,
+    )
+    return [Due(**dict(row)) for row in rows]
+
+
+async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: datetime) -> bool:
+    """The money is there: do what it pays for. False where that was done before."""
+    row = await _lock(conn, payment_id)
+    if row is None or row["status"] == "succeeded":
+        return False
+    grant_id, subscription_id = await _deliver(conn, row, now)
+    await Q["settle_payment"].execute(
+        conn,
+        payment_id=payment_id,
+        ref=ref,
+        grant_id=grant_id,
+        subscription_id=subscription_id,
+        now=now,
+    )
+    if row["customer_id"] is not None:
+        await announce_credit(conn, row["customer_id"])
+    return True
+
+
+async def failed(
+    conn: Connection,
+    payment_id: str,
+    now: datetime,
+    retry: Retry,
+    *,
+    ref: str | None = None,
+    code: str | None = None,
+    message: str | None = None,
+    needs_action: bool = False,
+) -> bool:
+    """The provider declined. A renewal is tried again until its grace is over, then the
+    subscription ends; a top-up makes the next one wait. False where nothing changes."""
+    row = await _lock(conn, payment_id)
+    if row is None or row["status"] in ("succeeded", "cancelled", "failed"):
+        return False
+    status, next_at = ("requires_action" if needs_action else "failed"), None
+    if row["purpose"] == "renewal":
+        next_at = _renewal_retry(row, now, retry)
+        status = "pending" if next_at else "failed"
+    elif row["purpose"] == "top_up":
+        declines = await Q["declines"].fetchval(conn, subscription_id=row["subscription_id"])
+        pause_s = min(retry.top_up_pause_s * 2 ** min(declines, 16), TOP_UP_PAUSE_MAX_S)
+        next_at = now + timedelta(seconds=pause_s)
+    await Q["refuse_payment"].execute(
+        conn,
+        payment_id=payment_id,
+        status=status,
+        ref=ref,
+        code=code,
+        message=message,
+        next_at=next_at,
+    )
+    if row["purpose"] == "renewal" and next_at is None:
+        await subscriptions.end(conn, row["customer_id"], row["subscription_id"], now)
+    return True
+
+
+async def wait_for_provider(conn: Connection, payment_id: str, ref: str | None) -> None:
+    """The answer will come by itself."""
+    await Q["wait_for_provider"].execute(conn, payment_id=payment_id, ref=ref)
+
+
+async def find(conn: Connection, merchant_id: str, payment_id: str) -> PaymentRow | None:
+    """A merchant's payment."""
+    row = await Q["find_payment"].fetchrow(conn, merchant_id=merchant_id, payment_id=payment_id)
+    return None if row is None else _payment(row)
+
+
+async def page(
+    conn: Connection, merchant_id: str, customer_id: str | None, behind: Place, most: int
+) -> list[PaymentRow]:
+    """At most `most` payments behind a place, newest first."""
+    rows = await Q["list_payments"].fetch(
+        conn,
+        merchant_id=merchant_id,
+        customer_id=customer_id,
+        before_at=behind.at,
+        before_id=behind.id,
+        most=most,
+    )
+    return [_payment(row) for row in rows]
+
+
+def _payment(row: asyncpg.Record) -> PaymentRow:
+    return PaymentRow(**{name: row[name] for name in PaymentRow.__dataclass_fields__})
+
+
+async def _lock(conn: Connection, payment_id: str) -> asyncpg.Record | None:
+    customer_id = await Q["payer_of_payment"].fetchval(conn, payment_id=payment_id)
+    if customer_id is not None:
+        await subscriptions.lock_account(conn, customer_id)
+        await subscriptions.Q["lock_subscription"].fetchrow(conn, customer_id=customer_id)
+    return await Q["lock_payment"].fetchrow(conn, payment_id=payment_id)
+
+
+def _renewal_retry(row: asyncpg.Record, now: datetime, retry: Retry) -> datetime | None:
+    """When a declined renewal is tried again; None when its grace is over."""
+    pause_h = RENEWAL_PAUSES_H[min(row["attempts"], len(RENEWAL_PAUSES_H) - 1)]
+    next_at = now + timedelta(hours=pause_h)
+    last: datetime = row["created_at"] + timedelta(days=retry.grace_days)
+    return next_at if next_at <= last else None
+
+
+async def _deliver(
+    conn: Connection, row: asyncpg.Record, now: datetime
+) -> tuple[str | None, str | None]:
+    """What a payment pays for; answers (grant, subscription)."""
+    customer_id, source = row["customer_id"], f"payments:{row['provider']}"
+    if row["purpose"] == "wallet" or customer_id is None:
+        return None, None
+    if row["purpose"] == "subscription":
+        return None, await subscriptions.start(
+            conn,
+            customer_id=customer_id,
+            plan_id=row["plan_id"],
+            now=now,
+            source=source,
+            payment_id=row["payment_id"],
+        )
+    if row["purpose"] == "renewal":
+        return await _renew(conn, row, now, source), None
+    terms = await Q["bundle_terms"].fetchrow(
+        conn, credit_bundle_id=row["credit_bundle_id"], customer_id=customer_id
+    )
+    if terms is None:
+        return None, None
+    expires_at = terms["cycle_end_at"] if terms["bundle_rollover_type"] == "none" else None
+    if expires_at is not None and expires_at <= now:
+        expires_at = None  # the next cycle is not paid for yet: what was bought must be of use
+    return await _bundle(conn, row, terms["credit_e10"], expires_at, now, source), None
+
+
+async def _renew(conn: Connection, row: asyncpg.Record, now: datetime, source: str) -> str | None:
+    current = await subscriptions.Q["lock_subscription"].fetchrow(
+        conn, customer_id=row["customer_id"]
+    )
+    wanted = (row["subscription_id"], row["seq"] - 1)
+    if current is None or (current["subscription_id"], current["cycle_seq"]) != wanted:
+        return await _bundle(conn, row, row["amount_e10"], None, now, source)
+    return await subscriptions.next_cycle(conn, current, now, source, row["payment_id"])
+
+
+async def _bundle(
+    conn: Connection,
+    row: asyncpg.Record,
+    amount_e10: int,
+    expires_at: datetime | None,
+    now: datetime,
+    source: str,
+) -> str | None:
+    if not amount_e10:
+        return None
+    grant_id = new_id("credit", test="_test_" in row["customer_id"])
+    await credit.grant(
+        conn,
+        grant_id=grant_id,
+        owner_id=row["customer_id"],
+        kind="bundle",
+        amount_e10=amount_e10,
+        expires_at=expires_at,
+        note=row["payment_id"],
+        now=now,
+        source=source,
+    )
+    return grant_id

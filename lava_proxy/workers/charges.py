@@ -1,0 +1,62 @@
+"""Asking the payment provider for what is due: outside any transaction, each payment by one process.
+
+A process that dies in between leaves the payment claimed for a minute; then it is asked for again
+under the same key, which charges once.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from lava_proxy.books.bank import Books
+from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, Payments, PaymentsDown
+from lava_proxy.store import payments as store
+from lava_proxy.store.payments import Due, Purpose, Retry
+
+MOST = 20
+
+log = logging.getLogger(__name__)
+
+
+async def ask_for_due(books: Books, payments: Payments, purpose: Purpose) -> int:
+    """Ask for the payments of one purpose that are due; answers how many."""
+    async with books.database.transaction() as conn:
+        due = await store.claim(conn, purpose, payments.name, books.now(), MOST)
+    for payment in due:
+        await _ask(books, payments, payment, purpose)
+    return len(due)
+
+
+async def _ask(books: Books, payments: Payments, due: Due, purpose: Purpose) -> None:
+    ask = ChargeAsk(
+        payment_id=due.payment_id,
+        merchant_id=due.merchant_id,
+        customer_id=due.customer_id,
+        payer_ref=due.payer_ref,
+        amount_e10=due.amount_e10,
+        description="Auto top-up" if purpose == "top_up" else "Subscription renewal",
+        attempt=due.attempts + 1,
+    )
+    try:
+        answer = await payments.charge(ask) if due.amount_e10 else ChargeAnswer("succeeded")
+    except PaymentsDown as error:
+        log.warning("payment %s: %s", due.payment_id, error)
+        return
+    settings = books.settings
+    retry = Retry(settings.renewal_grace_days, settings.top_up_retry_s)
+    async with books.database.transaction() as conn:
+        if answer.outcome == "succeeded":
+            await store.succeeded(conn, due.payment_id, answer.provider_ref, books.now())
+        elif answer.outcome == "pending":
+            await store.wait_for_provider(conn, due.payment_id, answer.provider_ref)
+        else:
+            await store.failed(
+                conn,
+                due.payment_id,
+                books.now(),
+                retry,
+                ref=answer.provider_ref,
+                code=answer.code,
+                message=answer.message,
+                needs_action=answer.outcome == "requires_action",
+            )
