@@ -22,6 +22,7 @@ from lava_proxy.books.condition import Condition
 from lava_proxy.books.directory import Directory
 from lava_proxy.books.journal import Journal, JournalError
 from lava_proxy.books.leases import Hold, Leases
+from lava_proxy.books.prices import load_prices
 from lava_proxy.books.recall import Recalls
 from lava_proxy.books.writer import Item, Writer
 from lava_proxy.core.clock import Clock
@@ -29,12 +30,11 @@ from lava_proxy.core.errors import unavailable
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.money import E10
 from lava_proxy.core.settings import Settings
-from lava_proxy.rules.catalog import Catalog, Override
 from lava_proxy.rules.estimate import Learned
-from lava_proxy.rules.rates import RateError
+from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.rules.settlement import Booked, Call, Settlement
 from lava_proxy.store import credit, leasing
-from lava_proxy.store import directory as directory_store
+from lava_proxy.store import learned as learned_store
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 from lava_proxy.store.database import Database, StoreConflict, StoreDown
 
@@ -60,8 +60,8 @@ class Books:
         self.database = database
         self.clock = clock
         self.learned = Learned()
-        self.catalog = Catalog()
-        self.prices_stale = True
+        self.prices = PriceBook()
+        self._prices_stale = True
         self._on_booked = on_booked
         self.top_up_rules = leasing.TopUpRules(
             settings.top_up_low_percent, settings.top_up_monthly_max * E10
@@ -120,7 +120,8 @@ class Books:
     async def open(self) -> None:
         """Settle what dead processes left behind, then start the writer."""
         await self.refresh_prices()
-        await replay.take_over(self.journals_dir, self.database, self.clock, self.catalog)
+        await self.share_learned()
+        await replay.take_over(self.journals_dir, self.database, self.clock, self.prices)
         self._writing = asyncio.create_task(self.writer.run(), name="ledger writer")
 
     async def close(self) -> None:
@@ -135,6 +136,7 @@ class Books:
             try:
                 async with self.database.transaction() as conn:
                     await credit.close_holder(conn, self.journal.holder_id, self.clock.now())
+                await self.share_learned()
             except (StoreDown, StoreConflict) as error:
                 log.warning("leases stay open until they expire: %s", error)
         self.journal.close()
@@ -161,29 +163,30 @@ class Books:
         self.writer.put(Item(row, None, 0, self.clock.boot_s()))
 
     async def refresh_prices(self) -> None:
-        """Read the operator's prices; a price that cannot be used is left out and logged."""
-        self.prices_stale = False
-        async with self.database.connection() as conn:
-            rows = await directory_store.overrides(conn, self.clock.now())
-        good: list[Override] = []
-        for row in rows:
-            override = Override(
-                row.override_id,
-                row.provider,
-                row.match,  # type: ignore[arg-type]  # a CHECK in SQL
-                row.model,
-                tuple(row.rates.items()),
-            )
-            try:
-                Catalog([override])
-            except RateError as error:
-                log.error("price override %s is ignored: %s", row.override_id, error)
-                continue
-            good.append(override)
-        self.catalog = Catalog(reversed(good))  # the latest of each match wins
+        """Read the prices in force."""
+        self._prices_stale = False
+        self.prices = await load_prices(self.database, self.clock.now())
+
+    async def share_learned(self) -> None:
+        """Tell the other workers what was learned here, and take what they know."""
+        fresh = self.learned.take_fresh()
+        try:
+            async with self.database.transaction() as conn:
+                if fresh:
+                    await learned_store.save(conn, fresh)
+                known = await learned_store.newest(conn, self.learned.models_max)
+        except (StoreDown, StoreConflict):
+            self.learned.keep_fresh(fresh)
+            raise
+        self.learned.adopt(known)
+
+    @property
+    def prices_stale(self) -> bool:
+        """Whether prices were changed, or one came into force."""
+        return self._prices_stale or self.prices.outdated(self.clock.now())
 
     def _prices_changed(self) -> None:
-        self.prices_stale = True
+        self._prices_stale = True
 
     def _booked(self, item: Item, booked: Booked) -> None:
         row = item.settlement

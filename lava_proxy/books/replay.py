@@ -27,9 +27,9 @@ from lava_proxy.books.codec import decode_call, decode_result, meter_id_of
 from lava_proxy.books.journal import JournalError, lock_folder, read_folder, remove_folder
 from lava_proxy.books.quarantine import POISON, quarantine
 from lava_proxy.core.clock import Clock
-from lava_proxy.rules.catalog import Catalog
 from lava_proxy.rules.charge import Counts
 from lava_proxy.rules.price import UNPRICED, cost
+from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.rules.settlement import Booked, Call, Meter, Settlement
 from lava_proxy.store import credit
 from lava_proxy.store import directory as directory_store
@@ -64,7 +64,7 @@ class Replayed:
 
 
 async def take_over(
-    journals_dir: Path, database: Database, clock: Clock, catalog: Catalog
+    journals_dir: Path, database: Database, clock: Clock, prices: PriceBook
 ) -> list[Replayed]:
     """Replay every folder whose process is dead, close its leases and remove it."""
     done: list[Replayed] = []
@@ -74,7 +74,7 @@ async def take_over(
         except JournalError:
             continue  # its process lives
         try:
-            done.append(await replay_folder(folder, database, clock, catalog))
+            done.append(await replay_folder(folder, database, clock, prices))
             remove_folder(folder)
         finally:
             os.close(lock_fd)
@@ -88,7 +88,7 @@ def _folders(journals_dir: Path) -> list[Path]:
 
 
 async def replay_folder(
-    folder: Path, database: Database, clock: Clock, catalog: Catalog
+    folder: Path, database: Database, clock: Clock, prices: PriceBook
 ) -> Replayed:
     """Book what a folder holds and close its holder's leases. The caller has the folder's lock.
     The folder stays: deleting it late is safe."""
@@ -116,7 +116,7 @@ async def replay_folder(
         row = (
             decode_result(trace.result, call)
             if trace.result
-            else _recovered(call, trace, clock, catalog)
+            else _recovered(call, trace, clock, prices)
         )
         if meter_id is not None and call.meter is None:
             await quarantine(database, row, LookupError(f"there is no meter {meter_id}"))
@@ -131,14 +131,14 @@ async def replay_folder(
     return Replayed(folder.name, len(known), fresh, void)
 
 
-def _recovered(call: Call, trace: _Trace, clock: Clock, catalog: Catalog) -> Settlement:
+def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Settlement:
     inputs, outputs, input_characters, output_characters = trace.counts or (
         call.input_tokens,
         0,
         call.input_characters,
         0,
     )
-    rates = catalog.rates(call.provider, call.model or "", call.created_at)
+    rates = prices.of(call.merchant_id).rates(call.provider, call.model or "", call.created_at)
     usage = Usage(input_tokens=inputs, output_tokens=outputs, input_characters=input_characters)
     return Settlement(
         call=call,

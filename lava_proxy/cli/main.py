@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from lava_proxy import __version__
 from lava_proxy.cli import tools
-from lava_proxy.core.errors import LavaError
-from lava_proxy.core.money import MoneyError, format_e10, parse_e10
-from lava_proxy.core.settings import ConfigurationError, Settings, load_settings
-from lava_proxy.store.database import StoreError
-from lava_proxy.store.migrate import MigrationError
+from lava_proxy.cli.prices import prices_app
+from lava_proxy.cli.run import run
+from lava_proxy.core.money import format_e10, parse_e10
+from lava_proxy.core.settings import ConfigurationError, load_settings
 
 app = typer.Typer(
     name="lava-proxy",
@@ -29,22 +26,7 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(help="Secret keys of merchants.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
-
-T = TypeVar("T")
-
-
-def _run(work: Callable[[Settings], Awaitable[T]], **overrides: object) -> T:
-    """Run a command; what the operator can mend is one line on stderr and status 2."""
-    try:
-        settings = load_settings(os.environ, **overrides)
-        return asyncio.run(_await(work, settings))
-    except (ConfigurationError, MigrationError, StoreError, LavaError, MoneyError) as error:
-        typer.echo(f"lava-proxy: {error}", err=True)
-        raise typer.Exit(2) from None
-
-
-async def _await(work: Callable[[Settings], Awaitable[T]], settings: Settings) -> T:
-    return await work(settings)
+app.add_typer(prices_app, name="prices")
 
 
 @app.command()
@@ -80,7 +62,7 @@ def demo(
 @app.command()
 def migrate() -> None:
     """Bring the database schema up to date."""
-    for name in _run(tools.migrate_now):
+    for name in run(tools.migrate_now):
         typer.echo(f"applied {name}")
     typer.echo("the schema is up to date")
 
@@ -93,7 +75,7 @@ def keys_create(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Create a secret key; the first one creates the merchant too. It is shown once."""
-    made = _run(lambda settings: tools.create_key(settings, name, test, merchant))
+    made = run(lambda settings: tools.create_key(settings, name, test, merchant))
     typer.echo(json.dumps(made) if as_json else made["secret_key"])
 
 
@@ -104,7 +86,7 @@ def credit(
     note: Annotated[str | None, typer.Option(help="Kept with the grant.")] = None,
 ) -> None:
     """Grant credit to a customer."""
-    left = _run(lambda settings: tools.grant_credit(settings, customer, parse_e10(amount), note))
+    left = run(lambda settings: tools.grant_credit(settings, customer, parse_e10(amount), note))
     typer.echo(f"{customer}: {format_e10(left)} USD of credit in all")
 
 
@@ -113,7 +95,7 @@ def replay(
     folder: Annotated[Path | None, typer.Argument(help="A journal folder; default: all.")] = None,
 ) -> None:
     """Book the journals of processes that will not come back."""
-    for done in _run(lambda settings: tools.replay_journals(settings, folder)):
+    for done in run(lambda settings: tools.replay_journals(settings, folder)):
         typer.echo(
             f"{done.holder_id}: {done.calls} calls, {done.booked} booked now, {done.void} void"
         )
@@ -126,7 +108,7 @@ def audit(
     ] = False,
 ) -> None:
     """Prove that the books add up; status 1 when they do not."""
-    found = _run(lambda settings: tools.audit_books(settings, full=full))
+    found = run(lambda settings: tools.audit_books(settings, full=full))
     since = "in all" if found.full else "since the last audit"
     typer.echo(
         f"{found.requests} requests and {found.entries} ledger entries {since}\n"
@@ -144,7 +126,7 @@ def audit(
 def doctor() -> None:
     """Check configuration, database, schema, data folder and provider keys."""
     worst = 0
-    for ok, line in _run(tools.examine):
+    for ok, line in run(tools.examine):
         typer.echo(f"{'ok  ' if ok else 'BAD '} {line}")
         worst = max(worst, 0 if ok else 1)
     raise typer.Exit(worst)

@@ -9,19 +9,23 @@ from pathlib import Path
 
 from lava_adapters.registry import Registry
 from lava_proxy.books.journal import JournalError, lock_folder
+from lava_proxy.books.prices import load_prices
 from lava_proxy.books.replay import Replayed, replay_folder, take_over
 from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.settings import Settings, unknown_names
-from lava_proxy.rules.catalog import Catalog
+from lava_proxy.rules.catalog import Override, compile_override
+from lava_proxy.rules.rates import RateError
 from lava_proxy.store import credit as credit_store
 from lava_proxy.store import directory as directory_store
 from lava_proxy.store import keys as key_store
+from lava_proxy.store import prices as price_store
 from lava_proxy.store.audit import Audit, audit
 from lava_proxy.store.database import Database, StoreError, connect
 from lava_proxy.store.embedded import start_embedded
 from lava_proxy.store.migrate import migrate, status
+from lava_proxy.store.prices import PriceRow
 
 
 @asynccontextmanager
@@ -102,18 +106,48 @@ async def grant_credit(settings: Settings, customer: str, amount_e10: int, note:
     return balance.available_e10 + balance.held_e10
 
 
+async def add_price(settings: Settings, wanted: PriceRow) -> None:
+    """Add a price; running gateways use it within seconds."""
+    if Registry.builtin().by_id(wanted.provider) is None:
+        raise LavaError("not_found", f"there is no provider {wanted.provider!r}")
+    rates = tuple(wanted.rates.items())
+    try:
+        compile_override(
+            Override(wanted.price_id, wanted.provider, wanted.match, wanted.model, rates)
+        )
+    except RateError as error:
+        raise LavaError("validation_error", str(error)) from None
+    async with open_database(settings) as database, database.transaction() as conn:
+        await price_store.create(conn, wanted)
+
+
+async def all_prices(settings: Settings) -> list[PriceRow]:
+    """Every price, the operator's and the merchants', newest first."""
+    async with open_database(settings) as database, database.connection() as conn:
+        return await price_store.every(conn)
+
+
+async def remove_price(settings: Settings, price_id: str) -> None:
+    """Take one of the operator's prices away."""
+    now = SystemClock().now()
+    async with open_database(settings) as database, database.transaction() as conn:
+        if not await price_store.remove(conn, None, price_id, now):
+            raise LavaError("not_found", f"the operator has no price {price_id!r}")
+
+
 async def replay_journals(settings: Settings, folder: Path | None) -> list[Replayed]:
     """Book one journal folder (a copy of a dead machine's), or all whose process is gone."""
-    clock, catalog = SystemClock(), Catalog()
+    clock = SystemClock()
     async with open_database(settings) as database:
+        prices = await load_prices(database, clock.now())
         if folder is None:
-            return await take_over(settings.data_dir / "journals", database, clock, catalog)
+            return await take_over(settings.data_dir / "journals", database, clock, prices)
         try:
             lock_fd = lock_folder(folder)
         except JournalError as error:
             raise LavaError("conflict", str(error)) from None
         try:
-            return [await replay_folder(folder, database, clock, catalog)]
+            return [await replay_folder(folder, database, clock, prices)]
         finally:
             os.close(lock_fd)
 

@@ -178,11 +178,16 @@ class Settings(BaseSettings):
     database_wait_s: float = Field(
         1.0, gt=0, description="Longest that a call waits for one answer of the database, then 503."
     )
-
     audit_interval_s: float = Field(
         300.0,
         ge=0,
         description="How often what is new in the books is checked; 0: never.",
+    )
+    retention_months: int = Field(
+        0,
+        ge=0,
+        description="Whole months of requests and ledger rows that are kept, beside the current "
+        "one; 0: for ever. Roll-ups and request ids stay.",
     )
 
     # Directory (keys, customers, meters in memory)

@@ -20,9 +20,14 @@ from lava_proxy.manage import (
     customers,
     ledger,
     meters,
+    openapi,
+    prices,
     quotes,
+    reference,
     reports,
     requests,
+    secret_keys,
+    usage,
 )
 from lava_proxy.manage.auth import authenticate
 from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
@@ -43,6 +48,9 @@ ROUTES: tuple[Route, ...] = (
     *ledger.ROUTES,
     *quotes.ROUTES,
     *checkout_sessions.ROUTES,
+    *prices.ROUTES,
+    *secret_keys.ROUTES,
+    *usage.ROUTES,
 )
 
 
@@ -115,8 +123,13 @@ class Management:
 
 
 def create_management(books: Books, registry: Registry) -> Management:
-    """The management API on these books."""
-    return Management(Desk(books, registry), ROUTES)
+    """The management API on these books, and its own description."""
+    document = openapi.describe(ROUTES)
+    described = (
+        Route("GET", "openapi.json", openapi.served(document), auth="none"),
+        Route("GET", "docs", reference.served(document), auth="none"),
+    )
+    return Management(Desk(books, registry), (*ROUTES, *described))
 
 
 def _segments(scope: Scope) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import orjson
 from pydantic import BaseModel
+from typing_extensions import TypedDict
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.invariant import InvariantBroken
@@ -62,11 +63,30 @@ class Answer:
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    kept: bytes | None = None
+    """What a repeat under the same Idempotency-Key answers, where that is not all: a secret is
+    shown once, and never written down."""
 
 
-def answer(view: Mapping[str, object], status: int = 200) -> Answer:
-    """A view of an object as an answer."""
-    return Answer(status, orjson.dumps(view))
+def answer(view: Mapping[str, object], status: int = 200, *, once: str | None = None) -> Answer:
+    """A view of an object as an answer; `once` names the member that is shown this time only."""
+    kept = None
+    if once is not None:
+        kept = orjson.dumps({name: value for name, value in view.items() if name != once})
+    return Answer(status, orjson.dumps(view), kept=kept)
+
+
+class Success(TypedDict):
+    """Done, where there is no object to show."""
+
+    success: Literal[True]
+
+
+class Deleted(TypedDict):
+    """An object that is there no more."""
+
+    id: str
+    deleted: Literal[True]
 
 
 Handler = Callable[["Desk", Call], Awaitable[Answer]]

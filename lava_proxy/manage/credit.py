@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
 
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.money import E10, format_e10
@@ -39,6 +40,29 @@ class NewCredit(Body):
     expires_at: Date | None = None
 
 
+class CreditView(TypedDict):
+    """A grant or a correction, as the API shows it."""
+
+    credit_id: str
+    customer_id: str
+    amount: str
+    remaining: str
+    expires_at: str | None
+    created_at: str
+
+
+class BalanceView(TypedDict):
+    """What a customer has: `total_remaining` = `available` + `held` by workers."""
+
+    customer_id: str
+    available: str
+    held: str
+    cycle_remaining: str
+    bundle_remaining: str
+    total_remaining: str
+    as_of: str
+
+
 async def grant(desk: Desk, call: Call) -> Answer:
     """Grant credit (old debt is paid from it first), or take back what is free; 409 beyond that."""
     body = read_fields(NewCredit, call)
@@ -64,16 +88,15 @@ async def grant(desk: Desk, call: Call) -> Answer:
         else:
             await store.withdraw(conn, owner_id=owner_id, amount_e10=-body.amount, now=now)
         await announce_credit(conn, owner_id)
-        return answer(
-            {
-                "credit_id": credit_id,
-                "customer_id": owner_id,
-                "amount": format_e10(body.amount),
-                "remaining": format_e10(remaining_e10),
-                "expires_at": time_text(body.expires_at) if body.expires_at else None,
-                "created_at": time_text(now),
-            }
-        )
+        view: CreditView = {
+            "credit_id": credit_id,
+            "customer_id": owner_id,
+            "amount": format_e10(body.amount),
+            "remaining": format_e10(remaining_e10),
+            "expires_at": time_text(body.expires_at) if body.expires_at else None,
+            "created_at": time_text(now),
+        }
+        return answer(view)
 
     made = await once(desk, call, work)
     desk.books.leases.credit_changed(owner_id)
@@ -85,20 +108,26 @@ async def balance(desk: Desk, call: Call) -> Answer:
     owner_id = (await desk.customer(call, call.params[0])).customer_id
     async with desk.reading() as conn:
         found = await store.balance(conn, owner_id)
-    return answer(
-        {
-            "customer_id": owner_id,
-            "available": format_e10(found.available_e10),
-            "held": format_e10(found.held_e10),
-            "cycle_remaining": format_e10(found.cycle_e10),
-            "bundle_remaining": format_e10(found.bundle_e10),
-            "total_remaining": format_e10(found.available_e10 + found.held_e10),
-            "as_of": time_text(desk.books.now()),
-        }
-    )
+    view: BalanceView = {
+        "customer_id": owner_id,
+        "available": format_e10(found.available_e10),
+        "held": format_e10(found.held_e10),
+        "cycle_remaining": format_e10(found.cycle_e10),
+        "bundle_remaining": format_e10(found.bundle_e10),
+        "total_remaining": format_e10(found.available_e10 + found.held_e10),
+        "as_of": time_text(desk.books.now()),
+    }
+    return answer(view)
 
 
 ROUTES = (
-    Route("POST", "customers/*/credit", grant),
-    Route("GET", "customers/*/balance", balance),
+    Route(
+        "POST",
+        "customers/*/credit",
+        grant,
+        answer=CreditView,
+        body=NewCredit,
+        errors=("conflict",),
+    ),
+    Route("GET", "customers/*/balance", balance, answer=BalanceView),
 )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-import orjson
 from pydantic import AfterValidator, Field, PlainValidator
+from typing_extensions import TypedDict
 
 from lava_proxy.core.ids import PREFIXES, new_id
-from lava_proxy.manage.call import Answer, Call, Route, answer
+from lava_proxy.manage.call import Answer, Call, Route, Success, answer
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import Body, Name, read_fields, read_query
 from lava_proxy.manage.idempotency import once
-from lava_proxy.manage.paging import PAGE_PARAMETERS, Position, position_at, read_page
-from lava_proxy.manage.text import exact_json, time_text
+from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
+from lava_proxy.manage.text import exact_json, json_text, time_text
 from lava_proxy.store import customers as store
 from lava_proxy.store.customers import CustomerRow
 from lava_proxy.store.database import Connection
@@ -56,8 +56,8 @@ def _metadata(value: object) -> str | None:
     return text.decode()
 
 
-class NewCustomer(Body):
-    """All optional: ``{}`` is a customer too."""
+class CustomerFields(Body):
+    """All optional: ``{}`` is a customer too, and in a change what is left out stays as it is."""
 
     reference_id: Annotated[Name, AfterValidator(_reference)] | None = None
     name: Annotated[str, Field(max_length=255)] | None = None
@@ -66,17 +66,37 @@ class NewCustomer(Body):
     metadata: Annotated[str | None, PlainValidator(_metadata)] = None
 
 
+class ContactView(TypedDict):
+    """What is not known is empty."""
+
+    phone: str
+    email: str
+    first_name: str
+    last_name: str
+
+
+class CustomerView(TypedDict):
+    """A customer as the API shows it."""
+
+    customer_id: str
+    reference_id: str | None
+    contact: ContactView
+    subscription: None
+    metadata: dict[str, Any] | None
+    created_at: str
+
+
 async def create(desk: Desk, call: Call) -> Answer:
     """Make a customer; a reference that is taken answers the customer who has it."""
-    body = read_fields(NewCustomer, call)
-    first_name, _, last_name = (body.name or "").strip().partition(" ")
+    body = read_fields(CustomerFields, call)
+    first_name, last_name = _names(body.name)
     wanted = CustomerRow(
         customer_id=new_id("customer", test=call.test),
         reference_id=body.reference_id,
         phone=body.phone or "",
         email=body.email or "",
         first_name=first_name,
-        last_name=last_name.lstrip(),
+        last_name=last_name,
         metadata=body.metadata,
         created_at=desk.books.now(),
     )
@@ -87,6 +107,31 @@ async def create(desk: Desk, call: Call) -> Answer:
     made = await once(desk, call, work)
     desk.books.directory.changed("customers", wanted.customer_id)
     return made
+
+
+async def update(desk: Desk, call: Call) -> Answer:
+    """Change what is given; null empties a field."""
+    body = read_fields(CustomerFields, call)
+    given = body.model_fields_set
+    change = {name: getattr(body, name) for name in given - {"name"}}
+    if "name" in given:
+        change["first_name"], change["last_name"] = _names(body.name)
+    async with desk.writing() as conn:
+        row = await store.update(conn, call.merchant_id, call.params[0], change)
+    if row is None:
+        raise no_such("customer")
+    desk.books.directory.changed("customers", row.customer_id)
+    return answer(view(row))
+
+
+async def delete(desk: Desk, call: Call) -> Answer:
+    """End a customer: its subscription is cancelled, its calls are refused; the books stay."""
+    async with desk.writing() as conn:
+        gone = await store.delete(conn, call.merchant_id, call.params[0], desk.books.now())
+    if gone is None:
+        raise no_such("customer")
+    desk.books.directory.changed("customers", gone)
+    return answer(Success(success=True))
 
 
 async def retrieve(desk: Desk, call: Call) -> Answer:
@@ -106,7 +151,7 @@ async def page(desk: Desk, call: Call) -> Answer:
     return page.answer(rows, view, _position)
 
 
-def view(row: CustomerRow) -> dict[str, object]:
+def view(row: CustomerRow) -> CustomerView:
     """A customer as the API shows it."""
     return {
         "customer_id": row.customer_id,
@@ -118,9 +163,15 @@ def view(row: CustomerRow) -> dict[str, object]:
             "last_name": row.last_name,
         },
         "subscription": None,
-        "metadata": None if row.metadata is None else orjson.Fragment(row.metadata),
+        "metadata": None if row.metadata is None else json_text(row.metadata),
         "created_at": time_text(row.created_at),
     }
+
+
+def _names(name: str | None) -> tuple[str, str]:
+    """``"Jane Mary Smith"`` -> ``("Jane", "Mary Smith")``."""
+    first_name, _, last_name = (name or "").strip().partition(" ")
+    return first_name, last_name.lstrip()
 
 
 def _position(row: CustomerRow) -> Position:
@@ -128,7 +179,9 @@ def _position(row: CustomerRow) -> Position:
 
 
 ROUTES = (
-    Route("POST", "customers", create),
-    Route("GET", "customers", page),
-    Route("GET", "customers/*", retrieve),
+    Route("POST", "customers", create, answer=CustomerView, body=CustomerFields),
+    Route("GET", "customers", page, answer=PageView[CustomerView], query=PAGE_PARAMETERS),
+    Route("GET", "customers/*", retrieve, answer=CustomerView),
+    Route("PATCH", "customers/*", update, answer=CustomerView, body=CustomerFields),
+    Route("DELETE", "customers/*", delete, answer=Success),
 )

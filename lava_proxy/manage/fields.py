@@ -158,18 +158,31 @@ def _date(value: object) -> datetime:
     return datetime.fromisoformat(value).astimezone(UTC)
 
 
+_Decimal = Annotated[str, Field(pattern=r"^-?[0-9]{1,18}(\.[0-9]{1,10})?$")]
+_Unsigned = Annotated[str, Field(pattern=r"^[0-9]{1,18}(\.[0-9]{1,10})?$")]
+_Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+"""How these look in JSON, for the OpenAPI description."""
+
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS), AfterValidator(_printable)]
 """An id, slug or name: what may also stand in a token or a path."""
 
-Amount = Annotated[int, PlainValidator(_amount)]
+Amount = Annotated[int, PlainValidator(_amount, json_schema_input_type=_Decimal)]
 """USD as a decimal string -> 10^-10 USD."""
 
-Cost = Annotated[int, PlainValidator(_cost)]
+Cost = Annotated[int, PlainValidator(_cost, json_schema_input_type=_Unsigned)]
 """An amount that is not negative."""
 
 Units = Annotated[int, Field(ge=0, le=UNITS_MAX)]
 
-Milliseconds = Annotated[int, PlainValidator(_milliseconds)]
+Milliseconds = Annotated[
+    int,
+    PlainValidator(
+        _milliseconds,
+        json_schema_input_type=Annotated[
+            float, Field(ge=0, le=SECONDS_MAX, multiple_of=Decimal("0.001"))
+        ],
+    ),
+]
 """Seconds as a number -> milliseconds."""
 
-Date = Annotated[datetime, PlainValidator(_date)]
+Date = Annotated[datetime, PlainValidator(_date, json_schema_input_type=_Instant)]

@@ -41,7 +41,7 @@ async def once(desk: Desk, call: Call, work: Callable[[Connection], Awaitable[An
         if known is not None:
             return known
         made = await work(conn)
-        await store.answer(conn, call.merchant_id, key, made.status, made.body)
+        await store.answer(conn, call.merchant_id, key, made.status, made.kept or made.body)
     return made
 
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from typing_extensions import TypedDict
+
 from lava_proxy.core.money import format_e10
 from lava_proxy.manage.call import Answer, Call, Route
 from lava_proxy.manage.desk import Desk
 from lava_proxy.manage.fields import customer_named, read_query
-from lava_proxy.manage.paging import PAGE_PARAMETERS, Position, read_page
+from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, read_page
 from lava_proxy.manage.text import time_text
 from lava_proxy.store import ledger as store
 from lava_proxy.store.ledger import LedgerRow
 
 PARAMETERS = PAGE_PARAMETERS | {"customer_id", "connection_id", "request_id"}
+
+
+class EntryView(TypedDict):
+    """One side of a transaction, as the API shows it."""
+
+    entry_id: str
+    transaction_id: str
+    account: str
+    amount: str
+    kind: str
+    request_id: str | None
+    created_at: str
 
 
 async def page(desk: Desk, call: Call) -> Answer:
@@ -32,7 +46,7 @@ async def page(desk: Desk, call: Call) -> Answer:
     return page.answer(rows, view, _position)
 
 
-def view(row: LedgerRow) -> dict[str, object]:
+def view(row: LedgerRow) -> EntryView:
     """An entry as the API shows it."""
     return {
         "entry_id": str(row.entry_id),
@@ -49,4 +63,13 @@ def _position(row: LedgerRow) -> Position:
     return row.entry_id, ""
 
 
-ROUTES = (Route("GET", "ledger", page),)
+ROUTES = (
+    Route(
+        "GET",
+        "ledger",
+        page,
+        answer=PageView[EntryView],
+        query=PARAMETERS,
+        errors=("not_found",),
+    ),
+)

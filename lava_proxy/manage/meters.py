@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, PlainValidator
+from typing_extensions import TypedDict
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import PREFIXES, new_id
 from lava_proxy.core.money import format_e10, format_rate_e12
-from lava_proxy.manage.call import Answer, Call, Route, answer
+from lava_proxy.manage.call import Answer, Call, Deleted, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import Body, Cost, Name, read_fields, read_query, refuse
 from lava_proxy.manage.idempotency import once
-from lava_proxy.manage.paging import PAGE_PARAMETERS, Position, position_at, read_page
+from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import time_text
 from lava_proxy.rules.settlement import Enforcement
-from lava_proxy.rules.tiers import RateType, Tariff, TierError, Unit, parse_tiers
+from lava_proxy.rules.tiers import RateType, Tariff, Tier, TierError, Unit, parse_tiers
 from lava_proxy.store import meters as store
 from lava_proxy.store.database import Connection
 from lava_proxy.store.meters import MeterRow
@@ -63,15 +65,42 @@ class NewMeter(Body):
     overdraft: Cost = 0
 
 
+class MeterFields(Body):
+    """What may change: how much, never of what; charges of a cycle could not add up else."""
+
+    name: Name | None = None
+    tiers: list[NewTier] | None = None
+    enforcement: Enforcement | None = None
+    overdraft: Cost | None = None
+
+
+class TierView(TypedDict):
+    """From `start` units on, at `rate` a unit of `type`."""
+
+    start: int
+    rate: str
+    type: Unit
+
+
+class MeterView(TypedDict):
+    """A meter as the API shows it."""
+
+    meter_id: str
+    meter_slug: str
+    name: str
+    rate_type: RateType
+    tiers: list[TierView]
+    enforcement: Enforcement
+    overdraft: str
+    created_at: str
+
+
 async def create(desk: Desk, call: Call) -> Answer:
     """Make a meter; without a slug, one is made of its name."""
     body = read_fields(NewMeter, call)
     if body.overdraft and body.enforcement != "soft":
         refuse("overdraft", "is only for the enforcement soft")
-    try:
-        tiers = parse_tiers([(tier.start, tier.rate) for tier in body.tiers])
-    except TierError as error:
-        refuse(error.path, str(error))
+    tiers = _tiers(body.tiers)
     wanted = MeterRow(
         meter_id=new_id("meter", test=call.test),
         slug="",
@@ -97,6 +126,38 @@ async def create(desk: Desk, call: Call) -> Answer:
     return made
 
 
+async def update(desk: Desk, call: Call) -> Answer:
+    """Change what is given. Calls that are on their way keep the tariff that they began with."""
+    body = read_fields(MeterFields, call)
+    for name in body.model_fields_set:
+        if getattr(body, name) is None:
+            refuse(name, "must not be null")
+    change = store.MeterChange(
+        body.name,
+        None if body.tiers is None else _tiers(body.tiers),
+        body.enforcement,
+        body.overdraft,
+    )
+    async with desk.writing() as conn:
+        row = await store.update(conn, call.merchant_id, call.params[0], change)
+        if row is None:
+            raise no_such("meter")
+        if row.overdraft_e10 and row.enforcement != "soft":
+            refuse("overdraft", "is only for the enforcement soft")
+    desk.books.directory.changed("meters", row.meter_id)
+    return answer(view(row))
+
+
+async def delete(desk: Desk, call: Call) -> Answer:
+    """End a meter that no plan has; what it charged stays."""
+    async with desk.writing() as conn:
+        meter_id = await store.delete(conn, call.merchant_id, call.params[0], desk.books.now())
+    if meter_id is None:
+        raise no_such("meter")
+    desk.books.directory.changed("meters", meter_id)
+    return answer(Deleted(id=meter_id, deleted=True))
+
+
 async def retrieve(desk: Desk, call: Call) -> Answer:
     """A meter by id or slug."""
     async with desk.reading() as conn:
@@ -114,7 +175,7 @@ async def page(desk: Desk, call: Call) -> Answer:
     return page.answer(rows, view, _position)
 
 
-def view(row: MeterRow) -> dict[str, object]:
+def view(row: MeterRow) -> MeterView:
     """A meter as the API shows it: other than in the input, every tier names the unit."""
     return {
         "meter_id": row.meter_id,
@@ -135,6 +196,13 @@ def view(row: MeterRow) -> dict[str, object]:
     }
 
 
+def _tiers(given: Sequence[NewTier]) -> tuple[Tier, ...]:
+    try:
+        return parse_tiers([(tier.start, tier.rate) for tier in given])
+    except TierError as error:
+        refuse(error.path, str(error))
+
+
 def _slugs(name: str, meter_id: str) -> list[str]:
     """Slugs for a name, the best first; the last one nobody else can have."""
     words = _NOT_IN_SLUGS.sub("-", name.lower())[:SLUG_WORDS_MAX_CHARS].strip("-") or "meter"
@@ -147,7 +215,9 @@ def _position(row: MeterRow) -> Position:
 
 
 ROUTES = (
-    Route("POST", "meters", create),
-    Route("GET", "meters", page),
-    Route("GET", "meters/*", retrieve),
+    Route("POST", "meters", create, answer=MeterView, body=NewMeter),
+    Route("GET", "meters", page, answer=PageView[MeterView], query=PAGE_PARAMETERS),
+    Route("GET", "meters/*", retrieve, answer=MeterView),
+    Route("PATCH", "meters/*", update, answer=MeterView, body=MeterFields),
+    Route("DELETE", "meters/*", delete, answer=Deleted, errors=("conflict",)),
 )

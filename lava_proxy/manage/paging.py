@@ -13,9 +13,10 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import orjson
+from typing_extensions import TypedDict
 
 from lava_proxy.manage.call import Answer, answer
 from lava_proxy.manage.fields import refuse
@@ -35,6 +36,14 @@ _LAST_MICROSECOND = (TOP.at - _EPOCH) // _MICROSECOND
 
 Position = tuple[int, str]
 R = TypeVar("R")
+
+
+class PageView(TypedDict, Generic[R]):
+    """A page of a list."""
+
+    data: list[R]
+    has_more: bool
+    next_cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)

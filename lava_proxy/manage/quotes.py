@@ -15,6 +15,7 @@ from typing import Annotated
 from urllib.parse import quote as percent_encode
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from lava_adapters.contract import Ask, AskError
 from lava_proxy.core.errors import LavaError
@@ -45,6 +46,17 @@ class NewQuote(Body):
     method: Annotated[str, Field(pattern="^[A-Z]{1,16}$")] | None = None
     calls: Annotated[int, Field(ge=1, le=CALLS_MAX)] = 1
     amount: Cost | None = None
+
+
+class QuoteView(TypedDict):
+    """What the calls may cost together, and what each may make."""
+
+    affordable: bool
+    input_estimate: str
+    ceiling: str
+    available: str
+    max_output_tokens_affordable: int | None
+    price_version: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +93,15 @@ async def create(desk: Desk, call: Call) -> Answer:
     available_e10 = balance.available_e10 + _idle_here_e10(desk, customer.customer_id)
     usable_e10 = available_e10 + (meter.overdraft_e10 if meter.enforcement == "soft" else 0)
     ceiling_e10 = one.ceiling_e10 * body.calls
-    return answer(
-        {
-            "affordable": usable_e10 >= ceiling_e10,
-            "input_estimate": format_e10(one.input_e10 * body.calls),
-            "ceiling": format_e10(ceiling_e10),
-            "available": format_e10(available_e10),
-            "max_output_tokens_affordable": one.outputs(max(0, usable_e10) // body.calls),
-            "price_version": one.version,
-        }
-    )
+    view: QuoteView = {
+        "affordable": usable_e10 >= ceiling_e10,
+        "input_estimate": format_e10(one.input_e10 * body.calls),
+        "ceiling": format_e10(ceiling_e10),
+        "available": format_e10(available_e10),
+        "max_output_tokens_affordable": one.outputs(max(0, usable_e10) // body.calls),
+        "price_version": one.version,
+    }
+    return answer(view)
 
 
 def _idle_here_e10(desk: Desk, owner_id: str) -> int:
@@ -119,7 +130,9 @@ def _price(desk: Desk, body: NewQuote, meter: Meter) -> _Price:
 def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
     sent = b"" if body.body is None else exact_json(body.body)
     provider_id, ask = _ask(desk, url, body.method or "POST", sent)
-    rates = desk.books.catalog.rates(provider_id, ask.model or "", desk.books.now())
+    rates = desk.books.prices.of(meter.merchant_id).rates(
+        provider_id, ask.model or "", desk.books.now()
+    )
     found = _gauge(meter, ask, rates)
     if found is None:
         raise LavaError("model_unpriced", f"{provider_id} has no known price for {ask.model!r}")
@@ -164,4 +177,13 @@ def _ask(desk: Desk, url: str, method: str, sent: bytes) -> tuple[str, Ask]:
         refuse(f"body.{error.path}" if error.path else "body", str(error))
 
 
-ROUTES = (Route("POST", "quotes", create),)
+ROUTES = (
+    Route(
+        "POST",
+        "quotes",
+        create,
+        answer=QuoteView,
+        body=NewQuote,
+        errors=("not_found", "forward_endpoint_not_supported", "model_unpriced"),
+    ),
+)

@@ -29,7 +29,7 @@ from lava_proxy.manage.fields import (
     refuse,
 )
 from lava_proxy.manage.idempotency import once_apart
-from lava_proxy.manage.requests import view
+from lava_proxy.manage.requests import RequestView, view
 from lava_proxy.rules import price
 from lava_proxy.rules import settlement as rules
 from lava_proxy.rules.charge import Counts
@@ -160,4 +160,13 @@ def _away() -> LavaError:
     )
 
 
-ROUTES = (Route("POST", "requests", create),)
+ROUTES = (
+    Route(
+        "POST",
+        "requests",
+        create,
+        answer=RequestView,
+        body=Report,
+        errors=("not_found", "idempotency_conflict", "meter_needs_cost"),
+    ),
+)

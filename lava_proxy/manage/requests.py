@@ -3,21 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NotRequired, cast
 
-from lava_proxy.core.errors import LavaError
+from typing_extensions import TypedDict
+
 from lava_proxy.core.money import format_e10, format_rate_e12
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
-from lava_proxy.manage.fields import customer_named, read_query, refuse
-from lava_proxy.manage.paging import PAGE_PARAMETERS, Page, Position, position_at, read_page
+from lava_proxy.manage.fields import customer_named, read_query
+from lava_proxy.manage.filters import metadata_filters
+from lava_proxy.manage.paging import (
+    PAGE_PARAMETERS,
+    Page,
+    PageView,
+    Position,
+    position_at,
+    read_page,
+)
 from lava_proxy.manage.text import seconds_number, time_text
 from lava_proxy.rules.charge import Line
 from lava_proxy.store import requests as store
 from lava_proxy.store.requests import RequestRow
-from lava_proxy.wire.problem import strict_json
 
 PARAMETERS = PAGE_PARAMETERS | {"customer_id", "connection_id", "meter_id", "metadata_filters"}
-FILTERS_MAX = 100
+
+
+class ModelUsage(TypedDict):
+    """Counts and provider cost. Input includes cached tokens, output includes reasoning."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_characters: int
+    output_characters: int
+    total_characters: int
+    input_seconds: float
+    output_seconds: float
+    total_seconds: float
+    input_cost: str
+    output_cost: str
+    total_cost: str
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+
+
+class ChargedTier(TypedDict):
+    """A tier of the meter, as it was."""
+
+    start: int
+    rate: str
+    type: str
+
+
+class ChargePart(TypedDict):
+    """The part of a charge that fell in one tier."""
+
+    tier: ChargedTier
+    tokens: int
+    characters: int
+    seconds: float
+    cost: str
+
+
+class ChargeView(TypedDict):
+    """What the customer was charged."""
+
+    amount: str
+    rate_type: str
+    breakdown: list[ChargePart]
+
+
+class RequestView(TypedDict):
+    """A request as the API shows it: what is not known is absent."""
+
+    request_id: str
+    status: str
+    outcome: str
+    provider: str
+    provider_key_type: str
+    endpoint: str
+    stream: bool
+    usage_source: str
+    model_usage: ModelUsage
+    cost: str
+    charge: ChargeView
+    metadata: dict[str, str]
+    created_at: str
+    customer_id: NotRequired[str]
+    meter_id: NotRequired[str]
+    model: NotRequired[str]
+    response_id: NotRequired[str]
+    price_version: NotRequired[str]
+    duration_ms: NotRequired[int]
+    time_to_first_byte_ms: NotRequired[int]
+    timestamp: NotRequired[str]
 
 
 async def retrieve(desk: Desk, call: Call) -> Answer:
@@ -34,7 +114,7 @@ async def page(desk: Desk, call: Call) -> Answer:
     query = read_query(call, PARAMETERS)
     page = read_page("requests", query)
     customer, meter = customer_named(query), query.get("meter_id")
-    wanted = _metadata_filters(query.get("metadata_filters"))
+    wanted = metadata_filters(query.get("metadata_filters"))
     customer_id = None if customer is None else (await desk.customer(call, customer)).customer_id
     meter_id = None if meter is None else (await desk.meter(call, meter)).meter_id
     if wanted is None:
@@ -52,9 +132,9 @@ async def page(desk: Desk, call: Call) -> Answer:
     return page.answer(rows, view, _position)
 
 
-def view(row: RequestRow) -> dict[str, object]:
+def view(row: RequestRow) -> RequestView:
     """A request as the API shows it: optional members are absent rather than null."""
-    shown: dict[str, object] = {
+    shown: RequestView = {
         "request_id": row.request_id,
         "status": row.status,
         "outcome": row.outcome,
@@ -70,7 +150,7 @@ def view(row: RequestRow) -> dict[str, object]:
             "rate_type": row.rate_type or "fixed",
             "breakdown": [_part(line, row.tier_type or "") for line in row.breakdown],
         },
-        "metadata": row.metadata,
+        "metadata": dict(row.metadata),
         "created_at": time_text(row.created_at),
     }
     optional: Mapping[str, object | None] = {
@@ -83,10 +163,10 @@ def view(row: RequestRow) -> dict[str, object]:
         "time_to_first_byte_ms": row.first_byte_ms,
         "timestamp": time_text(row.completed_at) if row.completed_at else None,
     }
-    return shown | {name: value for name, value in optional.items() if value is not None}
+    return cast(RequestView, {**shown, **{n: v for n, v in optional.items() if v is not None}})
 
 
-def _model_usage(row: RequestRow) -> dict[str, object]:
+def _model_usage(row: RequestRow) -> ModelUsage:
     counts = row.counts
     return {
         "input_tokens": counts.input_tokens,
@@ -107,7 +187,7 @@ def _model_usage(row: RequestRow) -> dict[str, object]:
     }
 
 
-def _part(line: Line, unit: str) -> dict[str, object]:
+def _part(line: Line, unit: str) -> ChargePart:
     """The part of a charge that fell in one tier, with the units of the meter's own kind."""
     return {
         "tier": {
@@ -122,32 +202,18 @@ def _part(line: Line, unit: str) -> dict[str, object]:
     }
 
 
-def _metadata_filters(text: str | None) -> dict[str, str] | None:
-    """``[["feature","chat"],...]`` -> what rows must have; None where no row can have it all."""
-    if text is None:
-        return {}
-    try:
-        pairs = strict_json(text.encode())
-    except LavaError as error:
-        refuse("metadata_filters", error.message)
-    if not isinstance(pairs, list) or len(pairs) > FILTERS_MAX:
-        refuse("metadata_filters", f"must be an array of at most {FILTERS_MAX} [key, value] pairs")
-    wanted: dict[str, str] = {}
-    possible = True
-    for index, pair in enumerate(pairs):
-        match pair:
-            case [str(key), str(value)]:
-                possible = possible and wanted.setdefault(key, value) == value
-            case _:
-                refuse(f"metadata_filters[{index}]", "must be a [key, value] pair of strings")
-    return wanted if possible else None
-
-
 def _position(row: RequestRow) -> Position:
     return position_at(row.created_at, row.request_id)
 
 
 ROUTES = (
-    Route("GET", "requests", page),
-    Route("GET", "requests/*", retrieve),
+    Route(
+        "GET",
+        "requests",
+        page,
+        answer=PageView[RequestView],
+        query=PARAMETERS,
+        errors=("not_found",),
+    ),
+    Route("GET", "requests/*", retrieve, answer=RequestView),
 )

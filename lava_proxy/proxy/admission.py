@@ -143,7 +143,8 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
     if tariff.rate_type == "percentage":
         if ask.free:
             return FREE
-        rates = gateway.books.catalog.rates(provider.id, ask.model or "", gateway.books.now())
+        catalog = gateway.books.prices.of(caller.merchant.merchant_id)
+        rates = catalog.rates(provider.id, ask.model or "", gateway.books.now())
     # A strict hold is a bound: the dearest kind of token (cache writes, audio) may come.
     text_only = caller.meter.enforcement != "strict" and not ask.media_tokens
     found = gauge(tariff, rates, text_only=text_only)

@@ -219,12 +219,13 @@ def _cost(gateway: Gateway, run: Run, call: Call, usage: Usage) -> tuple[Cost | 
         return Cost(0, 0, 0), None
     tier = run.tap.reader.service_tier if run.tap else None
     versions: list[str] = []
+    catalog = gateway.books.prices.of(call.merchant_id)
 
     def resolve(model: str | None) -> Rates | None:
         for name in (model, run.tap.reader.model if run.tap else None, call.model):
             if not name:
                 continue
-            rates = gateway.books.catalog.rates(call.provider, name, call.created_at, tier)
+            rates = catalog.rates(call.provider, name, call.created_at, tier)
             if rates is not None:
                 versions.append(rates.version)
                 return rates

@@ -94,6 +94,9 @@ _TIER_FACTS = ("service_tier", "speed", "processing")
 _PROVIDER_NAME = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 
 
+Match = Literal["exact", "prefix", "default"]
+
+
 @dataclass(frozen=True, slots=True)
 class Override:
     """An operator's price: USD as decimal strings, by names of `OVERRIDE_UNITS`. `model` is empty
@@ -101,7 +104,7 @@ class Override:
 
     id: str
     provider: str
-    match: Literal["exact", "prefix", "default"]
+    match: Match
     model: str
     rates: tuple[tuple[str, str], ...]
 

@@ -16,6 +16,7 @@ field the larger of it and our count. An explicit final zero stays zero; absent 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -84,7 +85,8 @@ class Learned:
 
     def __init__(self, models_max: int = LEARNED_MODELS_MAX) -> None:
         self._ratio_e6: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._models_max = models_max
+        self._fresh: set[tuple[str, str]] = set()
+        self.models_max = models_max
 
     def __len__(self) -> int:
         return len(self._ratio_e6)
@@ -102,9 +104,28 @@ class Learned:
         seen_e6 = truth * 1_000_000 // estimate
         known_e6 = self._ratio_e6.get(key, 1_000_000)
         moved_e6 = known_e6 + (seen_e6 - known_e6) // LEARNED_SHARE
-        self._ratio_e6[key] = min(max(moved_e6, LEARNED_MIN_E3 * 1000), LEARNED_MAX_E3 * 1000)
+        self._fresh.add(key)
+        self._keep(key, moved_e6)
+
+    def take_fresh(self) -> dict[tuple[str, str], int]:
+        """What was learned since the last time, in millionths: to be shared with other workers."""
+        fresh, self._fresh = self._fresh, set()
+        return {key: self._ratio_e6[key] for key in fresh if key in self._ratio_e6}
+
+    def keep_fresh(self, keys: Iterable[tuple[str, str]]) -> None:
+        """These could not be shared: next time."""
+        self._fresh.update(keys)
+
+    def adopt(self, factors: Mapping[tuple[str, str], int]) -> None:
+        """Take what all workers know; what was learned here meanwhile stands."""
+        for key, ratio_e6 in factors.items():
+            if key not in self._fresh:
+                self._keep(key, ratio_e6)
+
+    def _keep(self, key: tuple[str, str], ratio_e6: int) -> None:
+        self._ratio_e6[key] = min(max(ratio_e6, LEARNED_MIN_E3 * 1000), LEARNED_MAX_E3 * 1000)
         self._ratio_e6.move_to_end(key)
-        if len(self._ratio_e6) > self._models_max:
+        if len(self._ratio_e6) > self.models_max:
             self._ratio_e6.popitem(last=False)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from lava_proxy.store.database import Connection, StoreConflict
+from lava_proxy.core.errors import LavaError
+from lava_proxy.store.database import Connection, StoreConflict, StorePoison
+from lava_proxy.store.faults import mapped
 from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
 
@@ -64,3 +67,43 @@ async def page(conn: Connection, merchant_id: str, behind: Place, most: int) -> 
         conn, merchant_id=merchant_id, before_at=behind.at, before_id=behind.id, most=most
     )
     return [CustomerRow(**dict(row)) for row in rows]
+
+
+async def update(
+    conn: Connection, merchant_id: str, customer: str, change: Mapping[str, str | None]
+) -> CustomerRow | None:
+    """Change a customer, by id or reference; None where there is none, 409 for a taken reference.
+    `change` has what is to change, by the names of `CustomerRow`; both names go together."""
+
+    def text(name: str) -> str | None:
+        return (change[name] or "") if name in change else None
+
+    try:
+        with mapped():
+            row = await Q["update_customer"].fetchrow(
+                conn,
+                merchant_id=merchant_id,
+                customer=customer,
+                set_reference="reference_id" in change,
+                reference_id=change.get("reference_id"),
+                phone=text("phone"),
+                email=text("email"),
+                first_name=text("first_name"),
+                last_name=text("last_name"),
+                set_metadata="metadata" in change,
+                metadata=change.get("metadata"),
+            )
+    except StorePoison as error:
+        if error.constraint != "customers_reference":
+            raise
+        taken = change.get("reference_id")
+        raise LavaError("conflict", f"the reference_id {taken!r} is another customer's") from None
+    return None if row is None else CustomerRow(**dict(row))
+
+
+async def delete(conn: Connection, merchant_id: str, customer: str, now: datetime) -> str | None:
+    """End a customer, by id or reference; answers its id, None where there is none."""
+    gone: str | None = await Q["delete_customer"].fetchval(
+        conn, merchant_id=merchant_id, customer=customer, now=now
+    )
+    return gone

@@ -1,10 +1,8 @@
-"""Reads what workers keep in memory: keys, customers, meters, operator prices, the change feed."""
+"""Reads what workers keep in memory: keys, customers, meters, the change feed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import cast
 
 import asyncpg
@@ -24,17 +22,6 @@ class Principal:
     merchant: Merchant
     secret_key_id: str
     test: bool
-
-
-@dataclass(frozen=True, slots=True)
-class OverrideRow:
-    """An operator's price as stored; `rates` are decimal strings by unit name."""
-
-    override_id: str
-    provider: str
-    match: str
-    model: str
-    rates: Mapping[str, str]
 
 
 async def find_key(conn: Connection, key_hash: bytes) -> Principal | None:
@@ -80,14 +67,6 @@ def meter_of(row: asyncpg.Record) -> Meter:
         cast(Enforcement, row["enforcement"]),
         row["overdraft_e10"],
     )
-
-
-async def overrides(conn: Connection, now: datetime) -> list[OverrideRow]:
-    rows = await Q["price_overrides"].fetch(conn, now=now)
-    return [
-        OverrideRow(r["override_id"], r["provider"], r["match"], r["model"], r["rates"])
-        for r in rows
-    ]
 
 
 async def changes_since(conn: Connection, seconds: float) -> list[tuple[int, str, str]]:

@@ -17,15 +17,6 @@ DEFAULT_MERCHANT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class CreatedKey:
-    """A new key, with its secret for the only time."""
-
-    secret_key: str = field(repr=False)
-    secret_key_id: str
-    merchant_id: str
-
-
-@dataclass(frozen=True, slots=True)
 class KeyRow:
     """A key in force, as it may be shown."""
 
@@ -34,6 +25,16 @@ class KeyRow:
     hint: str
     test: bool
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedKey:
+    """A new key, with its secret for the only time."""
+
+    secret_key: str = field(repr=False)
+    secret_key_id: str
+    merchant_id: str
+    shown: KeyRow
 
 
 async def create_merchant(conn: Connection, name: str) -> str:
@@ -58,7 +59,7 @@ async def add_key(conn: Connection, merchant_id: str, *, name: str, test: bool) 
     """A new key for a merchant that is there."""
     secret = new_secret("aks_test_" if test else "aks_live_")
     secret_key_id = new_id("secret_key", test=test)
-    await Q["create_key"].execute(
+    row = await Q["create_key"].fetchrow(
         conn,
         secret_key_id=secret_key_id,
         merchant_id=merchant_id,
@@ -67,7 +68,9 @@ async def add_key(conn: Connection, merchant_id: str, *, name: str, test: bool) 
         hint=hint_of(secret),
         test=test,
     )
-    return CreatedKey(secret, secret_key_id, merchant_id)
+    if row is None:
+        raise LookupError("a new key is not there")
+    return CreatedKey(secret, secret_key_id, merchant_id, KeyRow(**dict(row)))
 
 
 async def page(conn: Connection, merchant_id: str, behind: Place, most: int) -> list[KeyRow]:
@@ -82,3 +85,9 @@ async def revoke(conn: Connection, merchant_id: str, secret_key_id: str) -> bool
     """End a key, everywhere at once (the change feed tells the workers); False: not in force."""
     row = await Q["revoke_key"].fetchrow(conn, merchant_id=merchant_id, secret_key_id=secret_key_id)
     return row is not None
+
+
+async def in_force(conn: Connection, merchant_id: str) -> list[str]:
+    """Ids of a merchant's keys in force, kept as they are until the transaction ends."""
+    rows = await Q["lock_keys"].fetch(conn, merchant_id=merchant_id)
+    return [row["secret_key_id"] for row in rows]

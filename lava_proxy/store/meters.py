@@ -9,6 +9,7 @@ from typing import cast
 
 import asyncpg
 
+from lava_proxy.core.errors import LavaError
 from lava_proxy.rules.settlement import Enforcement
 from lava_proxy.rules.tiers import RateType, Tariff, Tier, Unit
 from lava_proxy.store.database import Connection
@@ -16,6 +17,8 @@ from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
 
 Q = load("meters")
+
+PLANS_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,49 @@ async def create(
         created_at=wanted.created_at,
     )
     return None if made is None else _meter(made)
+
+
+@dataclass(frozen=True, slots=True)
+class MeterChange:
+    """What is to change; None stays as it is."""
+
+    name: str | None = None
+    tiers: tuple[Tier, ...] | None = None
+    enforcement: Enforcement | None = None
+    overdraft_e10: int | None = None
+
+
+async def update(
+    conn: Connection, merchant_id: str, meter: str, change: MeterChange
+) -> MeterRow | None:
+    """Change a meter, by id or slug; None where there is none."""
+    tiers = change.tiers
+    row = await Q["update_meter"].fetchrow(
+        conn,
+        merchant_id=merchant_id,
+        meter=meter,
+        name=change.name,
+        tiers=None if tiers is None else [(tier.start, tier.rate_e12) for tier in tiers],
+        enforcement=change.enforcement,
+        overdraft=change.overdraft_e10,
+    )
+    return None if row is None else _meter(row)
+
+
+async def delete(conn: Connection, merchant_id: str, meter: str, now: datetime) -> str | None:
+    """End a meter, by id or slug; answers its id, None where there is none. 409 while plans have
+    it: their customers would be refused without a word."""
+    meter_id: str | None = await Q["lock_meter"].fetchval(
+        conn, merchant_id=merchant_id, meter=meter
+    )
+    if meter_id is None:
+        return None
+    plans = await Q["plans_of_meter"].fetch(conn, meter_id=meter_id, most=PLANS_NAMED)
+    if plans:
+        names = ", ".join(row["name"] for row in plans)
+        raise LavaError("conflict", f"this meter is linked to plans ({names}); unlink it first")
+    await Q["delete_meter"].execute(conn, meter_id=meter_id, now=now)
+    return meter_id
 
 
 async def find(conn: Connection, merchant_id: str, meter: str) -> MeterRow | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
 from lava_proxy.payments.factory import make_payments
-from lava_proxy.store import credit, directory, idempotency
+from lava_proxy.store import credit, directory, idempotency, learned, retention
 from lava_proxy.store.database import StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers import renewals, top_ups
@@ -27,7 +27,10 @@ REAP_S = 15.0
 REAP_MOST = 100
 AUDIT_LOOK_S = 30.0
 """How often the last audit's result is looked at."""
+LEARNED_KEPT_DAYS = 180
 HOUSEKEEPING_S = 3600.0
+LEARNED_S = 60.0
+"""How often workers tell each other what they learned about models."""
 UNSYNCED_MS = 1000
 """How often the journal is tended where fsync is left to the kernel."""
 CHANGES_KEPT_S = 86_400.0
@@ -73,6 +76,7 @@ class Upkeep:
             every(max(1.0, min(REAP_S, settings.lease_reclaim_s / 2)), "lease reaper", self.reap),
             every(1.0, "sweep", self.sweep),
             every(HOUSEKEEPING_S, "housekeeping", self.keep_house),
+            every(LEARNED_S, "learned factors", books.share_learned),
         ]
         loops.append(every(RENEWALS_S, "renewals", self.renew_cycles))
         loops.append(every(TOP_UPS_S, "top-ups", self.buy_top_ups))
@@ -163,13 +167,19 @@ class Upkeep:
             self._state = state
 
     async def keep_house(self) -> None:
-        """Make next months' partitions ahead of time; forget what nobody asks for any more."""
+        """Make next months' partitions ahead of time, drop those that are kept no longer; forget
+        what nobody asks for any more."""
         database = self._books.database
         async with database.transaction() as conn:
             await credit.Q["ensure_partitions"].fetchval(conn, ahead=3)
+        months = self._books.settings.retention_months
+        if months:
+            for part in await retention.retire(database, months, self._books.now()):
+                log.info("%s is past its retention and was dropped", part)
         async with database.transaction() as conn:
             await directory.prune_changes(conn, CHANGES_KEPT_S)
             await idempotency.prune(conn, self._books.now())
+            await learned.forget(conn, LEARNED_KEPT_DAYS)
 
     def _credit_heard(self, owner_id: str | None) -> None:
         if owner_id is not None:

@@ -383,7 +383,7 @@ async def test_prices_are_read_anew_after_a_change(
     async with running(database, clock, tmp_path) as books:
         await books.directory.poll()
         assert not books.prices_stale
-        before = books.catalog.rates("openai", "gpt-4o-mini", NOW)
+        before = books.prices.of("mer_1").rates("openai", "gpt-4o-mini", NOW)
         await fetch(
             database,
             "INSERT INTO price_overrides (override_id, provider, match, model, rates, "
@@ -395,10 +395,25 @@ async def test_prices_are_read_anew_after_a_change(
         await books.directory.poll()
         assert books.prices_stale
         await books.refresh_prices()
-        after = books.catalog.rates("openai", "gpt-4o-mini", NOW)
+        after = books.prices.of("mer_1").rates("openai", "gpt-4o-mini", NOW)
         assert before is not None
         assert after is not None
         assert (before.version[:5], after.version) == ("genai", "override/o1")
+
+
+async def test_what_is_learned_about_models_outlives_the_process(
+    shop: Shop, clock: ManualClock, tmp_path: Path, database: Database
+) -> None:
+    async with running(database, clock, tmp_path / "one") as books:
+        for _ in range(40):
+            books.learned.learn("openai", "m", 1000, 1500)
+    async with running(database, clock, tmp_path / "two") as books:
+        taught = books.learned.factor_e3("openai", "m")
+        assert taught > 1400
+        books.learned.learn("openai", "m", 1000, 1000)
+        lower = books.learned.factor_e3("openai", "m")
+        await books.share_learned()
+        assert lower < books.learned.factor_e3("openai", "m") < taught  # the mean of both
 
 
 # The end ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from books_kit import UNIT_METER, Shop, fetch, insert_meter, open_shop, sound
 
 from lava_proxy.books.replay import take_over
 from lava_proxy.core.clock import SystemClock
-from lava_proxy.rules.catalog import Catalog
+from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.store.database import Database
 
 KILLS = 5
@@ -62,12 +62,12 @@ async def test_kill_nine(database: Database, database_url: str, tmp_path: Path, 
     shop = await open_shop(database)
     await insert_meter(database, shop, UNIT_METER)
     owners = [await shop.customer(60_000) for _ in range(3)]
-    truth, clock, catalog = Truth(), SystemClock(), Catalog()
+    truth, clock, prices = Truth(), SystemClock(), PriceBook()
     recovered = 0
     for number in range(KILLS):
         arguments = [database_url, str(tmp_path), shop.merchant_id, f"{seed + number}", *owners]
         _run_and_kill(arguments, truth, rng.uniform(0.05, 0.4))
-        (done,) = await take_over(tmp_path / "journals", database, clock, catalog)
+        (done,) = await take_over(tmp_path / "journals", database, clock, prices)
         recovered += done.booked
         found = await sound(database)
         assert found.leased_e10 == 0

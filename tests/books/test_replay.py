@@ -16,13 +16,13 @@ from lava_proxy.books.journal import Journal, JournalError, lock_folder
 from lava_proxy.books.replay import replay_folder, take_over
 from lava_proxy.core.clock import ManualClock
 from lava_proxy.core.money import E10
-from lava_proxy.rules.catalog import Catalog
+from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.rules.settlement import Call
 from lava_proxy.store.database import Database, StoreConflict
 from lava_proxy.store.settle import settle
 
 CLOCK = ManualClock(start=datetime(2026, 11, 23, tzinfo=UTC))
-CATALOG = Catalog()
+PRICES = PriceBook()
 TIERS = meter((0, 100_000_000), (10, 300_000_000))
 
 
@@ -92,7 +92,7 @@ EXPECTED = {
 
 async def test_the_last_thing_known_decides(shop: Shop, tmp_path: Path) -> None:
     owner, folder = await _dead_folder(shop, tmp_path)
-    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
     assert (done.holder_id, done.calls, done.booked, done.void) == ("hld_dead", 5, 4, 1)
     rows = await _rows(shop)
     assert {name: made[:-1] for name, made in rows.items()} == EXPECTED
@@ -107,10 +107,10 @@ async def test_replaying_again_or_from_a_copy_changes_nothing(shop: Shop, tmp_pa
     _, folder = await _dead_folder(shop, tmp_path)
     copy = tmp_path / "restored" / folder.name
     shutil.copytree(folder, copy)
-    first = await replay_folder(folder, shop.database, CLOCK, CATALOG)
+    first = await replay_folder(folder, shop.database, CLOCK, PRICES)
     before = await _rows(shop), await sound(shop.database)
-    second = await replay_folder(folder, shop.database, CLOCK, CATALOG)
-    third = await replay_folder(copy, shop.database, CLOCK, CATALOG)
+    second = await replay_folder(folder, shop.database, CLOCK, PRICES)
+    third = await replay_folder(copy, shop.database, CLOCK, PRICES)
     assert (first.booked, second.booked, third.booked) == (4, 0, 0)
     assert (await _rows(shop), await sound(shop.database)) == before
 
@@ -121,7 +121,7 @@ async def test_rows_that_the_writer_committed_are_not_booked_again(
     owner, _ = await _dead_folder(shop, tmp_path)
     running = row(owner, 9, shop=shop, by=TIERS, request_id="req_running", holder_id="hld_dead")
     await shop.settle(running)  # its SETTLE was lost with the power, its commit was not
-    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
     assert done.booked == 3
     assert (await _rows(shop))["req_running"] == ("completed", "provider", 9, 0, 9)
     await sound(shop.database)
@@ -132,19 +132,19 @@ async def test_a_living_process_is_left_alone(shop: Shop, tmp_path: Path) -> Non
     await shop.lease(owner, 100, holder_id="hld_dead")
     living = _journal(tmp_path)
     living.sent(living.hold(encode_call(_call(shop, owner, "req_1", input_tokens=3))))
-    assert await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG) == []
+    assert await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES) == []
     assert await shop.left_of(owner, "hld_dead") == 100
     living.close()
-    assert len(await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)) == 1
+    assert len(await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)) == 1
 
 
 async def test_a_folder_without_a_segment_is_not_touched(shop: Shop, tmp_path: Path) -> None:
     """Its process may be between making the folder and locking it."""
     young = tmp_path / "journals" / "hld_young"
     young.mkdir(parents=True)
-    assert await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG) == []
+    assert await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES) == []
     os.close(lock_folder(young))
-    assert await take_over(tmp_path / "nothing", shop.database, CLOCK, CATALOG) == []
+    assert await take_over(tmp_path / "nothing", shop.database, CLOCK, PRICES) == []
     assert young.is_dir()
 
 
@@ -153,7 +153,7 @@ async def test_an_unknown_version_stops_and_is_kept(shop: Shop, tmp_path: Path) 
     segment = folder / "00000001.journal"
     segment.write_bytes(b"LAVAJ999" + segment.read_bytes()[8:])
     with pytest.raises(JournalError, match="version"):
-        await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+        await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
     assert segment.exists()
     assert await _rows(shop) == {}
     os.close(lock_folder(folder))
@@ -165,7 +165,7 @@ async def test_a_torn_tail_loses_no_call_before_it(shop: Shop, tmp_path: Path) -
     data = segment.read_bytes().rstrip(b"\0")
     cut = data.rindex(b'["void"') - 20
     segment.write_bytes(data[:cut])
-    done = await replay_folder(folder, shop.database, CLOCK, CATALOG)
+    done = await replay_folder(folder, shop.database, CLOCK, PRICES)
     assert done.booked == 3
     await sound(shop.database)
 
@@ -184,7 +184,7 @@ async def test_a_call_spread_over_segments(shop: Shop, tmp_path: Path) -> None:
             journal.committed(seq)
     journal.close()
     assert len(list(journal.folder.glob("*.journal"))) > 2
-    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
     assert done.booked == 4
     assert (await _rows(shop))["req_long"][2:4] == (5, 1)
     await sound(shop.database)
@@ -201,7 +201,7 @@ async def test_a_price_is_found_again_and_a_percentage_charged(shop: Shop, tmp_p
         )
         journal.sent(journal.hold(encode_call(made)))
     journal.close()
-    await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
     rows = await fetch(
         shop.database, "SELECT cost_e10, charge_e10, flags, price_version FROM requests ORDER BY 1"
     )
@@ -231,7 +231,7 @@ async def test_a_poison_row_is_quarantined_and_its_neighbours_are_booked(
         )
         journal.settle(journal.hold(encode_call(made.call)), encode_result(made))
     journal.close()
-    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
     assert done.booked == 5
     assert not journal.folder.exists()
     kept = await fetch(shop.database, "SELECT request_id FROM quarantine ORDER BY 1")
@@ -254,7 +254,7 @@ async def test_conflicts_are_tried_again(
 
     monkeypatch.setattr(module, "settle", busy)
     monkeypatch.setattr(module.stamina, "retry_context", _at_once)
-    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, CATALOG)
+    (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
     assert (done.booked, len(tries)) == (4, 3)
     await sound(shop.database)
 

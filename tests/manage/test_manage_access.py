@@ -24,6 +24,14 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     },
     ("POST", "requests"): {"request_id": "r2", "customer_id": "CUSTOMER", "meter_slug": "METER"},
     ("POST", "quotes"): {"customer_id": "CUSTOMER", "meter_slug": "METER", "amount": "1"},
+    ("POST", "prices"): {"provider": "openai", "model": "m", "rates": {"input_1m": "1"}},
+    ("DELETE", "prices/*"): {},
+    ("PATCH", "customers/*"): {"name": "n"},
+    ("DELETE", "customers/*"): {},
+    ("PATCH", "meters/*"): {"name": "n"},
+    ("DELETE", "meters/*"): {},
+    ("POST", "secret_keys"): {"name": "n"},
+    ("DELETE", "secret_keys/*"): {},
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
@@ -34,10 +42,22 @@ FILTERS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "meter_id": "METER",
     },
     ("GET", "ledger"): {"customer_id": "CUSTOMER", "connection_id": "CUSTOMER"},
+    ("GET", "usage"): {
+        "customer_id": "CUSTOMER",
+        "connection_id": "CUSTOMER",
+        "meter_id": "METER",
+    },
 }
 """Filters that name objects."""
 
+QUERIES: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("GET", "usage"): {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
+}
+"""What a route needs to be asked at all."""
+
 OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
+OWN_LISTS |= {("POST", "prices"), ("GET", "prices")}
+OWN_LISTS |= {("POST", "secret_keys"), ("GET", "secret_keys")}
 """Routes that name no object at all."""
 
 IDS = [f"{route.method} {route.path}" for route in ROUTES]
@@ -46,10 +66,18 @@ IDS = [f"{route.method} {route.path}" for route in ROUTES]
 class Objects:
     """What one merchant has; `ids` by placeholder."""
 
-    def __init__(self, api: Api, customer: str, meter: str, request: str) -> None:
+    def __init__(
+        self, api: Api, customer: str, meter: str, request: str, price: str, key: str
+    ) -> None:
         self.api = api
-        self.ids = {"CUSTOMER": customer, "METER": meter}
-        self.by_path = {"customers": customer, "meters": meter, "requests": request}
+        self.ids = {"CUSTOMER": customer, "METER": meter, "PRICE": price}
+        self.by_path = {
+            "customers": customer,
+            "meters": meter,
+            "requests": request,
+            "prices": price,
+            "secret_keys": key,
+        }
 
     @classmethod
     async def made(cls, api: Api) -> Objects:
@@ -59,7 +87,9 @@ class Objects:
         await api.made(
             "requests", {"request_id": "r1", "customer_id": customer, "meter_slug": meter}
         )
-        return cls(api, customer, meter, "r1")
+        price = await api.made("prices", SAMPLES["POST", "prices"])
+        key = await api.made("secret_keys", SAMPLES["POST", "secret_keys"])
+        return cls(api, customer, meter, "r1", price["price_id"], key["secret_key_id"])
 
     def path(self, route: Route) -> str:
         return (
@@ -99,7 +129,8 @@ async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
         assert (reply.status, reply.code) == (status, code), secret
         assert (reply.headers.get("www-authenticate") == "Bearer") == (status == 401)
     await _strangers_see_nothing(route, mine, other)
-    assert (await api.call(route.method, path, body)).status == 200
+    query = QUERIES.get((route.method, route.path), {})
+    assert (await api.call(route.method, path, body, **query)).status == 200
     async with api.database.transaction() as conn:
         assert not await keys.revoke(conn, other.merchant_id, api.secret_key_id)
         assert await keys.revoke(conn, api.merchant_id, api.secret_key_id)
@@ -128,10 +159,11 @@ async def _strangers_see_nothing(route: Route, mine: Objects, other: Api) -> Non
         reply = await other.call(route.method, route.path, body)
         assert (reply.status, reply.code) == (404, "not_found"), field
     for field, place in FILTERS.get(name, {}).items():
-        reply = await other.get(route.path, **{field: mine.ids[place]})
+        asked = {field: mine.ids[place], **QUERIES.get(name, {})}
+        reply = await other.get(route.path, **asked)
         assert (reply.status, reply.code) == (404, "not_found"), field
     if route.method == "GET" and "*" not in route.path:
-        text = (await other.get(route.path, limit=100)).body.decode()
+        text = (await other.get(route.path, **QUERIES.get(name, {"limit": "100"}))).body.decode()
         assert not any(i in text for i in (*mine.ids.values(), mine.api.merchant_id))
 
 

@@ -20,7 +20,7 @@ import crashing
 
 from lava_proxy.books.replay import take_over
 from lava_proxy.core.clock import SystemClock
-from lava_proxy.rules.catalog import Catalog
+from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.store.database import Database
 
 GONE = 77
@@ -71,7 +71,7 @@ async def replay_them(url: str, folder: str) -> None:
     """What a start does with the journals of the dead."""
     database = Database(url, size=2)
     await database.open()
-    await take_over(Path(folder) / "journals", database, SystemClock(), Catalog())
+    await take_over(Path(folder) / "journals", database, SystemClock(), PriceBook())
     await database.close()
 
 

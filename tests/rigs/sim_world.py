@@ -19,8 +19,8 @@ from lava_proxy.books.bank import Books
 from lava_proxy.books.leases import Hold
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.settings import Settings
-from lava_proxy.rules.catalog import Catalog
 from lava_proxy.rules.charge import Counts
+from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.rules.settlement import Call, Settlement
 from lava_proxy.store.database import StoreError
 from lava_proxy.telemetry.metrics import Metrics
@@ -30,7 +30,7 @@ INPUT = 5
 SLICE = 12
 LEASE_S, GRACE_S, RECLAIM_S = 6.0, 2.0, 2.0
 METRICS = Metrics(["openai"])
-CATALOG = Catalog()
+PRICES = PriceBook()
 
 
 class Worker:
@@ -265,7 +265,7 @@ class World:
         database: Any = FakeDatabase(server)
         clock = DriftingClock(self.loop)
         again = [
-            await replay.take_over(self.settings.data_dir / "journals", database, clock, CATALOG)
+            await replay.take_over(self.settings.data_dir / "journals", database, clock, PRICES)
             for _ in range(2)
         ]
         assert again[1] == [], "the second replay finds nothing"

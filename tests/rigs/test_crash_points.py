@@ -20,7 +20,7 @@ from test_crash import Truth, books_are_right
 
 from lava_proxy.books.replay import take_over
 from lava_proxy.core.clock import SystemClock
-from lava_proxy.rules.catalog import Catalog
+from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.store.database import Database
 
 CHILD = Path(__file__).with_name("crash_points.py")
@@ -88,9 +88,9 @@ async def _run(
     assert await _child(truth, point, side, count, "call", *arguments) == GONE
     if then:
         assert await _child(None, *then, 1, "replay", url, folder) == GONE
-    clock, catalog = SystemClock(), Catalog()
-    await take_over(folder / "journals", database, clock, catalog)
-    assert await take_over(folder / "journals", database, clock, catalog) == []
+    clock, prices = SystemClock(), PriceBook()
+    await take_over(folder / "journals", database, clock, prices)
+    assert await take_over(folder / "journals", database, clock, prices) == []
     assert (await sound(database)).leased_e10 == 0
     await books_are_right(database, shop, truth, owners, CREDIT_E10)
 

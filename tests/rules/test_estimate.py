@@ -100,6 +100,24 @@ def test_the_table_is_bounded_and_forgets_the_stalest():
     assert learned.factor_e3("p", "a") > 1000
 
 
+def test_workers_share_what_they_learned():
+    one, other = Learned(), Learned()
+    for _ in range(40):
+        one.learn("p", "m", 1000, 1500)
+    fresh = one.take_fresh()
+    assert one.take_fresh() == {}
+    other.adopt(fresh)
+    assert other.factor_e3("p", "m") == one.factor_e3("p", "m") > 1400
+    assert other.take_fresh() == {}  # it is no news
+    other.learn("p", "m", 1000, 700)
+    mine = other.factor_e3("p", "m")
+    other.adopt(fresh)
+    assert other.factor_e3("p", "m") == mine  # what it learned itself since stands
+    other.adopt({("p", "wild"): 10**9, ("p", "tiny"): 1})
+    assert other.factor_e3("p", "wild") == LEARNED_MAX_E3
+    assert other.factor_e3("p", "tiny") == LEARNED_MIN_E3
+
+
 # --- whose word wins -----------------------------------------------------------------------------
 
 

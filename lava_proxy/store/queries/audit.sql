@@ -1,6 +1,6 @@
 -- name: grants_unbalanced
 -- Grants whose parts do not add up, or whose leased part differs from the open leases' shares; since
--- a checkpoint only those that still have credit or were lately changed by what is new.
+-- a checkpoint only those that still have credit, because the others change no more.
 -- args: since bigint, most int
 SELECT g.grant_id, g.owner_id, g.amount_e10, g.leased_e10,
        coalesce(sum(p.left_e10), 0)::bigint AS shares_e10
@@ -33,6 +33,8 @@ WITH books AS (
     SELECT account, sum(amount_e10)::bigint AS ledger_e10
     FROM (
         SELECT account, amount_e10 FROM audit_ledger WHERE :since::bigint > 0
+        UNION ALL
+        SELECT account, amount_e10 FROM retired_ledger WHERE :since::bigint = 0
         UNION ALL
         SELECT account, amount_e10 FROM ledger_entries
         WHERE account LIKE 'customer:%' AND booked_xid >= :since::bigint
@@ -70,7 +72,8 @@ GROUP BY transaction_id HAVING sum(amount_e10) <> 0
 LIMIT :most::int;
 
 -- name: charges_unbalanced
--- Customers' requests whose charge differs from what the ledger took for them.
+-- Customers' requests whose charge differs from what the ledger took for them. A row that came
+-- after its month was dropped is checked when it is new: its ledger entries go before it does.
 -- args: since bigint, most int
 SELECT r.merchant_id, r.request_id, r.charge_e10,
        coalesce(-sum(e.amount_e10), 0)::bigint AS ledger_e10
@@ -78,18 +81,22 @@ FROM requests r
 LEFT JOIN ledger_entries e ON e.booked_xid >= :since::bigint AND e.merchant_id = r.merchant_id AND e.request_id = r.request_id
     AND e.account = 'customer:' || r.customer_id
 WHERE r.customer_id IS NOT NULL AND r.booked_xid >= :since::bigint
+  AND (:since::bigint > 0
+       OR r.created_at >= (SELECT coalesce(max(upto), '-infinity') FROM retired_parts))
 GROUP BY r.merchant_id, r.request_id, r.created_at, r.charge_e10
 HAVING r.charge_e10 <> coalesce(-sum(e.amount_e10), 0)::bigint
 LIMIT :most::int;
 
 -- name: costs_unbalanced
--- Requests whose provider cost differs from the ledger's.
+-- Requests whose provider cost differs from the ledger's; of late rows as above.
 -- args: since bigint, most int
 SELECT r.merchant_id, r.request_id, r.cost_e10, coalesce(sum(e.amount_e10), 0)::bigint AS ledger_e10
 FROM requests r
 LEFT JOIN ledger_entries e ON e.booked_xid >= :since::bigint AND e.merchant_id = r.merchant_id AND e.request_id = r.request_id
     AND e.account = 'provider:' || r.provider
 WHERE r.booked_xid >= :since::bigint
+  AND (:since::bigint > 0
+       OR r.created_at >= (SELECT coalesce(max(upto), '-infinity') FROM retired_parts))
 GROUP BY r.merchant_id, r.request_id, r.created_at, r.cost_e10
 HAVING r.cost_e10 <> coalesce(sum(e.amount_e10), 0)::bigint
 LIMIT :most::int;
@@ -105,6 +112,8 @@ FULL JOIN (
     FROM (
         SELECT owner_id, meter_id, cycle, units FROM audit_units WHERE :since::bigint > 0
         UNION ALL
+        SELECT owner_id, meter_id, cycle, units FROM retired_units WHERE :since::bigint = 0
+        UNION ALL
         SELECT coalesce(customer_id, merchant_id), meter_id, cycle, units
         FROM requests
         WHERE meter_id IS NOT NULL AND status <> 'error' AND NOT ('unbilled' = ANY(flags))
@@ -116,9 +125,12 @@ LIMIT :most::int;
 
 -- name: rollups_unbalanced
 -- Quarters of an hour that differ from their requests in any figure; those that are missing too.
--- Since a checkpoint: the quarters that new rows belong to, with all of their rows.
+-- Since a checkpoint: the quarters that new rows belong to, with all of their rows. Quarters of
+-- months that are not kept any more have no rows to compare with.
 -- args: since bigint, most int
-WITH touched AS (
+WITH kept AS (
+    SELECT coalesce(max(upto), '-infinity') AS since FROM retired_parts
+), touched AS (
     SELECT DISTINCT merchant_id, date_bin('15 minutes', created_at, 'epoch') AS bucket
     FROM requests WHERE :since::bigint > 0 AND booked_xid >= :since::bigint
 ), counted AS (
@@ -144,7 +156,7 @@ WITH touched AS (
 SELECT merchant_id, bucket, customer_id, meter_id, rolled.figures::text AS rollup,
        counted.figures::text AS rows
 FROM rolled FULL JOIN counted USING (merchant_id, bucket, customer_id, meter_id)
-WHERE rolled.figures IS DISTINCT FROM counted.figures
+WHERE rolled.figures IS DISTINCT FROM counted.figures AND bucket >= (SELECT since FROM kept)
 LIMIT :most::int;
 
 -- name: totals
@@ -187,22 +199,34 @@ DELETE FROM audit_ledger;
 DELETE FROM audit_units;
 
 -- name: keep_ledger
--- Adds the verified entries of customers to the checkpoint.
+-- Adds the verified entries of customers to the checkpoint; from the beginning, those too that were
+-- signed off and dropped.
 -- args: since bigint, upto bigint
 INSERT INTO audit_ledger AS a (account, amount_e10)
-SELECT account, sum(amount_e10)::bigint FROM ledger_entries
-WHERE account LIKE 'customer:%' AND booked_xid >= :since::bigint AND booked_xid < :upto::bigint
+SELECT account, sum(amount_e10)::bigint
+FROM (
+    SELECT account, amount_e10 FROM ledger_entries
+    WHERE account LIKE 'customer:%' AND booked_xid >= :since::bigint AND booked_xid < :upto::bigint
+    UNION ALL
+    SELECT account, amount_e10 FROM retired_ledger WHERE :since::bigint = 0
+) AS verified
 GROUP BY account
 ON CONFLICT (account) DO UPDATE SET amount_e10 = a.amount_e10 + excluded.amount_e10;
 
 -- name: keep_units
--- Adds the verified units of tiers to the checkpoint.
+-- Adds the verified units of tiers to the checkpoint; from the beginning, those too that were signed
+-- off and dropped.
 -- args: since bigint, upto bigint
 INSERT INTO audit_units AS a (owner_id, meter_id, cycle, units)
-SELECT coalesce(customer_id, merchant_id), meter_id, cycle, sum(units)::bigint
-FROM requests
-WHERE meter_id IS NOT NULL AND status <> 'error' AND NOT ('unbilled' = ANY(flags))
-  AND booked_xid >= :since::bigint AND booked_xid < :upto::bigint
+SELECT owner_id, meter_id, cycle, sum(units)::bigint
+FROM (
+    SELECT coalesce(customer_id, merchant_id) AS owner_id, meter_id, cycle, units
+    FROM requests
+    WHERE meter_id IS NOT NULL AND status <> 'error' AND NOT ('unbilled' = ANY(flags))
+      AND booked_xid >= :since::bigint AND booked_xid < :upto::bigint
+    UNION ALL
+    SELECT owner_id, meter_id, cycle, units FROM retired_units WHERE :since::bigint = 0
+) AS verified
 GROUP BY 1, 2, 3
 ON CONFLICT (owner_id, meter_id, cycle) DO UPDATE SET units = a.units + excluded.units;
 

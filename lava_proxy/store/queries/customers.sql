@@ -36,3 +36,41 @@ FROM customers
 WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
   AND (created_at, customer_id) < (:before_at::timestamptz, :before_id::text)
 ORDER BY created_at DESC, customer_id DESC LIMIT :most::int;
+
+-- name: update_customer
+-- Changes what is set; a field that is not stays as it is. A reference that is taken fails.
+-- args: merchant_id text, customer text, set_reference boolean, reference_id text, phone text,
+--   email text, first_name text, last_name text, set_metadata boolean, metadata text
+UPDATE customers SET
+    reference_id = CASE WHEN :set_reference::boolean THEN :reference_id::text ELSE reference_id END,
+    phone = coalesce(:phone::text, phone),
+    email = coalesce(:email::text, email),
+    first_name = coalesce(:first_name::text, first_name),
+    last_name = coalesce(:last_name::text, last_name),
+    metadata = CASE WHEN :set_metadata::boolean THEN :metadata::text::jsonb ELSE metadata END
+WHERE customer_id = (
+    SELECT customer_id FROM customers
+    WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
+      AND (customer_id = :customer::text OR reference_id = :customer::text)
+    ORDER BY customer_id <> :customer::text LIMIT 1)
+RETURNING customer_id, reference_id, phone, email, first_name, last_name,
+          metadata::text AS metadata, created_at;
+
+-- name: delete_customer
+-- Ends a customer and its subscription; what was booked stays.
+-- args: merchant_id text, customer text, now timestamptz
+WITH gone AS (
+    UPDATE customers SET deleted_at = :now::timestamptz
+    WHERE customer_id = (
+        SELECT customer_id FROM customers
+        WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
+          AND (customer_id = :customer::text OR reference_id = :customer::text)
+        ORDER BY customer_id <> :customer::text LIMIT 1)
+    RETURNING customer_id
+), cancelled AS (
+    UPDATE subscriptions s
+    SET status = 'cancelled', cancelled_at = :now::timestamptz, pending_type = NULL,
+        pending_plan_id = NULL, past_due_since = NULL
+    FROM gone WHERE s.customer_id = gone.customer_id AND s.status = 'active'
+)
+SELECT customer_id FROM gone;

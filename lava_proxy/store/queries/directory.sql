@@ -31,13 +31,6 @@ ORDER BY meter_id <> :meter::text LIMIT 1;
 SELECT meter_id, merchant_id, slug, rate_type, tier_type, tiers, enforcement, overdraft_e10
 FROM meters WHERE meter_id = :meter_id::text;
 
--- name: price_overrides
--- The operator's prices in force, the latest of each match first.
--- args: now timestamptz
-SELECT override_id, provider, match, model, rates FROM price_overrides
-WHERE removed_at IS NULL AND effective_from <= :now::timestamptz
-ORDER BY effective_from DESC, override_id DESC;
-
 -- name: changes_since
 -- What changed lately, a little overlap included: commits may appear out of order.
 -- args: seconds float8

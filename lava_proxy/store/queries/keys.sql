@@ -22,7 +22,8 @@ INSERT INTO accounts (owner_id, merchant_id) SELECT merchant_id, merchant_id FRO
 -- args: secret_key_id text, merchant_id text, name text, key_hash bytea, hint text, test boolean
 INSERT INTO secret_keys (secret_key_id, merchant_id, name, key_hash, hint, test)
 VALUES (:secret_key_id::text, :merchant_id::text, :name::text, :key_hash::bytea, :hint::text,
-        :test::boolean);
+        :test::boolean)
+RETURNING secret_key_id, name, hint, test, created_at;
 
 -- name: list_keys
 -- A merchant's keys in force behind a place in the list, newest first.
@@ -40,3 +41,10 @@ UPDATE secret_keys SET revoked_at = now()
 WHERE merchant_id = :merchant_id::text AND secret_key_id = :secret_key_id::text
   AND revoked_at IS NULL
 RETURNING secret_key_id;
+
+-- name: lock_keys
+-- A merchant's keys in force; they stay as they are until the transaction ends.
+-- args: merchant_id text
+SELECT secret_key_id FROM secret_keys
+WHERE merchant_id = :merchant_id::text AND revoked_at IS NULL
+ORDER BY secret_key_id FOR UPDATE;

@@ -1,0 +1,147 @@
+"""``/v1/usage``: what was used, by day of the caller's own time zone, and in all.
+
+The offset of `start` is the time zone: days are its days, at a fixed offset, so none has 23 hours.
+`end` counts as a whole instant, as `start` does. An item is there for every day of the range, also
+for those on which nothing happened.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from lava_proxy.core.money import format_e10
+from lava_proxy.manage.call import Answer, Call, Route, answer
+from lava_proxy.manage.desk import Desk
+from lava_proxy.manage.fields import Date, customer_named, read_query, refuse
+from lava_proxy.manage.filters import metadata_filters
+from lava_proxy.manage.text import time_text
+from lava_proxy.store import usage as store
+from lava_proxy.store.usage import QUARTER, Range, Used
+
+PARAMETERS = frozenset(
+    {"start", "end", "customer_id", "connection_id", "meter_id", "metadata_filters"}
+)
+DAYS_MAX = 400
+
+_DATE: TypeAdapter[datetime] = TypeAdapter(Date)
+_DAY = timedelta(days=1)
+_INSTANT = timedelta(microseconds=1)
+
+
+class DayView(TypedDict):
+    """One day's usage."""
+
+    date: str
+    start: str
+    end: str
+    total_requests: int
+    total_usage_tokens: int
+    total_cost: str
+    total_charge: str
+
+
+class TotalsView(TypedDict):
+    """The usage of all days."""
+
+    total_requests: int
+    total_usage_tokens: int
+    total_cost: str
+    total_charge: str
+
+
+class UsageView(TypedDict):
+    """Usage by day, oldest first, and in all."""
+
+    items: list[DayView]
+    totals: TotalsView
+
+
+async def retrieve(desk: Desk, call: Call) -> Answer:
+    """Usage of a range. An unknown customer or meter is 404."""
+    query = read_query(call, PARAMETERS)
+    offset, since = _start(query.get("start"))
+    end = _instant("end", query["end"]) if "end" in query else desk.books.now()
+    span, days = _range(offset, since, end)
+    customer, meter = customer_named(query), query.get("meter_id")
+    wanted = metadata_filters(query.get("metadata_filters"))
+    customer_id = None if customer is None else (await desk.customer(call, customer)).customer_id
+    meter_id = None if meter is None else (await desk.meter(call, meter)).meter_id
+    used: dict[datetime, Used] = {}
+    if wanted is not None:
+        async with desk.reading() as conn:
+            used = await store.by_day(
+                conn,
+                call.merchant_id,
+                span,
+                customer_id=customer_id,
+                meter_id=meter_id,
+                metadata=wanted,
+            )
+    firsts = [span.origin + day * _DAY for day in range(days)]
+    total = sum(used.values(), Used())
+    view: UsageView = {
+        "items": [_day(first, offset, used.get(first, Used())) for first in firsts],
+        "totals": _totals(total),
+    }
+    return answer(view)
+
+
+def _start(text: str | None) -> tuple[timedelta, datetime]:
+    """The offset of the caller's days, and the first instant."""
+    if text is None:
+        refuse("start", "is required")
+    since = _instant("start", text)
+    offset = datetime.fromisoformat(text).utcoffset() or timedelta()
+    if offset % QUARTER:
+        refuse("start", "must have an offset of whole quarters of an hour")
+    return offset, since
+
+
+def _instant(name: str, text: str) -> datetime:
+    try:
+        return _DATE.validate_python(text)
+    except (ValidationError, OverflowError):
+        refuse(name, 'must be a date and time with an offset, such as "2026-12-01T00:00:00-05:00"')
+
+
+def _range(offset: timedelta, since: datetime, end: datetime) -> tuple[Range, int]:
+    """What to read, and how many days it touches."""
+    if end < since:
+        refuse("end", "must not be before start")
+    try:
+        local = since.replace(tzinfo=None) + offset
+        midnight = local.replace(hour=0, minute=0, second=0, microsecond=0) - offset
+        origin, upto = midnight.replace(tzinfo=UTC), end + _INSTANT
+        days = (end - origin) // _DAY + 1
+        _ = origin + days * _DAY
+    except OverflowError:
+        refuse("start", "is beyond the calendar")
+    if days > DAYS_MAX:
+        refuse("end", f"is {days} days away; at most {DAYS_MAX} in one call")
+    return Range(since, upto, origin), days
+
+
+def _day(first: datetime, offset: timedelta, used: Used) -> DayView:
+    return {
+        "date": (first + offset).date().isoformat(),
+        "start": time_text(first),
+        "end": time_text(first + _DAY - _INSTANT),
+        **_totals(used),
+    }
+
+
+def _totals(used: Used) -> TotalsView:
+    return {
+        "total_requests": used.requests,
+        "total_usage_tokens": used.tokens,
+        "total_cost": format_e10(used.cost_e10),
+        "total_charge": format_e10(used.charge_e10),
+    }
+
+
+ROUTES = (
+    Route("GET", "usage", retrieve, answer=UsageView, query=PARAMETERS, errors=("not_found",)),
+)

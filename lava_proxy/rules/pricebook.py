@@ -1,0 +1,37 @@
+"""Whose price holds: each merchant's own overrides over the operator's, over the bundled data.
+
+The most specific match wins (exact, prefix, provider's default); between two of the same kind, the
+merchant's own. Immutable to its readers: changed prices are a new book.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from lava_proxy.rules.catalog import Catalog, Override
+
+
+class PriceBook:
+    """A catalog for each merchant that has prices of its own, and one for all others."""
+
+    def __init__(
+        self, overrides: Iterable[tuple[str | None, Override]] = (), until: datetime | None = None
+    ) -> None:
+        """`overrides`: (merchant id or None for the operator, override); of two for the same model
+        the later one wins. `until`: when the next one comes into force."""
+        common: list[Override] = []
+        own: dict[str, list[Override]] = {}
+        for merchant_id, override in overrides:
+            (common if merchant_id is None else own.setdefault(merchant_id, [])).append(override)
+        self._common = Catalog(common)
+        self._own = {merchant: Catalog([*common, *theirs]) for merchant, theirs in own.items()}
+        self._until = until
+
+    def of(self, merchant_id: str) -> Catalog:
+        """The prices that hold for a merchant."""
+        return self._own.get(merchant_id, self._common)
+
+    def outdated(self, now: datetime) -> bool:
+        """Whether a price came into force since."""
+        return self._until is not None and now >= self._until

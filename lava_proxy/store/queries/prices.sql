@@ -1,0 +1,55 @@
+-- name: prices_in_force
+-- All prices in force, the latest of each match last.
+-- args: now timestamptz
+SELECT override_id, merchant_id, provider, match, model, rates, effective_from, created_at
+FROM price_overrides
+WHERE removed_at IS NULL AND effective_from <= :now::timestamptz
+ORDER BY effective_from, created_at, override_id;
+
+-- name: next_price
+-- When the next price comes into force.
+-- args: now timestamptz
+SELECT min(effective_from) FROM price_overrides
+WHERE removed_at IS NULL AND effective_from > :now::timestamptz;
+
+-- name: insert_price
+-- Adds a price; one for the same model takes over when it comes into force.
+-- args: price_id text, merchant_id text, provider text, match text, model text, rates jsonb,
+--   effective_from timestamptz, created_at timestamptz
+INSERT INTO price_overrides
+    (override_id, merchant_id, provider, match, model, rates, effective_from, created_at)
+VALUES (:price_id::text, :merchant_id::text, :provider::text, :match::text, :model::text,
+        :rates::jsonb, :effective_from::timestamptz, :created_at::timestamptz);
+
+-- name: find_price
+-- A price that a merchant sees: its own, or the operator's.
+-- args: merchant_id text, price_id text
+SELECT override_id, merchant_id, provider, match, model, rates, effective_from, created_at
+FROM price_overrides
+WHERE override_id = :price_id::text AND removed_at IS NULL
+  AND (merchant_id = :merchant_id::text OR merchant_id IS NULL);
+
+-- name: list_prices
+-- The prices that a merchant sees, behind a place in the list, newest first.
+-- args: merchant_id text, provider text, before_at timestamptz, before_id text, most int
+SELECT override_id, merchant_id, provider, match, model, rates, effective_from, created_at
+FROM price_overrides
+WHERE (merchant_id = :merchant_id::text OR merchant_id IS NULL) AND removed_at IS NULL
+  AND (:provider::text IS NULL OR provider = :provider::text)
+  AND (created_at, override_id) < (:before_at::timestamptz, :before_id::text)
+ORDER BY created_at DESC, override_id DESC LIMIT :most::int;
+
+-- name: all_prices
+-- Every price that was not taken away, in force or to come, newest first.
+-- args: most int
+SELECT override_id, merchant_id, provider, match, model, rates, effective_from, created_at
+FROM price_overrides WHERE removed_at IS NULL
+ORDER BY created_at DESC, override_id DESC LIMIT :most::int;
+
+-- name: remove_price
+-- Takes a price away from now on; what was booked by it stays. A NULL merchant is the operator.
+-- args: merchant_id text, price_id text, now timestamptz
+UPDATE price_overrides SET removed_at = :now::timestamptz
+WHERE override_id = :price_id::text AND removed_at IS NULL
+  AND merchant_id IS NOT DISTINCT FROM :merchant_id::text
+RETURNING override_id;

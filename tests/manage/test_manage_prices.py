@@ -1,0 +1,161 @@
+"""Prices: a merchant's own over the operator's over the bundled ones, each from its time on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from api_kit import Api
+
+from lava_proxy.cli import tools
+from lava_proxy.core.ids import new_id
+from lava_proxy.rules.rates import Rates
+from lava_proxy.store import prices as store
+from lava_proxy.store.prices import PriceRow
+
+NEW = {"provider": "openai", "model": "gpt-4o", "rates": {"input_1m": "7", "output_1m": "9.5"}}
+
+
+async def of_operator(api: Api, **changes: Any) -> PriceRow:
+    """A price that the command line made."""
+    now = datetime.now(UTC)
+    usual: dict[str, Any] = {
+        "price_id": new_id("price"),
+        "merchant_id": None,
+        "provider": "openai",
+        "match": "exact",
+        "model": "gpt-4o",
+        "rates": {"input_1m": "3"},
+        "effective_from": now,
+        "created_at": now,
+    }
+    made = PriceRow(**(usual | changes))
+    async with api.database.transaction() as conn:
+        await store.create(conn, made)
+    await api.books.refresh_prices()
+    return made
+
+
+def rates(api: Api, model: str = "gpt-4o", provider: str = "openai") -> Rates | None:
+    return api.books.prices.of(api.merchant_id).rates(provider, model, api.books.now())
+
+
+def version(api: Api, model: str = "gpt-4o") -> str:
+    found = rates(api, model)
+    return "" if found is None else found.version
+
+
+async def test_a_price_of_ones_own(api: Api, other: Api) -> None:
+    made = await api.made("prices", NEW)
+    assert set(made) == {
+        "price_id",
+        "scope",
+        "provider",
+        "match",
+        "model",
+        "rates",
+        "effective_from",
+        "created_at",
+    }
+    assert (made["scope"], made["match"], made["rates"]) == ("merchant", "exact", NEW["rates"])
+    assert version(api) == f"override/{made['price_id']}"
+    assert version(other).startswith("genai-prices/")  # nobody else's business
+    assert (await api.get(f"prices/{made['price_id']}")).json == made
+    assert (await other.get(f"prices/{made['price_id']}")).status == 404
+    assert (await other.get("prices")).json["data"] == []
+    assert (await other.call("DELETE", f"prices/{made['price_id']}")).status == 404
+    gone = await api.call("DELETE", f"prices/{made['price_id']}")
+    assert gone.json == {"id": made["price_id"], "deleted": True}
+    assert version(api).startswith("genai-prices/")
+    assert (await api.call("DELETE", f"prices/{made['price_id']}")).status == 404
+
+
+async def test_the_latest_price_holds_and_the_one_before_comes_back(api: Api) -> None:
+    first = await api.made("prices", NEW)
+    second = await api.made("prices", NEW | {"rates": {"input_1m": "8"}})
+    assert version(api) == f"override/{second['price_id']}"
+    await api.call("DELETE", f"prices/{second['price_id']}")
+    assert version(api) == f"override/{first['price_id']}"
+
+
+async def test_the_operators_price_is_shown_and_is_not_ones_own(api: Api, other: Api) -> None:
+    row = await of_operator(api)
+    assert (version(api), version(other)) == (f"override/{row.price_id}",) * 2
+    [shown] = (await api.get("prices")).json["data"]
+    assert (shown["price_id"], shown["scope"]) == (row.price_id, "operator")
+    refused = await api.call("DELETE", f"prices/{row.price_id}")
+    assert (refused.status, refused.code) == (403, "forbidden")
+    mine = await api.made("prices", NEW)
+    assert (version(api), version(other)) == (
+        f"override/{mine['price_id']}",
+        f"override/{row.price_id}",
+    )
+
+
+async def test_a_more_specific_match_wins_whoever_made_it(api: Api) -> None:
+    row = await of_operator(api)
+    await api.made("prices", NEW | {"match": "prefix", "model": "gpt-"})
+    assert version(api) == f"override/{row.price_id}"
+    assert version(api, "gpt-4o-mini").startswith("override/prc_")
+    default = {"provider": "openai", "match": "default", "rates": {"input_1m": "1"}}
+    made = await api.made("prices", default)
+    assert made["model"] == ""
+    assert version(api, "nobody-knows-it") == f"override/{made['price_id']}"
+
+
+async def test_a_price_to_come_holds_from_its_time_on(api: Api) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    made = await api.made("prices", NEW | {"effective_from": soon.isoformat()})
+    assert version(api).startswith("genai-prices/")
+    assert not api.books.prices_stale
+    assert api.books.prices.outdated(soon)
+    assert not api.books.prices.outdated(soon - timedelta(seconds=1))
+    async with api.database.transaction() as conn:
+        await conn.execute("UPDATE price_overrides SET effective_from = now() - interval '1 s'")
+    await api.books.refresh_prices()
+    assert version(api) == f"override/{made['price_id']}"
+
+
+async def test_what_is_wrong_is_named(api: Api) -> None:
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({"provider": "nobody"}, "provider"),
+        ({"match": "default"}, "model"),
+        ({"model": ""}, "model"),
+        ({"rates": {}}, "rates"),
+        ({"rates": {"per_smile": "1"}}, "rates"),
+        ({"rates": {"input_1m": "-1"}}, "rates"),
+        ({"rates": {"input_1m": 1}}, "rates.input_1m"),
+        ({"rates": {"input_1m": "1e3"}}, "rates"),
+        ({"match": "roughly"}, "match"),
+        ({"effective_from": "2020-01-01T00:00:00Z"}, "effective_from"),
+        ({"merchant_id": "mer_1"}, "merchant_id"),
+    ]
+    for change, path in wrong:
+        reply = await api.post("prices", NEW | change)
+        assert (reply.status, reply.paths) == (422, [path]), change
+    assert (await api.get("prices")).json["data"] == []
+
+
+async def test_lists_go_page_by_page(api: Api) -> None:
+    made = [await api.made("prices", NEW | {"model": f"m{n}"}) for n in range(3)]
+    first = (await api.get("prices", limit=2)).json
+    rest = (await api.get("prices", limit=2, cursor=first["next_cursor"])).json
+    assert first["data"] + rest["data"] == list(reversed(made))
+    assert (await api.get("prices", provider="anthropic")).json["data"] == []
+    assert len((await api.get("prices", provider="openai")).json["data"]) == 3
+
+
+async def test_twice_with_one_key_is_once(api: Api) -> None:
+    one = await api.made("prices", NEW, key="k")
+    assert await api.made("prices", NEW, key="k") == one
+    assert len((await api.get("prices")).json["data"]) == 1
+
+
+async def test_the_commands_of_the_operator(database_url: str, tmp_path: Any) -> None:
+    settings = tools.Settings(database_url=database_url, data_dir=tmp_path)
+    now = datetime.now(UTC)
+    row = PriceRow("prc_1", None, "openai", "exact", "gpt-4o", {"input_1m": "3"}, now, now)
+    await tools.add_price(settings, row)
+    assert await tools.all_prices(settings) == [row]
+    await tools.remove_price(settings, "prc_1")
+    assert await tools.all_prices(settings) == []

@@ -1,0 +1,208 @@
+// Drives every method of the official SDK against a running server: `node drive.mjs BASE KEY OUT`.
+// Writes what each method answered, so that it can be checked against the published types.
+
+import { writeFileSync } from 'node:fs';
+import { Lava } from '@lavapayments/nodejs';
+
+const [base, key, out] = process.argv.slice(2);
+const lava = new Lava(key, { baseUrl: `${base}/v1/` });
+const answers = [];
+const called = new Set();
+
+async function ask(resource, method, ...args) {
+  called.add(`${resource}.${method}`);
+  let value;
+  try {
+    value = await lava[resource][method](...args);
+  } catch (error) {
+    throw new Error(`${resource}.${method}(${JSON.stringify(args)}): ${error.message}`);
+  }
+  answers.push({ method: `${resource}.${method}`, value });
+  return value;
+}
+
+function same(got, wanted, what) {
+  if (JSON.stringify(got) !== JSON.stringify(wanted)) {
+    throw new Error(`${what}: ${JSON.stringify(got)} is not ${JSON.stringify(wanted)}`);
+  }
+}
+
+async function refused(status, promise) {
+  const error = await promise.then(() => null, (reason) => reason);
+  if (!error || !error.message.startsWith(`Lava API Error: ${status} `)) {
+    throw new Error(`expected ${status}, got ${error && error.message}`);
+  }
+}
+
+async function all(resource, method, params) {
+  const found = [];
+  let cursor;
+  do {
+    const page = await ask(resource, method, { ...params, limit: 2, ...(cursor && { cursor }) });
+    found.push(...page.data);
+    cursor = page.next_cursor;
+  } while (cursor);
+  return found;
+}
+
+const stamp = Date.now().toString(36);
+
+// Meters
+const meter = await ask('meters', 'create', {
+  name: 'Chat', meter_slug: `chat-${stamp}`, rate_type: 'fixed', tier_type: 'tokens_1m',
+  tiers: [{ start: '0', rate: '2' }, { start: '1000', rate: '1' }],
+});
+same(meter.tiers[1], { start: 1000, rate: '1.0000000000', type: 'tokens_1m' }, 'tier');
+same(await ask('meters', 'retrieve', meter.meter_id), meter, 'meter by id');
+await ask('meters', 'update', meter.meter_id, { name: 'Chat 2' });
+const spare = await ask('meters', 'create', {
+  name: 'Spare', rate_type: 'percentage', tier_type: 'requests', tiers: [{ start: '0', rate: '120' }],
+});
+same((await all('meters', 'list')).length >= 2, true, 'meters');
+same((await ask('meters', 'delete', spare.meter_id)), { id: spare.meter_id, deleted: true }, 'gone');
+
+// Plans and bundles
+const plan = await ask('subscriptions', 'createPlan', {
+  name: 'Pro', period_amount: '25', billing_interval: 'month', included_credit: '20.00',
+  rollover_type: 'full', bundle_rollover_type: 'none', meter_ids: [meter.meter_id],
+  credit_bundles: [{ name: 'Ten', cost: '10', credit_amount: '15' }],
+  default_auto_top_up_bundle_index: 0,
+});
+same(plan.default_auto_top_up_bundle_id, plan.credit_bundles[0].credit_bundle_id, 'default bundle');
+const changed = await ask('subscriptions', 'updatePlan', plan.plan_id, {
+  name: 'Pro 2',
+  credit_bundles: [{ name: 'Five', cost: '5', credit_amount: '5' }],
+  default_auto_top_up_bundle_id: null,
+});
+same(changed.credit_bundles.length, 2, 'bundles that are not named stay');
+const free = await ask('subscriptions', 'createPlan', {
+  name: 'Free', period_amount: '0', billing_interval: 'month', included_credit: '1.00',
+  meter_ids: [meter.meter_id],
+  credit_bundles: [{ name: 'One', cost: '1', credit_amount: '1' }],
+});
+same(await ask('subscriptions', 'retrievePlan', plan.plan_id), changed, 'plan by id');
+same((await all('subscriptions', 'listPlans')).length >= 2, true, 'plans');
+const bundles = await all('creditBundles', 'list', { plan_id: plan.plan_id });
+same(bundles.length, 2, 'bundles of the plan');
+same(await ask('creditBundles', 'retrieve', bundles[0].credit_bundle_id), bundles[0], 'bundle by id');
+
+// Customers
+const customer = await ask('customers', 'create', {
+  reference_id: `ref-${stamp}`, name: 'Jane Smith', email: 'jane@example.com',
+  metadata: { seats: 3 },
+});
+same([customer.contact.first_name, customer.contact.last_name], ['Jane', 'Smith'], 'names');
+same(await ask('customers', 'create', { reference_id: `ref-${stamp}` }), customer, 'the same one');
+same(await ask('customers', 'retrieve', `ref-${stamp}`), customer, 'customer by reference');
+await ask('customers', 'update', customer.customer_id, { phone: '+14155550100', metadata: null });
+same(await ask('customers', 'getSubscription', customer.customer_id), { subscription: null }, 'none');
+const leaver = await ask('customers', 'create', {});
+same(await ask('customers', 'delete', leaver.customer_id), { success: true }, 'left');
+same((await all('customers', 'list')).length >= 1, true, 'customers');
+
+// Subscriptions
+await refused(409, lava.subscriptions.create({ customer_id: customer.customer_id, plan_id: plan.plan_id }));
+const { subscription } = await ask('subscriptions', 'create', {
+  customer_id: customer.customer_id, plan_id: free.plan_id,
+});
+same(subscription.credits.cycle_remaining, '1.0000000000', 'included credit');
+const seen = await ask('customers', 'getSubscription', customer.customer_id);
+same(seen.subscription, subscription, 'subscription of the customer');
+same((await ask('customers', 'retrieve', customer.customer_id)).subscription.name, 'Free', 'summary');
+await ask('subscriptions', 'update', subscription.subscription_id, {
+  auto_top_up_bundle_id: free.credit_bundles[0].credit_bundle_id,
+});
+await ask('subscriptions', 'update', subscription.subscription_id, { auto_top_up_bundle_id: null });
+same((await all('subscriptions', 'list', { customer_id: customer.customer_id })).length, 1, 'one');
+
+// Requests and usage
+const report = {
+  request_id: `r-${stamp}`, customer_id: customer.customer_id, meter_slug: meter.meter_slug,
+  input_tokens: 500, output_tokens: 200, metadata: { feature: 'chat' },
+};
+const request = await ask('requests', 'create', report);
+same(request.charge.amount, '0.0014000000', 'the worked example');
+same(await ask('requests', 'create', report), request, 'the same report again');
+await refused(409, lava.requests.create({ ...report, input_tokens: 1 }));
+same(await ask('requests', 'retrieve', request.request_id), request, 'request by id');
+const filtered = await all('requests', 'list', {
+  customer_id: customer.customer_id, meter_id: meter.meter_id, metadata_filters: { feature: 'chat' },
+});
+same(filtered.length, 1, 'filtered requests');
+const usage = await ask('usage', 'retrieve', {
+  start: new Date(Date.now() - 86_400_000).toISOString(), customer_id: customer.customer_id,
+  metadata_filters: { feature: 'chat' },
+});
+same(usage.totals.total_usage_tokens, 700, 'usage');
+
+// Webhooks
+const hook = await ask('webhooks', 'create', { name: 'Ours', url: 'https://example.com/hook' });
+await ask('webhooks', 'update', hook.webhook_id, { name: 'Ours 2' });
+same((await ask('webhooks', 'retrieve', hook.webhook_id)).name, 'Ours 2', 'webhook by id');
+same((await all('webhooks', 'list')).length, 1, 'webhooks');
+same((await ask('webhooks', 'delete', hook.webhook_id)).deleted, true, 'webhook gone');
+
+// Keys
+const secret = await ask('secretKeys', 'create', { name: 'second' });
+same((await all('secretKeys', 'list')).length >= 2, true, 'keys');
+await ask('secretKeys', 'delete', secret.secret_key_id);
+await refused(401, new Lava(secret.secret_key, { baseUrl: `${base}/v1/` }).customers.list());
+
+const spend = await ask('spendKeys', 'create', {
+  name: 'tool', allowed_models: ['gpt-4o-mini'], spend_limit: { amount: '5', cycle: 'daily' },
+  request_limit: { count: 10, cycle: 'total' }, rate_limit: { rpm: 60 },
+});
+await ask('spendKeys', 'update', spend.spend_key_id, { status: 'paused' });
+same((await ask('spendKeys', 'retrieve', spend.spend_key_id)).status, 'paused', 'paused');
+const rotated = await ask('spendKeys', 'rotate', spend.spend_key_id);
+same(rotated.key === spend.key, false, 'another key');
+same((await all('spendKeys', 'list')).length, 1, 'spend keys');
+same(await ask('spendKeys', 'revoke', spend.spend_key_id), { success: true }, 'revoked');
+
+// Models, checkout, gateway
+const models = await ask('models', 'list');
+same(models.data.length > 10, true, 'models');
+await ask('checkoutSessions', 'create', {
+  checkout_mode: 'subscription', origin_url: 'https://shop.example.com', plan_id: plan.plan_id,
+});
+const chat = { model: 'gpt-4o-mini', messages: [{ role: 'user', content: 'Hello' }] };
+const url = 'https://api.openai.com/v1/chat/completions';
+const forwarded = await lava.gateway(url, {
+  body: chat, customer_id: customer.customer_id, meter_slug: meter.meter_slug,
+});
+same(typeof forwarded.choices[0].message.content, 'string', 'gateway');
+const byHand = await fetch(`${lava.providers.openai}/chat/completions`, {
+  method: 'POST',
+  headers: {
+    authorization: `Bearer ${lava.generateForwardToken({ customer_id: null, meter_slug: null })}`,
+    'content-type': 'application/json',
+  },
+  body: JSON.stringify(chat),
+});
+same([byHand.status, byHand.headers.has('x-lava-request-id')], [200, true], 'provider URL');
+const translated = await lava.gateway('https://api.anthropic.com/v1/messages', {
+  body: { ...chat, model: 'claude-sonnet-4-5' }, format: 'openai',
+});
+same(typeof translated.choices[0].message.content, 'string', 'rewrite');
+await Lava.exchangeAuthCode({ code: 'nobody-has-it', baseUrl: `${base}/v1/` }).then(
+  () => { throw new Error('a wrong code was taken'); },
+  () => undefined,
+);
+
+// The end of what was made
+await ask('subscriptions', 'cancel', subscription.subscription_id);
+await refused(409, lava.meters.delete(meter.meter_id));
+same((await ask('subscriptions', 'deletePlan', plan.plan_id)).deleted, true, 'plan gone');
+
+// Every method of every resource was called.
+for (const [resource, object] of Object.entries(lava)) {
+  const prototype = object && typeof object === 'object' && Object.getPrototypeOf(object);
+  if (!prototype || prototype === Object.prototype) continue;
+  for (const method of Object.getOwnPropertyNames(prototype)) {
+    if (method !== 'constructor' && !called.has(`${resource}.${method}`)) {
+      throw new Error(`${resource}.${method} was never called`);
+    }
+  }
+}
+writeFileSync(out, JSON.stringify(answers));
+console.log(`${called.size} methods, ${answers.length} answers`);
