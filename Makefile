@@ -29,6 +29,7 @@ test: install ## run the tests (no service needed)
 bench: install ## benchmarks: direct, nginx, naive proxy and ours in one run
 	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.writer
+	$(BIN)/python -m benchmarks.reports
 	$(BIN)/python -m benchmarks
 
 soak: install ## the long reliability rigs

@@ -6,6 +6,7 @@ is written by hand.
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from lava_proxy.core.settings import PREFIX, PROVIDER_KEY_PREFIX, Settings
+from lava_proxy.manage.app import ROUTES
+from lava_proxy.manage.openapi import path_of
 from lava_proxy.proxy.exchange import TABLE, Books, Event, State
 from lava_proxy.rules.catalog import OVERRIDE_UNITS
 from lava_proxy.rules.tiers import MILLION, MS_PER_MINUTE
@@ -59,10 +62,20 @@ def override_units() -> str:
     return _table(("Name", "What it prices", "USD per"), rows)
 
 
+def routes() -> str:
+    """Every route of the REST API."""
+    rows = []
+    for route in sorted(ROUTES, key=lambda route: (path_of(route), route.method)):
+        told = (inspect.getdoc(route.handler) or "").partition("\n\n")[0].replace("\n", " ")
+        rows.append((f"`{route.method} /v1{path_of(route)}`", told))
+    return _table(("Route", "What it does"), rows)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "exchange": exchange,
     "override-units": override_units,
+    "routes": routes,
 }
 
 

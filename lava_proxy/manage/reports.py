@@ -129,9 +129,11 @@ async def _book(desk: Desk, row: rules.Settlement) -> Answer:
         raise _away()
     try:
         async with asyncio.timeout(COMMIT_WAIT_S):
-            await desk.books.writer.book(row)
+            made = await desk.books.writer.book(row)
     except TimeoutError:
         raise _away() from None
+    if made.fresh and made.charge is not None:
+        return answer(view(store.as_booked(row, made.charge)))
     async with desk.reading() as conn:
         booked = await store.find(conn, row.call.merchant_id, row.call.request_id)
     if booked is None or booked.content_hash != row.content_hash:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Literal
 
 from lava_adapters.values import dataclass
-from lava_proxy.rules.charge import Counts
+from lava_proxy.rules.charge import Charge, Counts
 from lava_proxy.rules.price import Cost
 from lava_proxy.rules.tiers import Tariff
 
@@ -144,6 +144,8 @@ class Booked:
     """The part that no credit covered."""
     leased_e10: int = 0
     """The part of the charge that the holder's own leases paid."""
+    charge: Charge | None = None
+    """How the charge came about, where this call of `settle` computed it."""
 
 
 def calendar_cycle(at: datetime) -> str:

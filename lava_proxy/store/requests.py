@@ -8,9 +8,12 @@ from datetime import datetime
 
 import asyncpg
 
-from lava_proxy.rules.charge import Counts, Line
+from lava_proxy.rules.charge import Charge, Counts
+from lava_proxy.rules.charge import Line as Part
+from lava_proxy.rules.settlement import Settlement
 from lava_proxy.rules.tiers import Tier
 from lava_proxy.store.database import Connection
+from lava_proxy.store.lines import Line, columns
 from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
 
@@ -44,7 +47,7 @@ class RequestRow:
     charge_e10: int
     rate_type: str | None
     tier_type: str | None
-    breakdown: Sequence[Line]
+    breakdown: Sequence[Part]
     metadata: Mapping[str, str]
     price_version: str | None
     duration_ms: int | None
@@ -87,6 +90,22 @@ async def page(
     return [_request(row) for row in rows]
 
 
+def as_booked(row: Settlement, charge: Charge) -> RequestRow:
+    """What `find` would read of a settlement that was booked with this charge."""
+    values = columns(Line(row, 0, charge))
+    for name in ("merchant_id", "cycle", "units", "flags", "breakdown"):
+        del values[name]
+    counts = Counts(**{name: values.pop(name) for name in _COUNTS})  # type: ignore[arg-type]
+    metadata = values.pop("metadata") or {}
+    return RequestRow(
+        **values,  # type: ignore[arg-type]
+        counts=counts,
+        breakdown=charge.lines,
+        metadata=metadata,  # type: ignore[arg-type]
+        content_hash=row.content_hash,
+    )
+
+
 _COUNTS = tuple(Counts.__dataclass_fields__)
 
 
@@ -94,7 +113,7 @@ def _request(row: asyncpg.Record) -> RequestRow:
     values = dict(row)
     counts = Counts(**{name: values.pop(name) for name in _COUNTS})
     lines = [
-        Line(Tier(start, rate_e12), units, amount_e10)
+        Part(Tier(start, rate_e12), units, amount_e10)
         for start, rate_e12, units, amount_e10 in values.pop("breakdown")
     ]
     metadata = values.pop("metadata") or {}

@@ -82,6 +82,7 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
                 fresh=True,
                 leased_e10=line.leased_e10,
                 owed_e10=line.owed_e10,
+                charge=line.charge,
             )
     return answers
 

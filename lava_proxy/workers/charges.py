@@ -1,4 +1,4 @@
-"""Asking the payment provider for what is due: outside any transaction, each payment by one process.
+"""Asking the payment provider for what is due: outside any transaction, one process per payment.
 
 A process that dies in between leaves the payment claimed for a minute; then it is asked for again
 under the same key, which charges once.

@@ -1,4 +1,4 @@
-"""Cycles that are over: the free ones begin, paid ones are charged for. Late or twice is harmless."""
+"""Cycles that are over: free ones begin, paid ones are charged for. Late or twice is harmless."""
 
 from __future__ import annotations
 

@@ -453,3 +453,25 @@ def _report(request_id: str, customer: str, meter: str = "m", **usage: object) -
         "meter_slug": meter,
         **{name: value for name, value in usage.items() if value is not None},
     }
+
+
+async def test_the_answer_is_what_is_read_afterwards(api: Api) -> None:
+    """It is not read back from the database before it is given."""
+    tiers = [{"start": "0", "rate": "3"}, {"start": "100", "rate": "1.5"}]
+    customer = await api.customer()
+    await api.meter("tiered", tiers=tiers)
+    await api.meter("minutes", tier_type="minutes", tiers=[{"start": "0", "rate": "0.1"}])
+    await api.meter("share", rate_type="percentage", tiers=[{"start": "0", "rate": "120"}])
+    for number, fields in enumerate(
+        (
+            {"meter_slug": "tiered", "input_tokens": 70, "output_tokens": 80},
+            {"meter_slug": "tiered", "metadata": {"long_name": "x", "b": "y", "a": "z"}},
+            {"meter_slug": "minutes", "input_seconds": 61.5},
+            {"meter_slug": "share", "cost": "1.25"},
+        )
+    ):
+        body = {"request_id": f"r{number}", "customer_id": customer, **fields}
+        made = await api.made("requests", body)
+        assert made == (await api.get(f"requests/r{number}")).json
+        assert made == (await api.get("requests", limit=1)).json["data"][0]
+        assert made == await api.made("requests", body)

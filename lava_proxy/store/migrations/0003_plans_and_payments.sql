@@ -68,8 +68,6 @@ CREATE INDEX subscriptions_newest
 CREATE INDEX subscriptions_by_customer
     ON subscriptions (customer_id, started_at DESC, subscription_id DESC);
 CREATE INDEX subscriptions_by_plan ON subscriptions (plan_id) WHERE status = 'active';
-CREATE INDEX subscriptions_to_plan ON subscriptions (pending_plan_id)
-    WHERE pending_plan_id IS NOT NULL;
 CREATE INDEX subscriptions_due ON subscriptions (cycle_end_at) WHERE status = 'active';
 
 CREATE TABLE cycles (
@@ -129,7 +127,6 @@ CREATE UNIQUE INDEX payments_by_ref ON payments (provider, provider_ref);
 CREATE UNIQUE INDEX payments_once ON payments (subscription_id, purpose, seq)
     WHERE purpose IN ('renewal', 'top_up');
 CREATE INDEX payments_newest ON payments (merchant_id, created_at DESC, payment_id DESC);
-CREATE INDEX payments_by_customer ON payments (customer_id, created_at);
 CREATE INDEX payments_due ON payments (next_attempt_at) WHERE status = 'pending';
 
 CREATE TABLE checkout_sessions (
