@@ -240,6 +240,17 @@ class Settings(BaseSettings):
         description="For development: webhooks may be http, on any port, at private addresses.",
     )
 
+    # Checkout
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="Where browsers reach this service, for checkout pages; absent: as the call "
+        "that opens the session came in.",
+    )
+    checkout_session_s: float = Field(
+        86_400.0, gt=0, le=30 * 86_400, description="How long a checkout session may be paid."
+    )
+
     # Operation
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Private listener for /metrics (on LAVA_METRICS_HOST)."

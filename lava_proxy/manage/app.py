@@ -15,6 +15,7 @@ from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage import (
+    checkout_sessions,
     credit,
     credit_bundles,
     customers,
@@ -53,12 +54,13 @@ ROUTES: tuple[Route, ...] = (
     *quotes.ROUTES,
     *plans.ROUTES,
     *credit_bundles.ROUTES,
+    *checkout_sessions.ROUTES,
     *prices.ROUTES,
-    *usage.ROUTES,
     *secret_keys.ROUTES,
     *webhooks.ROUTES,
     *forward_tokens.ROUTES,
     *fallback.ROUTES,
+    *usage.ROUTES,
 )
 
 
