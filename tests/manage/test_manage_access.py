@@ -26,6 +26,9 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("POST", "quotes"): {"customer_id": "CUSTOMER", "meter_slug": "METER", "amount": "1"},
     ("POST", "prices"): {"provider": "openai", "model": "m", "rates": {"input_1m": "1"}},
     ("DELETE", "prices/*"): {},
+    ("POST", "plans"): {"name": "n", "period_amount": "0", "billing_interval": "month"},
+    ("PATCH", "plans/*"): {"name": "n"},
+    ("DELETE", "plans/*"): {},
     ("PATCH", "customers/*"): {"name": "n"},
     ("DELETE", "customers/*"): {},
     ("PATCH", "meters/*"): {"name": "n"},
@@ -47,6 +50,7 @@ FILTERS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "connection_id": "CUSTOMER",
         "meter_id": "METER",
     },
+    ("GET", "credit_bundles"): {"plan_id": "PLAN"},
 }
 """Filters that name objects."""
 
@@ -56,7 +60,7 @@ QUERIES: Mapping[tuple[str, str], Mapping[str, str]] = {
 """What a route needs to be asked at all."""
 
 OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
-OWN_LISTS |= {("POST", "prices"), ("GET", "prices")}
+OWN_LISTS |= {("POST", "prices"), ("GET", "prices"), ("POST", "plans"), ("GET", "plans")}
 OWN_LISTS |= {("POST", "secret_keys"), ("GET", "secret_keys")}
 """Routes that name no object at all."""
 
@@ -67,16 +71,26 @@ class Objects:
     """What one merchant has; `ids` by placeholder."""
 
     def __init__(
-        self, api: Api, customer: str, meter: str, request: str, price: str, key: str
+        self,
+        api: Api,
+        customer: str,
+        meter: str,
+        request: str,
+        price: str,
+        key: str,
+        plan: str,
+        bundle: str,
     ) -> None:
         self.api = api
-        self.ids = {"CUSTOMER": customer, "METER": meter, "PRICE": price}
+        self.ids = {"CUSTOMER": customer, "METER": meter, "PRICE": price, "PLAN": plan}
         self.by_path = {
             "customers": customer,
             "meters": meter,
             "requests": request,
             "prices": price,
             "secret_keys": key,
+            "plans": plan,
+            "credit_bundles": bundle,
         }
 
     @classmethod
@@ -89,7 +103,11 @@ class Objects:
         )
         price = await api.made("prices", SAMPLES["POST", "prices"])
         key = await api.made("secret_keys", SAMPLES["POST", "secret_keys"])
-        return cls(api, customer, meter, "r1", price["price_id"], key["secret_key_id"])
+        bundles = [{"name": "b", "cost": "1", "credit_amount": "2"}]
+        plan = await api.made("plans", {**SAMPLES["POST", "plans"], "credit_bundles": bundles})
+        bundle = plan["credit_bundles"][0]["credit_bundle_id"]
+        ids = (price["price_id"], key["secret_key_id"], plan["plan_id"], bundle)
+        return cls(api, customer, meter, "r1", *ids)
 
     def path(self, route: Route) -> str:
         return (
