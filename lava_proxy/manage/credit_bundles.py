@@ -1,4 +1,4 @@
-"""``/v1/credit_bundles``: credit that a plan sells beside its cycles. Plans make them."""
+"""``/v1/credit_bundles``: credit that a plan sells beside its cycles. Plans change them."""
 
 from __future__ import annotations
 

@@ -73,9 +73,7 @@ class NewPlan(Body):
     default_auto_top_up_bundle_index: int | None = None
     default_auto_top_up_bundle_id: str | None = None
     meter_ids: MeterIds = Field(default_factory=list)
-    credit_bundles: Annotated[list[NewBundle], Field(max_length=BUNDLES_MAX)] = Field(
-        default_factory=list
-    )
+    credit_bundles: list[NewBundle] = Field(default_factory=list, max_length=BUNDLES_MAX)
 
 
 class BundleFields(Body):

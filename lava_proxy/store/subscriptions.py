@@ -70,6 +70,7 @@ async def start(
         subscription_id, seq = current["subscription_id"], current["cycle_seq"] + 1
         if current["now_rollover"] == "none":
             await Q["end_cycle_credit"].execute(conn, customer_id=customer_id, at=now)
+        await PAYMENTS["drop_pending"].execute(conn, subscription_id=subscription_id, now=now)
         await _move(conn, subscription_id, plan, seq, now, span)
     await _cycle(conn, customer_id, subscription_id, seq, plan, span, now, source, payment_id)
     return subscription_id

@@ -26,6 +26,9 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("POST", "quotes"): {"customer_id": "CUSTOMER", "meter_slug": "METER", "amount": "1"},
     ("POST", "prices"): {"provider": "openai", "model": "m", "rates": {"input_1m": "1"}},
     ("DELETE", "prices/*"): {},
+    ("POST", "plans"): {"name": "n", "period_amount": "0", "billing_interval": "month"},
+    ("PATCH", "plans/*"): {"name": "n"},
+    ("DELETE", "plans/*"): {},
     ("PATCH", "customers/*"): {"name": "n"},
     ("DELETE", "customers/*"): {},
     ("PATCH", "meters/*"): {"name": "n"},
@@ -53,6 +56,7 @@ FILTERS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "connection_id": "CUSTOMER",
         "meter_id": "METER",
     },
+    ("GET", "credit_bundles"): {"plan_id": "PLAN"},
 }
 """Filters that name objects."""
 
@@ -62,7 +66,7 @@ QUERIES: Mapping[tuple[str, str], Mapping[str, str]] = {
 """What a route needs to be asked at all."""
 
 OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
-OWN_LISTS |= {("POST", "prices"), ("GET", "prices")}
+OWN_LISTS |= {("POST", "prices"), ("GET", "prices"), ("POST", "plans"), ("GET", "plans")}
 OWN_LISTS |= {("GET", "account/fallback"), ("PATCH", "account/fallback")}
 OWN_LISTS |= {("POST", "secret_keys"), ("GET", "secret_keys")}
 OWN_LISTS |= {("POST", "webhooks"), ("GET", "webhooks")}
@@ -98,6 +102,10 @@ class Objects:
             sample = SAMPLES["POST", path].items()
             made = await api.made(path, {k: ids.get(str(v), v) for k, v in sample})
             by_path[path] = str(made[name])
+        bundles = [{"name": "b", "cost": "1", "credit_amount": "2"}]
+        plan = await api.made("plans", {**SAMPLES["POST", "plans"], "credit_bundles": bundles})
+        by_path["plans"] = ids["PLAN"] = plan["plan_id"]
+        by_path["credit_bundles"] = plan["credit_bundles"][0]["credit_bundle_id"]
         unique = {path: name for path, name in by_path.items() if path != "requests"}
         return cls(api, ids | unique, by_path)
 

@@ -115,6 +115,7 @@ WHERE subscription_id = :subscription_id::text AND merchant_id = :merchant_id::t
 -- args: subscription_id text, merchant_id text, bundle_id text
 UPDATE subscriptions s SET top_up_bundle_id = :bundle_id::text
 WHERE s.subscription_id = :subscription_id::text AND s.merchant_id = :merchant_id::text
+  AND s.status = 'active'
   AND (:bundle_id::text IS NULL OR EXISTS (
       SELECT FROM credit_bundles b WHERE b.credit_bundle_id = :bundle_id::text
         AND b.plan_id = s.plan_id AND b.deleted_at IS NULL))
