@@ -130,12 +130,12 @@ async def _pay(
 ) -> None:
     """Take what each row uses of its accounts from leases, then grants. What is left of a charge
     is debt; what is left of a limit is recorded as spent beyond it."""
-    dues = [due for line in lines for due in dues(line)]
-    if not dues:
+    owed = [due for line in lines for due in dues(line)]
+    if not owed:
         return
-    await _load_leases(conn, dues, accounts)
+    await _load_leases(conn, owed, accounts)
     short: list[Due] = []
-    for due in dues:
+    for due in owed:
         account = accounts[due.owner_id]
         shares = account.leases[due.line.settlement.call.holder_id]
         due.leased(take(account, shares, due.left_e10))
@@ -153,11 +153,11 @@ async def _pay(
             due.line.owed_e10 = rest
 
 
-async def _load_leases(conn: Connection, dues: Sequence[Due], accounts: dict[str, Purse]) -> None:
+async def _load_leases(conn: Connection, owed: Sequence[Due], accounts: dict[str, Purse]) -> None:
     rows = await Q["open_parts_of_holders"].fetch(
         conn,
-        owner_ids=sorted({due.owner_id for due in dues}),
-        holder_ids=sorted({due.line.settlement.call.holder_id for due in dues}),
+        owner_ids=sorted({due.owner_id for due in owed}),
+        holder_ids=sorted({due.line.settlement.call.holder_id for due in owed}),
     )
     for r in rows:
         share = Share(r["lease_id"], r["seq"], r["grant_id"], r["left_e10"])

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 from books_kit import Shop, insert_meter, meter, open_shop, until
 
-from lava_proxy.books.directory import MISS_S, Directory
+from lava_proxy.books.directory import Directory
+from lava_proxy.books.shelf import MISS_S
 from lava_proxy.core.clock import ManualClock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
