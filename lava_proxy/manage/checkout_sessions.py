@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from base64 import b64encode
 from datetime import datetime, timedelta
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired
 from urllib.parse import urlsplit
 
 import orjson
 from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import hash_secret, new_id, new_secret
