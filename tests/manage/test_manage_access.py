@@ -41,6 +41,12 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("POST", "forward_tokens"): {"customer_id": "CUSTOMER", "meter_slug": "METER"},
     ("DELETE", "forward_tokens/*"): {},
     ("PATCH", "account/fallback"): {"fallback_chain": None},
+    ("POST", "checkout_sessions"): {
+        "checkout_mode": "subscription",
+        "origin_url": "https://shop.example",
+        "plan_id": "PLAN",
+        "customer_id": "CUSTOMER",
+    },
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
@@ -186,7 +192,8 @@ async def _strangers_see_nothing(route: Route, mine: Objects, other: Api) -> Non
 
 
 def _named(sample: Mapping[str, object]) -> list[tuple[str, str]]:
-    return [(k, v) for k, v in sample.items() if isinstance(v, str) and v in ("CUSTOMER", "METER")]
+    places = ("CUSTOMER", "METER", "PLAN")
+    return [(k, v) for k, v in sample.items() if isinstance(v, str) and v in places]
 
 
 async def test_where_the_key_may_stand(api: Api) -> None:
