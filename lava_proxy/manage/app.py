@@ -15,7 +15,6 @@ from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage import (
-    checkout_sessions,
     credit,
     credit_bundles,
     customers,
@@ -24,6 +23,7 @@ from lava_proxy.manage import (
     ledger,
     meters,
     openapi,
+    payments,
     plans,
     prices,
     quotes,
@@ -31,6 +31,7 @@ from lava_proxy.manage import (
     reports,
     requests,
     secret_keys,
+    subscriptions,
     usage,
     webhooks,
 )
@@ -53,8 +54,9 @@ ROUTES: tuple[Route, ...] = (
     *ledger.ROUTES,
     *quotes.ROUTES,
     *plans.ROUTES,
+    *subscriptions.ROUTES,
+    *payments.ROUTES,
     *credit_bundles.ROUTES,
-    *checkout_sessions.ROUTES,
     *prices.ROUTES,
     *secret_keys.ROUTES,
     *webhooks.ROUTES,

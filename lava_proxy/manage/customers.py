@@ -76,13 +76,22 @@ class ContactView(TypedDict):
     last_name: str
 
 
+class SummaryView(TypedDict):
+    """The plan that a customer is on."""
+
+    subscription_id: str
+    plan_id: str
+    name: str
+    status: str
+
+
 class CustomerView(TypedDict):
     """A customer as the API shows it."""
 
     customer_id: str
     reference_id: str | None
     contact: ContactView
-    subscription: None
+    subscription: SummaryView | None
     metadata: dict[str, Any] | None
     created_at: str
 
@@ -171,9 +180,20 @@ def view(row: CustomerRow) -> CustomerView:
             "first_name": row.first_name,
             "last_name": row.last_name,
         },
-        "subscription": None,
+        "subscription": _summary(row),
         "metadata": None if row.metadata is None else json_text(row.metadata),
         "created_at": time_text(row.created_at),
+    }
+
+
+def _summary(row: CustomerRow) -> SummaryView | None:
+    if row.subscription_id is None:
+        return None
+    return {
+        "subscription_id": row.subscription_id,
+        "plan_id": row.plan_id or "",
+        "name": row.plan_name or "",
+        "status": row.status or "",
     }
 
 

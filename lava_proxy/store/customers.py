@@ -30,6 +30,11 @@ class CustomerRow:
     last_name: str
     metadata: str | None
     created_at: datetime
+    subscription_id: str | None = None
+    plan_id: str | None = None
+    status: str | None = None
+    plan_name: str | None = None
+    """The subscription that it is on."""
 
 
 async def create(conn: Connection, merchant_id: str, wanted: CustomerRow) -> CustomerRow:
@@ -98,7 +103,7 @@ async def update(
             raise
         taken = change.get("reference_id")
         raise LavaError("conflict", f"the reference_id {taken!r} is another customer's") from None
-    return None if row is None else CustomerRow(**dict(row))
+    return None if row is None else await find(conn, merchant_id, row["customer_id"])
 
 
 async def delete(conn: Connection, merchant_id: str, customer: str, now: datetime) -> str | None:

@@ -108,9 +108,7 @@ async def cancel(
 ) -> str | None:
     """End a subscription with its cycle, or now when the next cycle is already owed for; answers
     whose it is, None where there is none."""
-    customer_id: str | None = await Q["customer_of"].fetchval(
-        conn, subscription_id=subscription_id, merchant_id=merchant_id
-    )
+    customer_id = await owner(conn, subscription_id, merchant_id)
     if customer_id is None:
         return None
     await lock_account(conn, customer_id)
@@ -170,6 +168,14 @@ async def due_customers(conn: Connection, now: datetime, most: int) -> list[str]
     """Customers whose cycle is over, the longest first."""
     rows = await Q["due_customers"].fetch(conn, now=now, most=most)
     return [row["customer_id"] for row in rows]
+
+
+async def owner(conn: Connection, subscription_id: str, merchant_id: str) -> str | None:
+    """Whose subscription it is, of this merchant's customers."""
+    customer_id: str | None = await Q["customer_of"].fetchval(
+        conn, subscription_id=subscription_id, merchant_id=merchant_id
+    )
+    return customer_id
 
 
 async def set_top_up(

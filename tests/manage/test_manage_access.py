@@ -8,7 +8,9 @@ from collections.abc import Mapping
 
 import pytest
 from api_kit import Api, Reply, call_app, unknown_secret
+from books_kit import fetch
 
+from lava_proxy.core.ids import new_id
 from lava_proxy.manage.app import ROUTES
 from lava_proxy.manage.call import Route
 from lava_proxy.store import keys
@@ -35,6 +37,10 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("DELETE", "meters/*"): {},
     ("POST", "secret_keys"): {"name": "n"},
     ("DELETE", "secret_keys/*"): {},
+    ("POST", "subscriptions"): {"customer_id": "CUSTOMER", "plan_id": "PLAN"},
+    ("PATCH", "subscriptions/*"): {},
+    ("DELETE", "subscriptions/*"): {},
+    ("POST", "payments/*/complete"): {},
     ("POST", "webhooks"): {"name": "n", "url": "https://example.com/hook"},
     ("PATCH", "webhooks/*"): {"name": "m"},
     ("DELETE", "webhooks/*"): {},
@@ -81,6 +87,21 @@ OWN_LISTS |= {("POST", "webhooks"), ("GET", "webhooks")}
 IDS = [f"{route.method} {route.path}" for route in ROUTES]
 
 
+async def _payment(api: Api, customer: str) -> str:
+    """A payment that waits for the operator's word."""
+    payment_id = new_id("payment")
+    await fetch(
+        api.database,
+        "INSERT INTO payments (payment_id, merchant_id, customer_id, purpose, amount_e10, status, "
+        "provider, credit_bundle_id) SELECT $1, $2, $3, 'bundle', 1, 'pending', 'manual', "
+        "min(credit_bundle_id) FROM credit_bundles WHERE merchant_id = $2",
+        payment_id,
+        api.merchant_id,
+        customer,
+    )
+    return payment_id
+
+
 class Objects:
     """What one merchant has; `ids` by placeholder."""
 
@@ -112,6 +133,12 @@ class Objects:
         plan = await api.made("plans", {**SAMPLES["POST", "plans"], "credit_bundles": bundles})
         by_path["plans"] = ids["PLAN"] = plan["plan_id"]
         by_path["credit_bundles"] = plan["credit_bundles"][0]["credit_bundle_id"]
+        other = await api.customer()
+        taken = await api.made("plans", SAMPLES["POST", "plans"])
+        fresh = {"customer_id": other, "plan_id": taken["plan_id"]}
+        made = (await api.made("subscriptions", fresh))["subscription"]
+        by_path["subscriptions"] = made["subscription_id"]
+        by_path["payments"] = await _payment(api, customer)
         unique = {path: name for path, name in by_path.items() if path != "requests"}
         return cls(api, ids | unique, by_path)
 

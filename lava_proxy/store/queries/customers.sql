@@ -18,24 +18,30 @@ SELECT customer_id, reference_id, phone, email, first_name, last_name,
 FROM made;
 
 -- name: find_customer
--- A customer of a merchant by our id or by the merchant's own.
+-- A customer of a merchant by our id or by the merchant's own, with its subscription.
 -- args: merchant_id text, customer text
-SELECT customer_id, reference_id, phone, email, first_name, last_name,
-       metadata::text AS metadata, created_at
-FROM customers
-WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
-  AND (customer_id = :customer::text OR reference_id = :customer::text)
-ORDER BY customer_id <> :customer::text LIMIT 1;
+SELECT c.customer_id, c.reference_id, c.phone, c.email, c.first_name, c.last_name,
+       c.metadata::text AS metadata, c.created_at, s.subscription_id, s.plan_id, s.status,
+       p.name AS plan_name
+FROM customers c
+LEFT JOIN subscriptions s ON s.customer_id = c.customer_id AND s.status = 'active'
+LEFT JOIN plans p ON p.plan_id = s.plan_id
+WHERE c.merchant_id = :merchant_id::text AND c.deleted_at IS NULL
+  AND (c.customer_id = :customer::text OR c.reference_id = :customer::text)
+ORDER BY c.customer_id <> :customer::text LIMIT 1;
 
 -- name: list_customers
--- A merchant's customers behind a place in the list, newest first.
+-- A merchant's customers behind a place in the list, newest first, with their subscriptions.
 -- args: merchant_id text, before_at timestamptz, before_id text, most int
-SELECT customer_id, reference_id, phone, email, first_name, last_name,
-       metadata::text AS metadata, created_at
-FROM customers
-WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
-  AND (created_at, customer_id) < (:before_at::timestamptz, :before_id::text)
-ORDER BY created_at DESC, customer_id DESC LIMIT :most::int;
+SELECT c.customer_id, c.reference_id, c.phone, c.email, c.first_name, c.last_name,
+       c.metadata::text AS metadata, c.created_at, s.subscription_id, s.plan_id, s.status,
+       p.name AS plan_name
+FROM customers c
+LEFT JOIN subscriptions s ON s.customer_id = c.customer_id AND s.status = 'active'
+LEFT JOIN plans p ON p.plan_id = s.plan_id
+WHERE c.merchant_id = :merchant_id::text AND c.deleted_at IS NULL
+  AND (c.created_at, c.customer_id) < (:before_at::timestamptz, :before_id::text)
+ORDER BY c.created_at DESC, c.customer_id DESC LIMIT :most::int;
 
 -- name: update_customer
 -- Changes what is set; a field that is not stays as it is. A reference that is taken fails.
