@@ -4,6 +4,7 @@ the SDK's own published types by the TypeScript compiler."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -82,6 +83,7 @@ async def test_every_method(
     async with SimulatedProvider() as sim:
         settings = {
             "database_url": database_url,
+            "master_key": base64.b64encode(bytes(range(32))).decode(),
             "upstream_overrides": json.dumps(dict.fromkeys(HOSTS, sim.url)),
             "provider_key_openai": "sk-openai",
             "provider_key_anthropic": "sk-anthropic",
