@@ -19,8 +19,9 @@ from typing import Any
 from lava_adapters.registry import Registry, RegistryError, load_family, read_rows
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
+from lava_proxy.core.environment import load_settings, unknown_names
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.settings import ConfigurationError, Settings, load_settings, unknown_names
+from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.manage.app import create_management
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
 from lava_proxy.proxy.forward import forward
@@ -32,6 +33,7 @@ from lava_proxy.store.embedded import EmbeddedServer, start_embedded
 from lava_proxy.store.migrate import migrate
 from lava_proxy.telemetry.exposition import check_access, render
 from lava_proxy.telemetry.metrics import Metrics
+from lava_proxy.wire.asgi import path_of, raw_path_of
 from lava_proxy.wire.problem import envelope
 from lava_proxy.workers.upkeep import Upkeep
 
@@ -130,7 +132,7 @@ class LavaMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._pass_lifespan(scope, receive, send)
-        elif scope["type"] in ("http", "websocket") and self.proxy.takes(_path(scope)):
+        elif scope["type"] in ("http", "websocket") and self.proxy.takes(path_of(scope)):
             await self.proxy(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -229,14 +231,14 @@ class _Open:
         if scope["type"] == "websocket":
             await refuse_websocket(scope, receive, send)
             return
-        path = _path(scope)
+        path = path_of(scope)
         head, _, rest = path.lstrip("/").partition("/")
         if (
             head in self._prefixes
             or head == "forward"
             or (head == "v1" and (rest == "forward" or rest.startswith("forward/")))
         ):
-            await forward(self.gateway, scope, receive, send, _raw_path(scope))
+            await forward(self.gateway, scope, receive, send, raw_path_of(scope))
         elif path == "/healthz":
             await _reply(send, 200, b'{"status":"ok"}')
         elif path == "/readyz":
@@ -278,19 +280,6 @@ def _registry(settings: Settings) -> Registry:
         except (OSError, UnicodeDecodeError, RegistryError) as error:
             raise ConfigurationError(f"LAVA_PROVIDERS_FILE: {error}") from None
     return registry
-
-
-def _path(scope: Scope) -> str:
-    """The path minus the mount's prefix: in a mount it still carries it."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(root) else path
-
-
-def _raw_path(scope: Scope) -> bytes:
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    root = scope.get("root_path", "").encode()
-    return raw[len(root) :] if root and raw.startswith(root) else raw
 
 
 async def _reply(

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lava_proxy.books.topping import await_top_up
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.invariant import invariant
@@ -16,6 +18,13 @@ from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 
 if TYPE_CHECKING:
     from lava_proxy.books.leases import Leases
+
+
+Back = Callable[[str], Awaitable[object]]
+"""Returns all leases that we have on an owner's account."""
+
+Trip = Callable[[LeaseAsk], Awaitable[LeaseAnswer]]
+"""Asks the database for a lease; retries an ambiguous commit under the same lease id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +170,7 @@ class Hold:
             async with asyncio.timeout(wait_s):
                 answer = await self._leases.cover(account, *wanted)
             if answer.coming and account.free_e10 < least_e10:
-                await self._leases.await_top_up(account, *wanted)
+                await await_top_up(self._leases, account, *wanted)
         return self.extend(min(want_e10, max(least_e10, account.free_e10)))
 
     def release(self, charge_e10: int) -> None:

@@ -86,19 +86,7 @@ class Books:
         self.recalls = Recalls(
             database, clock, holder_id=self.journal.holder_id, wait_s=settings.recall_wait_s
         )
-        self.leases = Leases(
-            self._lease_trip,
-            self._give_back,
-            clock,
-            holder_id=self.journal.holder_id,
-            lease_s=settings.lease_s,
-            grace_s=settings.lease_grace_s,
-            burn_s=settings.lease_burn_s,
-            refusal_s=settings.refusal_cache_s,
-            wait_s=settings.database_wait_s,
-            top_up_wait_s=settings.top_up_wait_s,
-            recall=self.recalls.ask,
-        )
+        self.leases = self._make_leases()
         self.rates = Rates(
             self._draw, clock, wait_s=settings.database_wait_s, recall=self.recalls.ask
         )
@@ -122,6 +110,22 @@ class Books:
             bytes_max=settings.journal_limit_bytes,
         )
         self._writing: asyncio.Task[None] | None = None
+
+    def _make_leases(self) -> Leases:
+        settings = self.settings
+        return Leases(
+            self._lease_trip,
+            self._give_back,
+            self.clock,
+            holder_id=self.journal.holder_id,
+            lease_s=settings.lease_s,
+            grace_s=settings.lease_grace_s,
+            burn_s=settings.lease_burn_s,
+            refusal_s=settings.refusal_cache_s,
+            wait_s=settings.database_wait_s,
+            top_up_wait_s=settings.top_up_wait_s,
+            recall=self.recalls.ask,
+        )
 
     async def open(self) -> None:
         """Settle what dead processes left behind, then start the writer."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Generic, TypeVar
 
+from lava_proxy.books.shelf import Shelf
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError, unavailable
 from lava_proxy.rules.limits import SpendKey
@@ -28,94 +28,13 @@ from lava_proxy.store.directory import Principal, Scoped
 from lava_proxy.store.settle import Q as SETTLE
 from lava_proxy.store.subscriptions import renew_due
 
-V = TypeVar("V")
-
 log = logging.getLogger(__name__)
-
-MISS_S = 1.0
-"""How long an unknown key, customer or meter is answered from memory."""
 
 PAST_DUE_S = 2.0
 """How long a cycle that is over, and whose next is not paid for, is kept in memory."""
 
 OVERLAP_S = 10.0
 """How far back each poll looks: longer than any transaction that changes these tables."""
-
-
-class _Shelf(Generic[V]):
-    """A bounded cache of one kind, whose loads are shared by those who wait for the same thing."""
-
-    def __init__(self, limit: int, id_of: Callable[[V], str]) -> None:
-        self._limit = limit
-        self._id_of = id_of
-        self.found: dict[object, V] = {}
-        self._missing: dict[object, float] = {}
-        self._loading: dict[object, asyncio.Task[V | None]] = {}
-        self._keys_of: dict[str, set[object]] = {}
-        self._generation = 0
-
-    async def load(
-        self, key: object, boot_s: float, fetch: Callable[[], Awaitable[V | None]]
-    ) -> V | None:
-        if self._missing.get(key, 0.0) > boot_s:
-            return None
-        task = self._loading.get(key)
-        if task is None:  # a task of its own: whoever started it may be cancelled, others wait on
-            going = self._load(key, boot_s, fetch)
-            task = self._loading[key] = asyncio.get_running_loop().create_task(going)
-            task.add_done_callback(_retrieve)
-        return await asyncio.shield(task)
-
-    async def _load(
-        self, key: object, boot_s: float, fetch: Callable[[], Awaitable[V | None]]
-    ) -> V | None:
-        generation = self._generation
-        try:
-            value = await fetch()
-        finally:
-            if self._loading.get(key) is asyncio.current_task():
-                del self._loading[key]
-        if generation == self._generation:  # else it changed while we read: do not keep it
-            self._keep(key, value, boot_s)
-        return value
-
-    def forget(self, object_id: str) -> None:
-        self._generation += 1
-        self._loading.clear()  # who asks from now on must not get what was read before
-        self._missing.clear()
-        for key in self._keys_of.pop(object_id, ()):
-            self.found.pop(key, None)
-
-    def clear(self) -> None:
-        self._generation += 1
-        self._loading.clear()
-        self.found.clear()
-        self._missing.clear()
-        self._keys_of.clear()
-
-    def _keep(self, key: object, value: V | None, boot_s: float) -> None:
-        if value is None:
-            if len(self._missing) >= self._limit:
-                self._missing.clear()
-            self._missing[key] = boot_s + MISS_S
-            return
-        if len(self.found) >= self._limit:
-            self._drop(next(iter(self.found)))
-        self.found[key] = value
-        self._keys_of.setdefault(self._id_of(value), set()).add(key)
-
-    def _drop(self, key: object) -> None:
-        object_id = self._id_of(self.found.pop(key))
-        keys = self._keys_of.get(object_id, set())
-        keys.discard(key)
-        if not keys:
-            self._keys_of.pop(object_id, None)
-
-
-def _retrieve(task: asyncio.Task[V]) -> None:
-    """Nobody may be waiting for an error any more: that is no fault."""
-    if not task.cancelled():
-        task.exception()
 
 
 class Directory:
@@ -131,11 +50,11 @@ class Directory:
         self._wait_s = wait_s
         self._fresh_at_s = clock.boot_s()
         self._seen: set[int] = set()
-        self._keys: _Shelf[Principal] = _Shelf(entries, lambda p: p.secret_key_id)
-        self._tokens: _Shelf[Scoped] = _Shelf(entries, lambda t: t.forward_token_id)
-        self._spend_keys: _Shelf[SpendKey] = _Shelf(entries, lambda k: k.spend_key_id)
-        self._customers: _Shelf[Customer] = _Shelf(entries, lambda c: c.customer_id)
-        self._meters: _Shelf[Meter] = _Shelf(entries, lambda m: m.meter_id)
+        self._keys: Shelf[Principal] = Shelf(entries, lambda p: p.secret_key_id)
+        self._tokens: Shelf[Scoped] = Shelf(entries, lambda t: t.forward_token_id)
+        self._spend_keys: Shelf[SpendKey] = Shelf(entries, lambda k: k.spend_key_id)
+        self._customers: Shelf[Customer] = Shelf(entries, lambda c: c.customer_id)
+        self._meters: Shelf[Meter] = Shelf(entries, lambda m: m.meter_id)
         self.on_prices_changed: Callable[[], None] = lambda: None
 
     async def principal(self, key_hash: bytes) -> Principal | None:

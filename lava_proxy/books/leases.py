@@ -9,35 +9,25 @@ look-up and a subtraction. The rules:
 * A lease has a time, judged on CLOCK_BOOTTIME from before we asked. When it is over nothing new may
   be opened or extended; running streams may use what they hold for the grace; then the database
   takes back what is left. So a worker that was stopped for an hour spends nothing stale.
-* Below half of the last grant a refill runs in the background. When a call needs more than is
-  there, it waits for one (shared) trip. A confirmed refusal is answered from memory for a second.
+* Below half of the last grant a refill runs in the background. A call that needs more waits for
+  one (shared) trip. A confirmed refusal is answered from memory for a second.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 
-from lava_proxy.books.account import Account, Hold, Refusal
+from lava_proxy.books.account import Account, Back, Hold, Refusal, Trip
+from lava_proxy.books.topping import await_top_up
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError, unavailable
 from lava_proxy.core.invariant import invariant
-from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
+from lava_proxy.store.credit import LeaseAnswer
 
 __all__ = ["Account", "Hold", "Leases", "Refusal"]
-
 log = logging.getLogger(__name__)
-
-Back = Callable[[str], Awaitable[object]]
-"""Returns all leases that we have on an owner's account."""
-
-Trip = Callable[[LeaseAsk], Awaitable[LeaseAnswer]]
-"""Asks the database for a lease; retries an ambiguous commit under the same lease id."""
-
-LOOK_AGAIN_S = 0.5
-"""How often credit that is being bought is looked for where no announcement is heard."""
 
 TRIPS_MAX = 5  # for one hold: what a trip brought, a call that came later may have taken
 
@@ -64,14 +54,14 @@ class Leases:
         self._recall = recall
         self._trip = trip
         self._back = back
-        self._clock = clock
+        self.clock = clock
         self._holder_id = holder_id
         self._lease_s = lease_s
         self.grace_s = grace_s
         self._burn_s = burn_s
         self._refusal_s = refusal_s
         self._wait_s = wait_s
-        self._top_up_wait_s = top_up_wait_s
+        self.top_up_wait_s = top_up_wait_s
         self._tasks: set[asyncio.Task[LeaseAnswer]] = set()
         self.accounts: dict[str, Account] = {}
         self.trips = self.warm = 0
@@ -80,7 +70,7 @@ class Leases:
         """The owner's account; new ones start empty."""
         account = self.accounts.get(owner_id)
         if account is None:
-            account = self.accounts[owner_id] = Account(owner_id, self._clock.boot_s())
+            account = self.accounts[owner_id] = Account(owner_id, self.clock.boot_s())
         return account
 
     def try_hold(self, account: Account, amount_e10: int, overdraft_e10: int) -> Hold | None:
@@ -90,7 +80,7 @@ class Leases:
             return None
         account.free_e10 -= amount_e10
         account.held_e10 += amount_e10
-        account.used_s = self._clock.boot_s()
+        account.used_s = self.clock.boot_s()
         self.refill_if_low(account, overdraft_e10)
         return Hold(self, account, amount_e10, overdraft_e10)
 
@@ -112,8 +102,7 @@ class Leases:
                 raise
             answer = LeaseAnswer(0, 0, 0)
         hold = self._take(account, least_e10, amount_e10, overdraft_e10)
-        refusal = self._known_refusal(account, least_e10)
-        if hold is None and refusal is not None:
+        if hold is None and (refusal := self._known_refusal(account, least_e10)) is not None:
             return refusal  # somebody else was told while we waited
         if hold is None and answer.elsewhere_e10 and self._recall is not None:
             account.waiting += 1  # the account must stay the one that all others find
@@ -124,13 +113,13 @@ class Leases:
             answer = await self.cover(account, least_e10, amount_e10, overdraft_e10)
             hold = self._take(account, least_e10, amount_e10, overdraft_e10)
         if hold is None and answer.coming:
-            answer = await self.await_top_up(account, least_e10, amount_e10, overdraft_e10)
+            answer = await await_top_up(self, account, least_e10, amount_e10, overdraft_e10)
             hold = self._take(account, least_e10, amount_e10, overdraft_e10)
         if hold is not None:
             return hold
         refusal = Refusal(least_e10, max(0, account.free_e10 + answer.free_e10))
         account.refused = refusal
-        account.refused_until_s = self._clock.boot_s() + self._refusal_s
+        account.refused_until_s = self.clock.boot_s() + self._refusal_s
         return refusal
 
     def _take(
@@ -145,10 +134,10 @@ class Leases:
         account = self.accounts.get(owner_id)
         if account is None or account.waiting or not self.in_time(account):
             return 0
-        amount_e10 = max(0, account.free_e10)
-        if amount_e10:
+        amount_e10 = account.free_e10
+        if amount_e10 > 0:
             account.free_e10 = account.granted_e10 = 0
-        return amount_e10
+        return max(0, amount_e10)
 
     async def cover(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
@@ -159,25 +148,6 @@ class Leases:
             answer = await self._fetch(account, least_e10, amount_e10, overdraft_e10)
             if not answer.amount_e10 or (account.free_e10 >= least_e10 and self.in_time(account)):
                 break
-        return answer
-
-    async def await_top_up(
-        self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
-    ) -> LeaseAnswer:
-        """Credit is being bought: look again when it is announced (or now and then, should nobody
-        hear), until there is enough, nothing comes any more, or the wait is over."""
-        until_s = self._clock.boot_s() + self._top_up_wait_s
-        answer = LeaseAnswer(0, 0, 0, coming=True)
-        account.waiting += 1
-        try:
-            while answer.coming and (left_s := until_s - self._clock.boot_s()) > 0:
-                account.news = account.news or asyncio.Event()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(LOOK_AGAIN_S, left_s)):
-                        await account.news.wait()
-                answer = await self.cover(account, least_e10, amount_e10, overdraft_e10)
-        finally:
-            account.waiting -= 1
         return answer
 
     async def _fetch(
@@ -214,21 +184,20 @@ class Leases:
 
     def in_time(self, account: Account) -> bool:
         """Whether the account's leases may back new money now."""
-        return self._clock.boot_s() < account.expires_s
+        return self.clock.boot_s() < account.expires_s
 
     def all_over(self) -> bool:
         """Whether we have leases and none is in time."""
         last_s = max((a.expires_s for a in self.accounts.values()), default=0.0)
-        return 0 < last_s <= self._clock.boot_s()
+        return 0 < last_s <= self.clock.boot_s()
 
     def in_grace(self, account: Account) -> bool:
         """Whether running calls may still use what they hold."""
-        return self._clock.boot_s() < account.expires_s + self.grace_s
+        return self.clock.boot_s() < account.expires_s + self.grace_s
 
     def released(self, account: Account, charge_e10: int) -> None:
-        now_s = self._clock.boot_s()
-        account.used_s = now_s
-        account.spent(charge_e10, now_s, self._burn_s)
+        account.used_s = self.clock.boot_s()
+        account.spent(charge_e10, account.used_s, self._burn_s)
 
     def booked(self, owner_id: str, estimate_e10: int, leased_e10: int) -> None:
         """A charge was committed: `leased_e10` of it came out of our leases."""
@@ -249,8 +218,8 @@ class Leases:
 
     def idle_accounts(self, idle_s: float) -> list[Account]:
         """Accounts that nobody used for `idle_s`."""
-        before_s = self._clock.boot_s() - idle_s
-        return [a for a in self.accounts.values() if a.idle and a.used_s < before_s]
+        since_s = self.clock.boot_s() - idle_s
+        return [a for a in self.accounts.values() if a.idle and a.used_s < since_s]
 
     async def give_back(self, account: Account) -> None:
         """Return all of an idle account's leases. The money leaves our hands first, and whoever
@@ -263,8 +232,8 @@ class Leases:
     async def _give_back(self, account: Account) -> LeaseAnswer:
         try:
             await self._back(account.owner_id)
-        except LavaError:  # what did not go back now is taken back when its time is over
-            log.warning("leases of %s are not given back", account.owner_id)
+        except LavaError:
+            log.warning("leases of %s go back when their time is over", account.owner_id)
         finally:
             account.trip = None
             if account.idle and self.accounts.get(account.owner_id) is account:
@@ -273,8 +242,8 @@ class Leases:
 
     def to_renew(self) -> list[str]:
         """Owners whose leases are past half of their time and in use."""
-        now_s, half_s = self._clock.boot_s(), self._lease_s / 2
-        return [o for o, a in self.accounts.items() if 0 < a.expires_s - now_s < half_s]
+        now_s = self.clock.boot_s()
+        return [o for o, a in self.accounts.items() if 0 < a.expires_s - now_s < self._lease_s / 2]
 
     def renewed(self, owner_id: str, asked_s: float) -> None:
         """Leases were extended; counted from before we asked."""
@@ -287,7 +256,7 @@ class Leases:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _known_refusal(self, account: Account, least_e10: int) -> Refusal | None:
-        return account.known_refusal(least_e10, self._clock.boot_s())
+        return account.known_refusal(least_e10, self.clock.boot_s())
 
     def _start(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
@@ -303,7 +272,7 @@ class Leases:
             if account.expires_s and not self.in_grace(account):
                 await self._back(account.owner_id)  # now nobody has it, whether it was taken or not
                 account.lapse()
-            asked_s = self._clock.boot_s()
+            asked_s = self.clock.boot_s()
             ask = account.ask(self._holder_id, self._lease_s, least_e10, amount_e10, overdraft_e10)
             self.trips += 1
             answer = await self._trip(ask)

@@ -31,8 +31,9 @@ from lava_proxy.cli.demo_story import TOP_UP, Story
 from lava_proxy.cli.demo_watch import Payer
 from lava_proxy.cli.listener import listen, port_of, url_of
 from lava_proxy.cli.server import Server
+from lava_proxy.core.environment import load_settings
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.settings import PREFIX, ConfigurationError, Settings, load_settings
+from lava_proxy.core.settings import PREFIX, ConfigurationError, Settings
 from lava_proxy.net.simulated import SimulatedProvider
 from lava_proxy.proxy.run import StreamCut
 from lava_proxy.store.database import StoreError

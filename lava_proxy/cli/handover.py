@@ -18,7 +18,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from lava_proxy.core.settings import Settings, load_settings
+from lava_proxy.core.environment import load_settings
+from lava_proxy.core.settings import Settings
 
 DRAIN = b"d"
 HURRY = b"h"

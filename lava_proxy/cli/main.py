@@ -15,8 +15,9 @@ from lava_proxy.cli import tools
 from lava_proxy.cli.prices import prices_app
 from lava_proxy.cli.run import run
 from lava_proxy.cli.webhooks import webhooks_app
+from lava_proxy.core.environment import load_settings
 from lava_proxy.core.money import format_e10, parse_e10
-from lava_proxy.core.settings import ConfigurationError, load_settings
+from lava_proxy.core.settings import ConfigurationError
 
 app = typer.Typer(
     name="lava-proxy",

@@ -9,9 +9,10 @@ from typing import TypeVar
 
 import typer
 
+from lava_proxy.core.environment import load_settings
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.money import MoneyError
-from lava_proxy.core.settings import ConfigurationError, Settings, load_settings
+from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.store.database import StoreError
 from lava_proxy.store.migrate import MigrationError
 

@@ -6,7 +6,8 @@ import importlib
 import os
 
 from lava_proxy.cli.handover import Order
-from lava_proxy.core.settings import ConfigurationError, Settings, known_names, unknown_names
+from lava_proxy.core.environment import known_names, unknown_names
+from lava_proxy.core.settings import ConfigurationError, Settings
 
 APP = "lava_proxy.app:LavaProxy"
 NEEDED = ("httptools", "uvloop")

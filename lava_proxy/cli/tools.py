@@ -12,11 +12,13 @@ from lava_proxy.books.journal import JournalError, lock_folder
 from lava_proxy.books.prices import load_prices
 from lava_proxy.books.replay import Replayed, replay_folder, take_over
 from lava_proxy.core.clock import SystemClock
+from lava_proxy.core.environment import unknown_names
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
-from lava_proxy.core.settings import Settings, unknown_names
+from lava_proxy.core.settings import Settings
 from lava_proxy.rules.catalog import Override, compile_override
 from lava_proxy.rules.rates import RateError
+from lava_proxy.store import balance as balances
 from lava_proxy.store import credit as credit_store
 from lava_proxy.store import directory as directory_store
 from lava_proxy.store import keys as key_store
@@ -103,7 +105,7 @@ async def grant_credit(settings: Settings, customer: str, amount_e10: int, note:
             )
         elif amount_e10 < 0:
             await credit_store.withdraw(conn, owner_id=owner_id, amount_e10=-amount_e10, now=now)
-        balance = await credit_store.balance(conn, owner_id)
+        balance = await balances.balance(conn, owner_id)
     return balance.available_e10 + balance.held_e10
 
 

@@ -1,18 +1,15 @@
 """Every setting, once: name, default, unit and sentence. Read at start, passed in, never imported.
 
 `Settings` reads ``LAVA_*`` from the environment; docs/configuration.md is checked against this
-table by a test. An unknown ``LAVA_*`` name stops ``serve`` (`unknown_names`), because a limit that
-is silently ignored is worse than none.
+table by a test. How they are read, and what an unknown name does: `environment.py`.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lava_proxy.core.money import parse_e10
@@ -240,17 +237,6 @@ class Settings(BaseSettings):
         description="For development: webhooks may be http, on any port, at private addresses.",
     )
 
-    # Checkout
-    public_url: str | None = Field(
-        None,
-        pattern=r"^https?://[^\s?#]+$",
-        description="Where browsers reach this service, for checkout pages; absent: as the call "
-        "that opens the session came in.",
-    )
-    checkout_session_s: float = Field(
-        86_400.0, gt=0, le=30 * 86_400, description="How long a checkout session may be paid."
-    )
-
     # Operation
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Private listener for /metrics (on LAVA_METRICS_HOST)."
@@ -304,41 +290,3 @@ class Settings(BaseSettings):
         if value.lower() not in {"debug", "info", "warning", "error"}:
             raise ValueError("one of debug, info, warning, error")
         return value.lower()
-
-
-def load_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
-    """Settings from `environ` (used for the provider keys; pydantic reads the rest itself)."""
-    keys = {
-        name[len(PROVIDER_KEY_PREFIX) :].lower().replace("_", "-"): SecretStr(value)
-        for name, value in environ.items()
-        if name.startswith(PROVIDER_KEY_PREFIX) and value
-    }
-    try:
-        return Settings(**{"provider_keys": keys, **overrides})  # type: ignore[arg-type]
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{PREFIX}{'.'.join(str(p) for p in e['loc']).upper()}: {e['msg']}"
-            for e in error.errors()
-        )
-        raise ConfigurationError(wrong) from None
-
-
-def known_names() -> list[str]:
-    """Every ``LAVA_*`` name that the gateway reads, the provider keys as a pattern."""
-    names = [PREFIX + name.upper() for name in Settings.model_fields if name != "provider_keys"]
-    return [*names, PROVIDER_KEY_PREFIX + "<PROVIDER>"]
-
-
-def unknown_names(environ: Mapping[str, str]) -> list[str]:
-    """One sentence for each ``LAVA_*`` name that nothing reads, with the nearest known one."""
-    known = set(known_names())
-    complaints = []
-    for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in known or name in FOREIGN:
-            continue
-        if name.startswith(PROVIDER_KEY_PREFIX):
-            continue
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        complaints.append(f"{name} is not a setting{hint}")
-    return complaints

@@ -14,6 +14,7 @@ from lava_proxy.manage.desk import Desk
 from lava_proxy.manage.fields import Amount, Body, Date, read_fields, refuse
 from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.text import time_text
+from lava_proxy.store import balance as balances
 from lava_proxy.store import credit as store
 from lava_proxy.store import outbox
 from lava_proxy.store.database import Connection
@@ -110,7 +111,7 @@ async def balance(desk: Desk, call: Call) -> Answer:
     """What a customer has. `available` is negative while reports are owed for."""
     owner_id = (await desk.customer(call, call.params[0])).customer_id
     async with desk.reading() as conn:
-        found = await store.balance(conn, owner_id)
+        found = await balances.balance(conn, owner_id)
     view: BalanceView = {
         "customer_id": owner_id,
         "available": format_e10(found.available_e10),

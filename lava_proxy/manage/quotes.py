@@ -29,7 +29,7 @@ from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge, gauge
 from lava_proxy.rules.quote import OutputLimits, input_units, quote
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Meter
-from lava_proxy.store import credit as store
+from lava_proxy.store import balance as store
 from lava_proxy.wire.target import TARGET_MAX_BYTES, check_path, parse_target
 
 CALLS_MAX = 1_000_000

@@ -5,10 +5,8 @@ Live charges stay pending until ``POST /v1/payments/{id}/complete``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lava_proxy.core.ids import PREFIXES
-from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, HostedAsk, StoredMethod
+from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk
 
 TEST_CUSTOMER = PREFIXES["customer"] + "test_"
 
@@ -22,15 +20,3 @@ class Manual:
         """Decided by whose it is."""
         test = ask.customer_id is not None and ask.customer_id.startswith(TEST_CUSTOMER)
         return ChargeAnswer("succeeded" if test else "pending")
-
-    async def hosted_page(self, ask: HostedAsk) -> str | None:
-        """There is nowhere to send the payer."""
-        return None
-
-    async def methods(self, payer_ref: str) -> Sequence[StoredMethod]:
-        """Nothing is kept."""
-        return ()
-
-    def refusal(self, amount_e10: int) -> str | None:
-        """Any amount can be paid by hand."""
-        return None

@@ -7,9 +7,7 @@ a crash or a time-out, charges once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal, Protocol
 
 Outcome = Literal["succeeded", "declined", "requires_action", "pending"]
@@ -52,34 +50,6 @@ class ChargeAnswer:
     """Where the payer confirms (3-D Secure), for `requires_action`."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostedAsk:
-    """A page of the provider's own, where the payer gives a means of payment and pays."""
-
-    payment_id: str
-    merchant_id: str
-    customer_id: str
-    payer_ref: str | None
-    amount_e10: int
-    description: str
-    email: str | None
-    back_url: str
-    """Where the payer comes back to, whether they paid or not."""
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMethod:
-    """A means of payment that the provider keeps. Months and years as text: "07", "2027"."""
-
-    payment_method_id: str
-    brand: str
-    last4: str
-    expiry_month: str
-    expiry_year: str
-    is_default: bool
-
-
 class PaymentsDown(Exception):
     """The provider cannot be reached or is at fault: nothing is known, ask again later."""
 
@@ -91,17 +61,4 @@ class Payments(Protocol):
 
     async def charge(self, ask: ChargeAsk) -> ChargeAnswer:
         """Charge; the same payment id again answers the same charge."""
-        ...
-
-    async def hosted_page(self, ask: HostedAsk) -> str | None:
-        """The address of a page to pay on, the same one for the same payment; None where the
-        provider has none and somebody confirms the payment by hand."""
-        ...
-
-    async def methods(self, payer_ref: str) -> Sequence[StoredMethod]:
-        """The payer's means of payment, the default first."""
-        ...
-
-    def refusal(self, amount_e10: int) -> str | None:
-        """Why an amount can never be charged; None where it can. Free is always fine."""
         ...

@@ -55,17 +55,6 @@ class LeaseAnswer:
     """Credit is being bought right now: worth a wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """An account's money; amounts in 10^-10 USD."""
-
-    available_e10: int
-    held_e10: int
-    debt_e10: int
-    cycle_e10: int
-    bundle_e10: int
-
-
 async def lease(conn: Connection, ask: LeaseAsk, now: datetime) -> LeaseAnswer:
     """Move a slice of credit to a worker. Inside the caller's transaction."""
     account = await _lock_for(conn, ask)
@@ -91,12 +80,12 @@ async def _lock_for(conn: Connection, ask: LeaseAsk) -> asyncpg.Record:
     """Lock the account; a limit's is made where it is missing and brought to its present size, so
     that no worker has to be there when a cycle begins."""
     if ask.limit is None:
-        return await _lock(conn, ask.owner_id)
+        return await lock(conn, ask.owner_id)
     merchant_id, amount = ask.limit.merchant_id, ask.limit.amount
     if amount is None:
         amount = await Q["wallet_funded"].fetchval(conn, merchant_id=merchant_id) or 0
     await Q["insert_account"].execute(conn, owner_id=ask.owner_id, merchant_id=merchant_id)
-    account = await _lock(conn, ask.owner_id)
+    account = await lock(conn, ask.owner_id)
     if amount > 0:
         await Q["insert_limit"].execute(
             conn, owner_id=ask.owner_id, merchant_id=merchant_id, amount=amount
@@ -142,7 +131,7 @@ async def give_back(
 ) -> int:
     """Return up to `amount_e10` (None = all) of a holder's leases, in reverse burn order; answers
     how much came back."""
-    account = await _lock(conn, owner_id)
+    account = await lock(conn, owner_id)
     rows = await Q["open_parts_newest_first"].fetch(conn, owner_id=owner_id, holder_id=holder_id)
     left = sum(r["left_e10"] for r in rows) if amount_e10 is None else amount_e10
     takes: list[tuple[str, int, int]] = []
@@ -202,23 +191,6 @@ async def close_holder(conn: Connection, holder_id: str, now: datetime) -> int:
     return total
 
 
-async def expired(conn: Connection, grace_s: float, most: int) -> list[tuple[str, str]]:
-    """(owner, holder) pairs whose leases are over, by the database's own clock."""
-    rows = await Q["expired_leases"].fetch(conn, grace_s=grace_s, most=most)
-    return [(row["owner_id"], row["holder_id"]) for row in rows]
-
-
-async def reclaim(
-    conn: Connection, owner_id: str, holder_id: str, grace_s: float, now: datetime
-) -> int:
-    """Take back leases that are over, unless their holder renewed them a moment ago."""
-    await _lock(conn, owner_id)
-    over = await Q["still_over"].fetchval(
-        conn, owner_id=owner_id, holder_id=holder_id, grace_s=grace_s
-    )
-    return await give_back(conn, owner_id, holder_id, None, now) if over else 0
-
-
 async def grant(
     conn: Connection,
     *,
@@ -233,7 +205,7 @@ async def grant(
 ) -> int:
     """Add credit; old debt is paid from it at once. Answers what remains of the grant. `source` is
     the ledger account on the other side."""
-    account = await _lock(conn, owner_id)
+    account = await lock(conn, owner_id)
     repaid: int = min(account["debt_e10"], amount_e10)
     await Q["insert_grant"].execute(
         conn,
@@ -264,7 +236,7 @@ async def grant(
 async def withdraw(conn: Connection, *, owner_id: str, amount_e10: int, now: datetime) -> None:
     """Take credit back (a correction): from the last to burn first, never more than is free."""
     invariant(amount_e10 > 0, "an amount to take back is positive")
-    account = await _lock(conn, owner_id)
+    account = await lock(conn, owner_id)
     await expire(conn, owner_id, account["merchant_id"], now)
     rows = await S["available_grants"].fetch(conn, owner_ids=[owner_id], now=now)
     takes, left = _take(reversed(rows), amount_e10)
@@ -288,20 +260,6 @@ async def expire(conn: Connection, owner_id: str, merchant_id: str, now: datetim
             post("expiry", f"customer:{owner_id}", -row["amount_e10"])
             post("expiry", "expired", row["amount_e10"])
     await entries.insert(conn)
-
-
-async def balance(conn: Connection, owner_id: str) -> Balance:
-    """An account's money as the books have it now."""
-    row = await Q["balance"].fetchrow(conn, owner_id=owner_id)
-    if row is None:
-        raise LavaError("not_found", "no such credit account")
-    return Balance(
-        available_e10=row["available_e10"] - row["debt_e10"],
-        held_e10=row["leased_e10"],
-        debt_e10=row["debt_e10"],
-        cycle_e10=row["cycle_e10"],
-        bundle_e10=row["bundle_e10"],
-    )
 
 
 async def _change(
@@ -330,7 +288,7 @@ async def _post_credit(
     await entries.insert(conn)
 
 
-async def _lock(conn: Connection, owner_id: str) -> asyncpg.Record:
+async def lock(conn: Connection, owner_id: str) -> asyncpg.Record:
     rows = await S["lock_accounts"].fetch(conn, owner_ids=[owner_id])
     if not rows:
         raise LavaError("not_found", "no such credit account")

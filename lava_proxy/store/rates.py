@@ -61,7 +61,8 @@ async def draw(
     tokens_e6 -= new * E6
     await _keep_permits(conn, owner_id, holder_id, kept + new, lease_s)
     await Q["keep_bucket"].execute(conn, owner_id=owner_id, tokens=tokens_e6, after_us=age_us)
-    return Draw(new, next_token_us(tokens_e6, rate) / E6, others)
+    wait_us = next_token_us(tokens_e6, rate)
+    return Draw(new, wait_us / E6, others)
 
 
 async def _keep_permits(

@@ -17,67 +17,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set, Sized
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence, Set, Sized
+from dataclasses import replace
 from datetime import datetime
 
 import orjson
 
 from lava_proxy.rules.charge import Charge, charge, units_of
-from lava_proxy.rules.limits import drawn
 from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store import outbox
 from lava_proxy.store.claims import claim_ids, claim_objects
 from lava_proxy.store.database import Connection, StorePoison
 from lava_proxy.store.lines import Line, columns
+from lava_proxy.store.news import news_of
+from lava_proxy.store.purse import Due, Purse, Share, dues, take
 from lava_proxy.store.sql import load
 
 Q = load("settle")
 
 ROWS_AT_A_TIME = 16
 NO_CHARGE = Charge(0, ())
-
-
-@dataclass(slots=True)
-class _Share:
-    """What is left of one source of money: a lease's share of a grant, or a grant itself."""
-
-    lease_id: str
-    seq: int
-    grant_id: str | None
-    left_e10: int
-    taken_e10: int = 0
-
-
-@dataclass(slots=True)
-class _Account:
-    """One account's money during a batch."""
-
-    debt_e10: int
-    new_debt_e10: int = 0
-    overdraft_back_e10: int = 0
-    beyond_e10: int = 0
-    """Use of a limit that it does not cover."""
-    leases: dict[str, list[_Share]] = field(default_factory=lambda: defaultdict(list))
-    grants: list[_Share] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Due:
-    """What one row takes from one account."""
-
-    line: Line
-    owner_id: str
-    left_e10: int
-    is_limit: bool
-
-    def leased(self, amount_e10: int) -> None:
-        """So much came from the leases of the call's own process."""
-        self.left_e10 -= amount_e10
-        if self.is_limit:
-            self.line.drawn.append(amount_e10)
-        else:
-            self.line.leased_e10 = amount_e10
 
 
 async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -> list[Booked]:
@@ -98,7 +57,7 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
         await _pay(conn, lines, accounts, now)
         await _write(conn, lines, now)
         await _write_back(conn, lines, accounts)
-        await outbox.emit(conn, _news(lines), now)
+        await outbox.emit(conn, news_of(lines), now)
         for place, line in zip(places, lines, strict=True):
             answers[place] = replace(
                 answers[place],
@@ -118,7 +77,7 @@ async def _breathe(done: Sized) -> None:
         await asyncio.sleep(0)
 
 
-async def _lock(conn: Connection, fresh: Sequence[Settlement]) -> dict[str, _Account]:
+async def _lock(conn: Connection, fresh: Sequence[Settlement]) -> dict[str, Purse]:
     limits = {owner: s.call.merchant_id for s in fresh for _, owner in s.call.budgets}
     owners = sorted({s.call.owner_id for s in fresh} | limits.keys())
     rows = await Q["lock_accounts"].fetch(conn, owner_ids=owners)
@@ -131,7 +90,7 @@ async def _lock(conn: Connection, fresh: Sequence[Settlement]) -> dict[str, _Acc
         missing = set()
     if missing:  # a journal may know more than a database that was restored
         raise StorePoison(f"no credit account: {', '.join(sorted(missing))}")
-    return {row["owner_id"]: _Account(row["debt_e10"]) for row in rows}
+    return {row["owner_id"]: Purse(row["debt_e10"]) for row in rows}
 
 
 async def _counters(
@@ -167,26 +126,26 @@ def _compute(row: Settlement, counters: dict[tuple[str, str, str], int]) -> Line
 
 
 async def _pay(
-    conn: Connection, lines: Sequence[Line], accounts: dict[str, _Account], now: datetime
+    conn: Connection, lines: Sequence[Line], accounts: dict[str, Purse], now: datetime
 ) -> None:
     """Take what each row uses of its accounts from leases, then grants. What is left of a charge
     is debt; what is left of a limit is recorded as spent beyond it."""
-    dues = [due for line in lines for due in _dues(line)]
+    dues = [due for line in lines for due in dues(line)]
     if not dues:
         return
     await _load_leases(conn, dues, accounts)
-    short: list[_Due] = []
+    short: list[Due] = []
     for due in dues:
         account = accounts[due.owner_id]
         shares = account.leases[due.line.settlement.call.holder_id]
-        due.leased(_take(account, shares, due.left_e10))
+        due.leased(take(account, shares, due.left_e10))
         if due.left_e10:
             short.append(due)
     if short:
         await _load_grants(conn, {due.owner_id for due in short}, accounts, now)
     for due in short:
         account = accounts[due.owner_id]
-        rest = due.left_e10 - _take(account, account.grants, due.left_e10)
+        rest = due.left_e10 - take(account, account.grants, due.left_e10)
         if due.is_limit:
             account.beyond_e10 += rest
         else:
@@ -194,52 +153,23 @@ async def _pay(
             due.line.owed_e10 = rest
 
 
-def _dues(line: Line) -> Iterator[_Due]:
-    """What a row is to take: the customer's charge, and its use of each budget."""
-    call = line.settlement.call
-    if line.charge.amount_e10 and call.customer_id:
-        yield _Due(line, call.owner_id, line.charge.amount_e10, False)
-    for kind, owner_id in call.budgets:
-        yield _Due(line, owner_id, drawn(kind, line.settlement), True)
-
-
-def _take(account: _Account, shares: Sequence[_Share], amount_e10: int) -> int:
-    """Take up to `amount_e10` from `shares` in order; a share of the overdraft becomes debt."""
-    taken = 0
-    for share in shares:
-        if taken == amount_e10:
-            break
-        part = min(share.left_e10, amount_e10 - taken)
-        if not part:
-            continue
-        share.left_e10 -= part
-        share.taken_e10 += part
-        taken += part
-        if share.grant_id is None:
-            account.new_debt_e10 += part
-            account.overdraft_back_e10 += part
-    return taken
-
-
-async def _load_leases(
-    conn: Connection, dues: Sequence[_Due], accounts: dict[str, _Account]
-) -> None:
+async def _load_leases(conn: Connection, dues: Sequence[Due], accounts: dict[str, Purse]) -> None:
     rows = await Q["open_parts_of_holders"].fetch(
         conn,
         owner_ids=sorted({due.owner_id for due in dues}),
         holder_ids=sorted({due.line.settlement.call.holder_id for due in dues}),
     )
     for r in rows:
-        share = _Share(r["lease_id"], r["seq"], r["grant_id"], r["left_e10"])
+        share = Share(r["lease_id"], r["seq"], r["grant_id"], r["left_e10"])
         accounts[r["owner_id"]].leases[r["holder_id"]].append(share)
 
 
 async def _load_grants(
-    conn: Connection, owners: Set[str], accounts: dict[str, _Account], now: datetime
+    conn: Connection, owners: Set[str], accounts: dict[str, Purse], now: datetime
 ) -> None:
-    loaded: dict[str, list[_Share]] = {owner_id: [] for owner_id in owners}
+    loaded: dict[str, list[Share]] = {owner_id: [] for owner_id in owners}
     for r in await Q["available_grants"].fetch(conn, owner_ids=sorted(loaded), now=now):
-        loaded[r["owner_id"]].append(_Share("", 0, r["grant_id"], r["available_e10"]))
+        loaded[r["owner_id"]].append(Share("", 0, r["grant_id"], r["available_e10"]))
     for owner_id, shares in loaded.items():
         accounts[owner_id].grants = shares
 
@@ -256,9 +186,7 @@ async def _write(conn: Connection, lines: Sequence[Line], now: datetime) -> None
     await Q["insert_requests"].execute(conn, rows=rows.decode(), now=now)
 
 
-async def _write_back(
-    conn: Connection, lines: Sequence[Line], accounts: dict[str, _Account]
-) -> None:
+async def _write_back(conn: Connection, lines: Sequence[Line], accounts: dict[str, Purse]) -> None:
     await _write_counters(conn, lines)
     leased = [
         share
@@ -301,22 +229,6 @@ async def _write_back(
             merchant_ids=[s.call.merchant_id for s, _ in made],
             customer_ids=[s.call.customer_id for s, _ in made],
         )
-
-
-def _news(lines: Sequence[Line]) -> list[outbox.Event]:
-    """What the customers' webhooks are told of a batch."""
-    news = []
-    for line in lines:
-        call = line.settlement.call
-        if call.customer_id is None:
-            continue
-        if line.charge.amount_e10:
-            news.append(outbox.Event(call.merchant_id, outbox.BALANCE, call.customer_id))
-        if line.settlement.outcome == "cut_off":
-            news.append(
-                outbox.Event(call.merchant_id, outbox.CUT_OFF, call.customer_id, call.request_id)
-            )
-    return news
 
 
 async def _write_counters(conn: Connection, lines: Sequence[Line]) -> None:

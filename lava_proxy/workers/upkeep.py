@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
 from lava_proxy.payments.factory import make_payments
-from lava_proxy.store import credit, directory, idempotency, learned, retention
+from lava_proxy.store import credit, directory, idempotency, learned, reaping, retention
 from lava_proxy.store.database import StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers import renewals, top_ups
@@ -128,10 +128,10 @@ class Upkeep:
         settings, database = self._books.settings, self._books.database
         grace_s = settings.lease_grace_s + settings.lease_reclaim_s
         async with database.connection() as conn:
-            over = await credit.expired(conn, grace_s, REAP_MOST)
+            over = await reaping.expired(conn, grace_s, REAP_MOST)
         for owner_id, holder_id in over:
             async with database.transaction() as conn:
-                await credit.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
+                await reaping.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
 
     async def tend_journal(self) -> None:
         """fsync the journal and make its next segment, off the event loop."""

@@ -15,7 +15,8 @@ import pytest
 import typer
 
 from lava_proxy.cli.main import app as commands
-from lava_proxy.core.settings import Settings, known_names
+from lava_proxy.core.environment import known_names
+from lava_proxy.core.settings import Settings
 from lava_proxy.proxy.exchange import State
 from lava_proxy.rules.settlement import Enforcement, Outcome, Settlement
 

@@ -15,7 +15,7 @@ from api_kit import Api, new_merchant
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
-from lava_proxy.core.settings import load_settings
+from lava_proxy.core.environment import load_settings
 from lava_proxy.manage.app import Management, create_management
 from lava_proxy.store.database import Database
 

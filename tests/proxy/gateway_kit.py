@@ -25,6 +25,7 @@ from lava_proxy.core.ids import hash_secret, new_id, new_secret
 from lava_proxy.core.money import parse_e10
 from lava_proxy.net.simulated import SimRequest, SimulatedProvider
 from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.store import balance as balances
 from lava_proxy.store import credit
 from lava_proxy.store.audit import audit
 from lava_proxy.store.database import Database
@@ -249,7 +250,7 @@ class Gate:
         """Credit that a payer still has, wherever it is."""
         await self.booked()
         async with self.database.connection() as conn:
-            balance = await credit.balance(conn, payer.customer_id)
+            balance = await balances.balance(conn, payer.customer_id)
         return balance.available_e10 + balance.held_e10
 
     async def check(self, *, ledger: bool = True) -> None:

@@ -17,7 +17,7 @@ from gateway_kit import MANAGED, Gate
 
 from lava_adapters.registry import Registry
 from lava_proxy.app import LavaProxy
-from lava_proxy.core.settings import load_settings
+from lava_proxy.core.environment import load_settings
 from lava_proxy.net.simulated import SimulatedProvider
 
 _numbers = itertools.count(1)

@@ -20,6 +20,7 @@ from truth import check_books
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.money import parse_e10
 from lava_proxy.net.simulated import SimulatedProvider
+from lava_proxy.store import balance as balances
 from lava_proxy.store import credit
 from lava_proxy.store.database import Database
 
@@ -95,7 +96,7 @@ async def test_zombie(database_url: str, database: Database, tmp_path: Path, num
         late = await _row(database, "zombie")
         assert await _spent(database, holder) == spent_before, "the old lease was used"
         async with database.transaction() as conn:
-            debt = (await credit.balance(conn, payer.customer_id)).debt_e10
+            debt = (await balances.balance(conn, payer.customer_id)).debt_e10
             await credit.grant(
                 conn,
                 grant_id=new_id("credit"),

@@ -19,7 +19,8 @@ STAND_IN = "stand_in:StandIn"
 START = """
 import os, sys
 from lava_proxy.cli.serve import serve
-from lava_proxy.core.settings import ConfigurationError, load_settings
+from lava_proxy.core.environment import load_settings
+from lava_proxy.core.settings import ConfigurationError
 try:
     sys.exit(serve(load_settings(os.environ), sys.argv[1]))
 except ConfigurationError as error:

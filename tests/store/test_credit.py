@@ -13,7 +13,8 @@ from books_kit import HOLDER, NOW, Shop, fetch, open_shop, row, sound
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.invariant import InvariantBroken
-from lava_proxy.store import credit
+from lava_proxy.store import balance as balances
+from lava_proxy.store import credit, reaping
 from lava_proxy.store.credit import LeaseAnswer
 from lava_proxy.store.database import Database, StorePoison
 
@@ -124,9 +125,9 @@ async def test_only_leases_past_their_grace_are_reclaimed(shop: Shop) -> None:
             age_s,
         )
     async with shop.database.connection() as conn:
-        assert await credit.expired(conn, 90, 10) == [(owner, "old")]
-        assert await credit.expired(conn, 80, 1) == [(owner, "old")]
-        assert len(await credit.expired(conn, 80, 10)) == 2
+        assert await reaping.expired(conn, 90, 10) == [(owner, "old")]
+        assert await reaping.expired(conn, 80, 1) == [(owner, "old")]
+        assert len(await reaping.expired(conn, 80, 10)) == 2
 
 
 async def test_a_new_lease_and_renewal_give_time_to_all_of_a_holders_leases(shop: Shop) -> None:
@@ -268,13 +269,13 @@ async def test_the_balance(shop: Shop) -> None:
     await shop.grant(owner, 7, kind="bundle")
     await shop.grant(owner, 5)
     async with shop.database.connection() as conn:
-        found = await credit.balance(conn, owner)
-        assert found == credit.Balance(12, 40, 0, 40, 12)
+        found = await balances.balance(conn, owner)
+        assert found == balances.Balance(12, 40, 0, 40, 12)
         await shop.settle(row(owner, 20, shop=shop, holder_id=""))
-        found = await credit.balance(conn, owner)
+        found = await balances.balance(conn, owner)
         assert (found.available_e10, found.debt_e10) == (-8, 8)
         with pytest.raises(LavaError, match="not_found"):
-            await credit.balance(conn, "con_nobody")
+            await balances.balance(conn, "con_nobody")
 
 
 # Against a model --------------------------------------------------------------------------------

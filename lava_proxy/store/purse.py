@@ -1,0 +1,79 @@
+"""The money of a batch while it is booked: what each account has, and what each row takes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from lava_proxy.rules.limits import drawn
+from lava_proxy.store.lines import Line
+
+
+@dataclass(slots=True)
+class Share:
+    """What is left of one source of money: a lease's share of a grant, or a grant itself."""
+
+    lease_id: str
+    seq: int
+    grant_id: str | None
+    left_e10: int
+    taken_e10: int = 0
+
+
+@dataclass(slots=True)
+class Purse:
+    """One account's money during a batch."""
+
+    debt_e10: int
+    new_debt_e10: int = 0
+    overdraft_back_e10: int = 0
+    beyond_e10: int = 0
+    """Use of a limit that it does not cover."""
+    leases: dict[str, list[Share]] = field(default_factory=lambda: defaultdict(list))
+    grants: list[Share] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Due:
+    """What one row takes from one account."""
+
+    line: Line
+    owner_id: str
+    left_e10: int
+    is_limit: bool
+
+    def leased(self, amount_e10: int) -> None:
+        """So much came from the leases of the call's own process."""
+        self.left_e10 -= amount_e10
+        if self.is_limit:
+            self.line.drawn.append(amount_e10)
+        else:
+            self.line.leased_e10 = amount_e10
+
+
+def dues(line: Line) -> Iterator[Due]:
+    """What a row is to take: the customer's charge, and its use of each budget."""
+    call = line.settlement.call
+    if line.charge.amount_e10 and call.customer_id:
+        yield Due(line, call.owner_id, line.charge.amount_e10, False)
+    for kind, owner_id in call.budgets:
+        yield Due(line, owner_id, drawn(kind, line.settlement), True)
+
+
+def take(account: Purse, shares: Sequence[Share], amount_e10: int) -> int:
+    """Take up to `amount_e10` from `shares` in order; a share of the overdraft becomes debt."""
+    taken = 0
+    for share in shares:
+        if taken == amount_e10:
+            break
+        part = min(share.left_e10, amount_e10 - taken)
+        if not part:
+            continue
+        share.left_e10 -= part
+        share.taken_e10 += part
+        taken += part
+        if share.grant_id is None:
+            account.new_debt_e10 += part
+            account.overdraft_back_e10 += part
+    return taken
