@@ -15,7 +15,6 @@ from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage import (
-    checkout_sessions,
     credit,
     credit_bundles,
     customers,
@@ -58,7 +57,6 @@ ROUTES: tuple[Route, ...] = (
     *subscriptions.ROUTES,
     *payments.ROUTES,
     *credit_bundles.ROUTES,
-    *checkout_sessions.ROUTES,
     *prices.ROUTES,
     *secret_keys.ROUTES,
     *webhooks.ROUTES,
