@@ -30,6 +30,8 @@ def find_route(gateway: Gateway, run: Run, method: str) -> None:
     target, caller = run.target, run.caller
     if target is None or caller is None:
         raise LavaError("internal_error")
+    if caller.spend_key is not None:
+        raise LavaError("forbidden", "a spend key cannot call a provider by its URL")
     provider = gateway.registry.by_host(target.host)
     if provider is None:
         raise LavaError(

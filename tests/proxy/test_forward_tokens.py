@@ -99,3 +99,18 @@ async def test_nobody_holds_it(gate: Gate) -> None:
     payer = await gate.payer()
     assert await status(gate, payer, new_secret("lava_ft_")) == 401
     assert await status(gate, payer, new_secret("lava_sk_")) == 401
+
+
+async def test_a_spend_key_calls_nobody_by_url(gate: Gate) -> None:
+    payer = await gate.payer()
+    key = new_secret("lava_sk_")
+    async with gate.database.transaction() as conn:
+        await conn.execute(
+            "INSERT INTO spend_keys (spend_key_id, merchant_id, wallet_id, name, key_hash, "
+            "key_preview, status, request_shape) "
+            "VALUES ($1, $2, 'wal_1', 'n', $3, 'p', 'active', 'openai')",
+            new_id("spend_key"),
+            payer.merchant_id,
+            hash_secret(key),
+        )
+    assert await status(gate, payer, key) == 403
