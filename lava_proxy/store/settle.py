@@ -130,12 +130,12 @@ async def _pay(
 ) -> None:
     """Take what each row uses of its accounts from leases, then grants. What is left of a charge
     is debt; what is left of a limit is recorded as spent beyond it."""
-    dues = [due for line in lines for due in dues(line)]
-    if not dues:
+    owed = [due for line in lines for due in dues(line)]
+    if not owed:
         return
-    await _load_leases(conn, dues, accounts)
+    await _load_leases(conn, owed, accounts)
     short: list[Due] = []
-    for due in dues:
+    for due in owed:
         account = accounts[due.owner_id]
         shares = account.leases[due.line.settlement.call.holder_id]
         due.leased(take(account, shares, due.left_e10))
