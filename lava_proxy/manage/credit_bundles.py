@@ -66,6 +66,13 @@ def _position(row: BundleRow) -> Position:
 
 
 ROUTES = (
-    Route("GET", "credit_bundles", page, answer=PageView[CreditBundleView], query=PARAMETERS),
+    Route(
+        "GET",
+        "credit_bundles",
+        page,
+        answer=PageView[CreditBundleView],
+        query=PARAMETERS,
+        errors=("not_found",),
+    ),
     Route("GET", "credit_bundles/*", retrieve, answer=CreditBundleView),
 )

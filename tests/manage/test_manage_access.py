@@ -213,7 +213,8 @@ async def _strangers_see_nothing(route: Route, mine: Objects, other: Api) -> Non
 
 
 def _named(sample: Mapping[str, object]) -> list[tuple[str, str]]:
-    return [(k, v) for k, v in sample.items() if isinstance(v, str) and v in ("CUSTOMER", "METER")]
+    places = ("CUSTOMER", "METER", "PLAN")
+    return [(k, v) for k, v in sample.items() if isinstance(v, str) and v in places]
 
 
 async def test_where_the_key_may_stand(api: Api) -> None:

@@ -4,6 +4,7 @@ the SDK's own published types by the TypeScript compiler."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -69,8 +70,17 @@ def _typed(answers: list[dict[str, object]]) -> str:
     for answer in answers:
         resource, method = str(answer["method"]).split(".")
         kind = f"Awaited<ReturnType<Lava['{resource}']['{method}']>>"
-        lines.append(f"is<{kind}>()({json.dumps(answer['value'])});")
+        lines.append(f"is<{kind}>()({json.dumps(_as_typed(answer['value']))});")
     return "\n".join(lines)
+
+
+def _as_typed(value: object) -> object:
+    """The last page's `next_cursor` is null in the public reference and absent in the SDK's types;
+    we follow the reference, and nothing else is looked past."""
+    if isinstance(value, dict) and value.get("next_cursor", "") is None and "has_more" in value:
+        assert value["has_more"] is False
+        return {name: part for name, part in value.items() if name != "next_cursor"}
+    return value
 
 
 @pytest.mark.timeout(180)
@@ -82,6 +92,7 @@ async def test_every_method(
     async with SimulatedProvider() as sim:
         settings = {
             "database_url": database_url,
+            "master_key": base64.b64encode(bytes(range(32))).decode(),
             "upstream_overrides": json.dumps(dict.fromkeys(HOSTS, sim.url)),
             "provider_key_openai": "sk-openai",
             "provider_key_anthropic": "sk-anthropic",
