@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import fake_books
@@ -25,7 +26,8 @@ from sim_world import World
 from virtual import VirtualLoop
 
 from lava_proxy.books import replay, writer
-from lava_proxy.store import credit, directory
+from lava_proxy.store import credit, learned, leasing, prices, reaping
+from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 
 SEEDS = 50_000 if LONG else int(os.environ.get("SIM_SEEDS", "2000"))
 FIRST = 1
@@ -39,10 +41,14 @@ MUST_HAPPEN = (
 
 def patch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake server's functions in the place of those that speak SQL."""
-    for name in ("lease", "renew", "give_back", "reclaim", "close_holder"):
+    for name in ("renew", "give_back", "close_holder"):
         monkeypatch.setattr(credit, name, getattr(fake_books, name))
-    monkeypatch.setattr(credit, "expired", _expired)
-    monkeypatch.setattr(directory, "overrides", fake_books.nothing)
+    monkeypatch.setattr(leasing, "lease", _leased)
+    monkeypatch.setattr(reaping, "reclaim", fake_books.reclaim)
+    monkeypatch.setattr(reaping, "expired", _expired)
+    monkeypatch.setattr(prices, "in_force", fake_books.nothing)
+    monkeypatch.setattr(prices, "next_change", _never)
+    monkeypatch.setattr(learned, "newest", _knows_nothing)
     monkeypatch.setattr(writer, "settle", fake_books.settle)
     monkeypatch.setattr(replay, "settle", fake_books.settle)
 
@@ -53,6 +59,21 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     logging.disable(logging.ERROR)
     yield
     logging.disable(logging.NOTSET)
+
+
+async def _leased(
+    conn: fake_books.FakeDatabase, ask: LeaseAsk, rules: object, now: datetime
+) -> LeaseAnswer:
+    """Nobody here has a subscription."""
+    return await fake_books.lease(conn, ask, now)
+
+
+async def _never(*_args: object) -> None:
+    return None
+
+
+async def _knows_nothing(*_args: object) -> dict[tuple[str, str], int]:
+    return {}
 
 
 async def _expired(
