@@ -16,7 +16,7 @@ from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import exact_json, json_text, time_text
 from lava_proxy.store import customers as store
-from lava_proxy.store import outbox
+from lava_proxy.store import outbox, subscriptions
 from lava_proxy.store.customers import CustomerRow
 from lava_proxy.store.database import Connection
 
@@ -140,8 +140,12 @@ async def update(desk: Desk, call: Call) -> Answer:
 
 async def delete(desk: Desk, call: Call) -> Answer:
     """End a customer: its subscription is cancelled, its calls are refused; the books stay."""
+    now = desk.books.now()
     async with desk.writing() as conn:
-        now = desk.books.now()
+        found = await store.find(conn, call.merchant_id, call.params[0])
+        if found is not None and found.subscription_id is not None:
+            await subscriptions.lock_account(conn, found.customer_id)
+            await subscriptions.end(conn, found.customer_id, found.subscription_id, now)
         gone = await store.delete(conn, call.merchant_id, call.params[0], now)
         if gone is not None:
             news = outbox.Event(call.merchant_id, outbox.DELETED, gone)

@@ -109,9 +109,19 @@ async def test_the_subscription_of_a_customer_that_ends_is_cancelled(api: Api) -
         api.merchant_id,
         customer,
     )
+    await fetch(
+        api.database,
+        "INSERT INTO payments (payment_id, merchant_id, customer_id, purpose, amount_e10, status, "
+        "provider, subscription_id, seq) "
+        "VALUES ('pay_1', $1, $2, 'renewal', 5, 'pending', 'manual', 'sub_1', 2)",
+        api.merchant_id,
+        customer,
+    )
     await delete(api, f"customers/{customer}")
     found = await fetch(api.database, "SELECT status, cancelled_at IS NOT NULL FROM subscriptions")
     assert found == [("cancelled", True)]
+    # Nobody is asked to pay any more.
+    assert await fetch(api.database, "SELECT status FROM payments") == [("cancelled",)]
 
 
 # Meters -----------------------------------------------------------------------------------------
