@@ -246,6 +246,9 @@ def deltas_of(answer: Answer) -> list[Delta]:
         elif isinstance(part, Thinking):
             deltas.append(ThinkingDelta(part.text, part.signature))
         else:
-            deltas += [CallStarted(calls, part.call_id, part.name), CallDelta(calls, part.arguments)]
+            deltas += [
+                CallStarted(calls, part.call_id, part.name),
+                CallDelta(calls, part.arguments),
+            ]
             calls += 1
     return [*deltas, Finished(answer.stop, answer.stop_text), Used(answer.counts), Done()]

@@ -287,7 +287,9 @@ def _read_messages(top: Members) -> tuple[tuple[n.Message, ...], tuple[str, ...]
             messages.append(n.Message("assistant", content + _read_calls(message)))
         else:
             refuse(message.at("role"), f"{role!r} cannot be translated")
-        message.rest(frozenset({"name", "refusal", "reasoning_content", "reasoning", "annotations"}))
+        message.rest(
+            frozenset({"name", "refusal", "reasoning_content", "reasoning", "annotations"})
+        )
     found = n.merged(messages)
     if not found:
         refuse("messages", "needs a message that is not empty")
