@@ -234,7 +234,7 @@ class _Open:
         if (
             head in self._prefixes
             or head == "forward"
-            or (head == "v1" and (rest == "forward" or rest.startswith("forward/")))
+            or (head == "v1" and (rest == "forward" or rest.startswith(("forward/", "rewrite/"))))
         ):
             await forward(self.gateway, scope, receive, send, _raw_path(scope))
         elif path == "/healthz":

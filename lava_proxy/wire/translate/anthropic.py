@@ -5,6 +5,8 @@ What is refused, dropped or mapped is listed in docs/rewrite.md.
 
 from __future__ import annotations
 
+from typing import cast, get_args
+
 from . import neutral as n
 from .members import (
     Members,
@@ -70,9 +72,9 @@ def read_request(body: bytes) -> n.Request:
     for index, item in enumerate(top.items("messages")):
         message = Members(item, f"messages.{index}")
         role = message.word("role")
-        if role != "user" and role != "assistant":
+        if role not in get_args(n.Role):
             refuse(message.at("role"), "must be user or assistant")
-        messages.append(n.Message(role, _read_blocks(message, "content")))
+        messages.append(n.Message(cast("n.Role", role), _read_blocks(message, "content")))
     choice, parallel = _read_choice(top.inner("tool_choice"))
     wanted, effort = _read_output(top.inner("output_config"))
     about = top.inner("metadata")
@@ -124,7 +126,7 @@ def write_request(request: n.Request, *, default_cap: int) -> bytes:
         choice = _write_choice(request)
         if choice is not None:
             body["tool_choice"] = choice
-    for name, value in (
+    said: tuple[tuple[str, object], ...] = (
         ("temperature", request.temperature),
         ("top_p", request.top_p),
         ("top_k", request.top_k),
@@ -132,9 +134,8 @@ def write_request(request: n.Request, *, default_cap: int) -> bytes:
         ("metadata", {"user_id": request.user} if request.user else None),
         ("thinking", _write_thinking(request, cap)),
         ("stream", request.stream or None),
-    ):
-        if value is not None:
-            body[name] = value
+    )
+    body |= {name: value for name, value in said if value is not None}
     if request.format is not None:
         made = {"type": "json_schema", "schema": request.format.schema}
         body["output_config"] = {"format": made}
@@ -331,8 +332,10 @@ def _read_choice(choice: Members | None) -> tuple[n.Choice | None, bool | None]:
         return n.Choice("tool", choice.word("name")), parallel
     if kind == "any":
         return n.Choice("required"), parallel
-    if kind == "auto" or kind == "none":
-        return n.Choice(kind), parallel
+    if kind == "auto":
+        return n.Choice("auto"), parallel
+    if kind == "none":
+        return n.Choice("none"), parallel
     refuse("tool_choice.type", f"{kind!r} is not known")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from . import neutral as n
 from .anthropic import (
     STOPS,
@@ -140,12 +142,12 @@ class AnthropicWriter:
         message = message_object(self._id, self._model, self._counts)
         return _event({"type": "message_start", "message": message})
 
-    def _more(self, kind: str, made: dict[str, object]) -> bytes:
+    def _more(self, kind: str, made: Mapping[str, object]) -> bytes:
         """A delta in the block under way, or in a new one of its kind."""
         out = b""
         if self._open is None or self._open[0] != kind:
             empty = {"text": ""} if kind == "text" else {"thinking": "", "signature": ""}
-            out = self._begin() + self._close() + self._start({"type": kind} | empty)
+            out = self._begin() + self._close() + self._start({"type": kind, **empty})
             self._open = (kind, self._blocks - 1)
         return out + _delta(self._blocks - 1 if self._open is None else self._open[1], made)
 
@@ -155,16 +157,21 @@ class AnthropicWriter:
             out += self._more("thinking", {"type": "thinking_delta", "thinking": delta.text})
         if delta.signature:
             made = {"type": "signature_delta", "signature": delta.signature}
-            out += self._more("thinking", dict(made))
+            out += self._more("thinking", made)
         return out
 
     def _call(self, delta: n.CallStarted) -> bytes:
         out = self._begin() + self._close()
         self._calls[delta.index] = self._blocks
-        block = {"type": "tool_use", "id": delta.call_id, "name": delta.name, "input": {}}
+        block: dict[str, object] = {
+            "type": "tool_use",
+            "id": delta.call_id,
+            "name": delta.name,
+            "input": {},
+        }
         return out + self._start(block)
 
-    def _start(self, block: dict[str, object]) -> bytes:
+    def _start(self, block: Mapping[str, object]) -> bytes:
         self._blocks += 1
         index = self._blocks - 1
         return _event({"type": "content_block_start", "index": index, "content_block": block})
@@ -186,9 +193,9 @@ class AnthropicWriter:
         return out + _event({"type": "message_stop"})
 
 
-def _delta(index: int, made: dict[str, object]) -> bytes:
+def _delta(index: int, made: Mapping[str, object]) -> bytes:
     return _event({"type": "content_block_delta", "index": index, "delta": made})
 
 
-def _event(value: dict[str, object]) -> bytes:
+def _event(value: Mapping[str, object]) -> bytes:
     return b"event: " + str(value["type"]).encode() + b"\ndata: " + dump(value) + b"\n\n"

@@ -123,16 +123,15 @@ def write_request(
             body["tool_choice"] = _write_choice(request.choice)
         if request.parallel is not None:
             body["parallel_tool_calls"] = request.parallel
-    for name, value in (
+    said: tuple[tuple[str, object], ...] = (
         ("temperature", request.temperature),
         ("top_p", request.top_p),
         (cap_member, request.output_cap),
         ("reasoning_effort", request.effort),
         ("user", request.user),
         ("stop", list(request.stop) or None),
-    ):
-        if value is not None:
-            body[name] = value
+    )
+    body |= {name: value for name, value in said if value is not None}
     if request.format is not None:
         schema = {"name": request.format.name, "schema": request.format.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -351,8 +350,12 @@ def _read_tool(item: object, path: str) -> n.Tool:
 def _read_choice(value: object) -> n.Choice | None:
     if value is None:
         return None
-    if isinstance(value, str) and value in ("auto", "none", "required"):
-        return n.Choice(value)
+    if value == "auto":
+        return n.Choice("auto")
+    if value == "none":
+        return n.Choice("none")
+    if value == "required":
+        return n.Choice("required")
     choice = Members(value, "tool_choice") if isinstance(value, dict) else None
     if choice is None or choice.text("type") != "function":
         refuse("tool_choice", "must be auto, none, required or a function")
@@ -363,7 +366,7 @@ def _read_choice(value: object) -> n.Choice | None:
 def _read_stop(top: Members) -> tuple[str, ...]:
     value = top.take("stop")
     values = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    if value is not None and (not values and value != [] or not _texts(values)):
+    if value is not None and ((not values and value != []) or not _texts(values)):
         refuse("stop", "must be a string or an array of strings")
     return tuple(cast("list[str]", values))
 
@@ -400,9 +403,7 @@ def _write_messages(request: n.Request) -> list[dict[str, object]]:
         if message.role == "assistant":
             out.append(_write_assistant(message))
             continue
-        for part in message.parts:
-            if isinstance(part, n.ToolResult):
-                out.append(_write_result(part))
+        out += [_write_result(p) for p in message.parts if isinstance(p, n.ToolResult)]
         rest = [p for p in message.parts if isinstance(p, n.Text | n.Image)]
         if rest:
             out.append({"role": "user", "content": _write_parts(rest)})

@@ -28,7 +28,7 @@ HTTP_ERROR = 400
 
 def read_request(client: Dialect, body: bytes) -> n.Request:
     """The client's request; 400 or 422 for what cannot be translated."""
-    return (openai if client == "openai" else anthropic).read_request(body)
+    return openai.read_request(body) if client == "openai" else anthropic.read_request(body)
 
 
 def write_request(
@@ -153,8 +153,9 @@ class Translation:
             return self._error(n.Failed(502, "upstream_protocol_error", str(error)))
 
     def _error(self, failed: n.Failed) -> bytes:
-        ours = openai if self.client == "openai" else anthropic
-        return ours.write_error(failed)
+        if self.client == "openai":
+            return openai.write_error(failed)
+        return anthropic.write_error(failed)
 
 
 __all__ = ["Dialect", "Translation", "read_request", "write_request"]
