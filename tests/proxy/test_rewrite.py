@@ -92,15 +92,19 @@ async def test_the_same_dialect_passes_untouched(gate: Gate) -> None:
     assert gate.seen("sim-3-0")[-1].body == body
 
 
+async def _drained(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        model="sim-2000-0", messages=HELLO, max_tokens=9000, stream=True
+    )
+    async for _ in stream:
+        pass
+
+
 async def test_a_cut_stream_raises_the_clients_error(gate: Gate) -> None:
     payer = await gate.payer("0.0010")
     async with openai_at(gate, CLAUDE, payer.token()) as client:
         with pytest.raises(openai.APIError) as caught:
-            stream = await client.chat.completions.create(
-                model="sim-2000-0", messages=HELLO, max_tokens=9000, stream=True
-            )
-            async for _ in stream:
-                pass
+            await _drained(client)
     assert caught.value.code == "budget_exhausted"
     assert (await gate.row(payer))["outcome"] == "cut_off"
     poor = await gate.payer("0.0010")
