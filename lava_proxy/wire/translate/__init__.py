@@ -1,1 +1,0 @@
-"""Translation between provider dialects, by one neutral form: pure functions over values."""
