@@ -47,6 +47,8 @@ class Due:
     customer_id: str
     amount_e10: int
     attempts: int
+    provider_ref: str | None
+    """The charge that an earlier try made there: one that waits for its payer is not made twice."""
     payer_ref: str | None
 
 

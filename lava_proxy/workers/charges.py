@@ -35,6 +35,7 @@ async def _ask(books: Books, payments: Payments, due: Due, purpose: Purpose) -> 
         payer_ref=due.payer_ref,
         amount_e10=due.amount_e10,
         description="Auto top-up" if purpose == "top_up" else "Subscription renewal",
+        provider_ref=due.provider_ref,
         attempt=due.attempts + 1,
     )
     try:

@@ -78,7 +78,7 @@ FROM (SELECT payment_id FROM payments
         AND purpose = :purpose::text
       ORDER BY next_attempt_at LIMIT :most::int FOR NO KEY UPDATE SKIP LOCKED) due
 WHERE p.payment_id = due.payment_id
-RETURNING p.payment_id, p.merchant_id, p.customer_id, p.amount_e10, p.attempts,
+RETURNING p.payment_id, p.merchant_id, p.customer_id, p.amount_e10, p.attempts, p.provider_ref,
     (SELECT r.payer_ref FROM payers r
      WHERE r.owner_id = p.customer_id AND r.provider = :provider::text) AS payer_ref;
 
