@@ -6,6 +6,7 @@ under the same key, which charges once.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from lava_proxy.books.bank import Books
@@ -22,8 +23,10 @@ async def ask_for_due(books: Books, payments: Payments, purpose: Purpose) -> int
     """Ask for the payments of one purpose that are due; answers how many."""
     async with books.database.transaction() as conn:
         due = await store.claim(conn, purpose, payments.name, books.now(), MOST)
-    for payment in due:
-        await _ask(books, payments, payment, purpose)
+    asked = [_ask(books, payments, payment, purpose) for payment in due]
+    for failure in await asyncio.gather(*asked, return_exceptions=True):
+        if failure is not None:
+            raise failure
     return len(due)
 
 
