@@ -46,17 +46,14 @@ async def start(
     customer is on already is changed (an upgrade)."""
     await lock_account(conn, customer_id)
     current = await Q["lock_subscription"].fetchrow(conn, customer_id=customer_id)
-    merchant_id = await _merchant(conn, customer_id)
-    plan = await Q["plan_terms"].fetchrow(conn, plan_id=plan_id, merchant_id=merchant_id)
-    if plan is None:
-        raise LavaError("not_found", "there is no such plan")
+    plan = await _terms(conn, customer_id, plan_id)
     span = cycle_at(now, plan["billing_interval"], now)
     if current is None:
         subscription_id, seq = new_id("subscription", test="_test_" in customer_id), 1
         await Q["insert_subscription"].execute(
             conn,
             subscription_id=subscription_id,
-            merchant_id=merchant_id,
+            merchant_id=plan["merchant_id"],
             customer_id=customer_id,
             plan_id=plan_id,
             top_up_bundle_id=plan["default_top_up_bundle_id"],
@@ -74,14 +71,12 @@ async def start(
 
 
 async def subscribe_free(
-    conn: Connection, *, customer_id: str, plan_id: str, merchant_id: str, now: datetime
+    conn: Connection, *, customer_id: str, plan_id: str, now: datetime
 ) -> None:
     """`POST /v1/subscriptions`: onto a free plan; from a paid one that is a downgrade, which waits
     for the cycle's end."""
     await lock_account(conn, customer_id)
-    plan = await Q["plan_terms"].fetchrow(conn, plan_id=plan_id, merchant_id=merchant_id)
-    if plan is None:
-        raise LavaError("not_found", "there is no such plan")
+    plan = await _terms(conn, customer_id, plan_id)
     if plan["period_amount_e10"]:
         raise LavaError("conflict", "this plan is paid: the customer buys it through checkout")
     current = await Q["lock_subscription"].fetchrow(conn, customer_id=customer_id)
@@ -197,12 +192,17 @@ async def lock_account(conn: Connection, customer_id: str) -> None:
     await SETTLE["lock_accounts"].fetch(conn, owner_ids=[customer_id])
 
 
-async def _merchant(conn: Connection, customer_id: str) -> str:
-    rows = await SETTLE["lock_accounts"].fetch(conn, owner_ids=[customer_id])
-    if not rows:
-        raise LavaError("not_found", "there is no such customer")
-    merchant_id: str = rows[0]["merchant_id"]
-    return merchant_id
+async def on_sale(conn: Connection, customer_id: str, plan_id: str) -> bool:
+    """Whether `start` can put this customer on this plan."""
+    row = await Q["plan_terms"].fetchrow(conn, plan_id=plan_id, customer_id=customer_id)
+    return row is not None
+
+
+async def _terms(conn: Connection, customer_id: str, plan_id: str) -> asyncpg.Record:
+    row = await Q["plan_terms"].fetchrow(conn, plan_id=plan_id, customer_id=customer_id)
+    if row is None:
+        raise LavaError("not_found", "there is no such plan")
+    return row
 
 
 async def _drop(

@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from books_kit import fetch
 from plans_kit import DECLINED, PENDING, USD, Club, open_club
 
-from lava_proxy.payments.seam import ChargeAnswer, PaymentsDown
+from lava_proxy.payments.manual import Manual
+from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, PaymentsDown
+from lava_proxy.store import customers, plans
 from lava_proxy.store.audit import audit
 from lava_proxy.store.database import Database
 
@@ -80,3 +83,30 @@ async def test_a_decline_is_tried_again_until_the_grace_is_over(club: Club) -> N
     hours = [round((at - tried[0]) / 3600) for at in tried]
     assert hours == [0, 1, 7, 31, 55, 79, 103, 127, 151, 168]
     assert [ask.attempt for ask in club.till.asked] == list(range(1, 11))
+
+
+async def test_money_for_what_is_gone_meanwhile_becomes_credit(club: Club) -> None:
+    plan = await club.plan()
+    before, after = await club.shop.customer(), await club.shop.customer()
+    wanted = [
+        await club.pay(customer, "subscription", 20, plan_id=plan.plan_id)
+        for customer in (before, after)
+    ]
+    async with club.database.transaction() as conn:
+        await customers.delete(conn, club.shop.merchant_id, before, club.books.now())
+        assert await plans.delete(conn, club.shop.merchant_id, plan.plan_id, club.books.now())
+    for customer, payment in zip((before, after), wanted, strict=True):
+        assert await club.paid(payment)
+        assert await club.credit(customer) == (0, 20 * USD)
+        assert await fetch(club.database, "SELECT 1 FROM subscriptions") == []
+    assert (await audit(club.database)).sound
+
+
+async def test_by_hand_a_payment_is_made_at_once_in_its_own_test_mode_only() -> None:
+    for payment, customer, outcome in (
+        ("pay_test_1", "con_1", "succeeded"),
+        ("pay_1", "con_test_1", "pending"),
+        ("pay_test_1", None, "succeeded"),
+    ):
+        ask = ChargeAsk(payment, "mer_1", customer, None, 5, "d")
+        assert (await Manual().charge(ask)).outcome == outcome

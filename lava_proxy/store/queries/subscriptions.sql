@@ -22,13 +22,15 @@ WHERE s.customer_id = :customer_id::text AND s.status = 'active'
 FOR NO KEY UPDATE OF s;
 
 -- name: plan_terms
--- What a subscription takes from its plan, of the same merchant and not deleted.
--- args: plan_id text, merchant_id text
-SELECT plan_id, period_amount_e10, included_credit_e10, billing_interval, rollover_type,
-       default_top_up_bundle_id
-FROM plans WHERE plan_id = :plan_id::text AND merchant_id = :merchant_id::text
-  AND deleted_at IS NULL
-FOR KEY SHARE;
+-- What a customer's subscription takes from its plan, of the same merchant; no row where one of them
+-- is deleted, and neither will be before this transaction ends.
+-- args: plan_id text, customer_id text
+SELECT p.plan_id, p.merchant_id, p.period_amount_e10, p.included_credit_e10, p.billing_interval,
+       p.rollover_type, p.default_top_up_bundle_id
+FROM plans p JOIN customers c USING (merchant_id)
+WHERE p.plan_id = :plan_id::text AND p.deleted_at IS NULL
+  AND c.customer_id = :customer_id::text AND c.deleted_at IS NULL
+FOR KEY SHARE OF p FOR SHARE OF c;
 
 -- name: insert_subscription
 -- Opens a subscription with its first cycle.
