@@ -229,7 +229,7 @@ async def _deliver(
     if row["purpose"] == "wallet" or customer_id is None:
         return None, None
     if row["purpose"] == "subscription" and await subscriptions.on_sale(
-        conn, customer_id, row["plan_id"]
+        conn, customer_id, row["plan_id"], now
     ):
         return None, await subscriptions.start(
             conn,
@@ -245,8 +245,8 @@ async def _deliver(
 
 
 async def _buy(conn: Connection, row: asyncpg.Record, now: datetime, source: str) -> str | None:
-    """A bundle's credit; what was paid, where there is no bundle: for a plan that went meanwhile,
-    or a customer that did."""
+    """A bundle's credit; what was paid, where there is no bundle: for a plan that the customer
+    is on by now, or one of them gone."""
     terms = await Q["bundle_terms"].fetchrow(
         conn, credit_bundle_id=row["credit_bundle_id"], customer_id=row["customer_id"]
     )
@@ -265,7 +265,7 @@ async def _renew(conn: Connection, row: asyncpg.Record, now: datetime, source: s
     wanted = (row["subscription_id"], row["seq"] - 1)
     if current is None or (current["subscription_id"], current["cycle_seq"]) != wanted:
         return await _bundle(conn, row, row["amount_e10"], None, now, source)
-    return await next_cycle(conn, current, now, source, row["payment_id"])
+    return await next_cycle(conn, current, now, now, source, row["payment_id"])
 
 
 async def _bundle(

@@ -9,10 +9,7 @@ import pytest
 from books_kit import fetch
 from plans_kit import DECLINED, USD, Club, open_club
 
-from lava_proxy.core.ids import new_id
 from lava_proxy.payments.seam import ChargeAnswer
-from lava_proxy.store import leasing
-from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 from lava_proxy.store.database import Database
 
 NEEDS_ACTION = ChargeAnswer("requires_action", "pi_1", "authentication_required")
@@ -22,14 +19,6 @@ NEEDS_ACTION = ChargeAnswer("requires_action", "pi_1", "authentication_required"
 async def club(database: Database, tmp_path: Path) -> AsyncIterator[Club]:
     async with open_club(database, tmp_path) as made:
         yield made
-
-
-async def lease(club: Club, customer: str, amount: int, holder: str = "hld_1") -> LeaseAnswer:
-    """What a worker asks for when it needs so many USD."""
-    wanted = amount * USD
-    ask = LeaseAsk(new_id("lease"), customer, holder, wanted, wanted, 0, 0, 300.0)
-    async with club.database.transaction() as conn:
-        return await leasing.lease(conn, ask, club.books.top_up_rules, club.books.now())
 
 
 async def empty(club: Club) -> tuple[str, str]:
@@ -48,14 +37,14 @@ async def test_one_that_waits_for_its_payer_is_asked_about_and_not_bought_twice(
     club.till.answers.extend([NEEDS_ACTION, NEEDS_ACTION])
     pauses_h = []
     for _ in range(2):
-        assert not (await lease(club, customer, 1)).amount_e10
+        assert not (await club.lease(customer, 1)).amount_e10
         await club.top_up()
         assert await statuses(club, customer) == ["requires_action"]
         (payment,) = await club.payments(customer, "top_up")
         pauses_h.append((payment["next_attempt_at"] - club.books.now()).total_seconds() / 3600)  # type: ignore[operator]
         club.later(hours=2)
     assert pauses_h == [1, 2]
-    assert not (await lease(club, customer, 1)).coming  # nobody can say when
+    assert not (await club.lease(customer, 1)).coming  # nobody can say when
     await club.top_up()
     assert await statuses(club, customer) == ["succeeded"]
     assert [ask.provider_ref for ask in club.till.asked] == [None, "pi_1", "pi_1"]
@@ -66,7 +55,7 @@ async def test_one_that_waits_for_its_payer_is_asked_about_and_not_bought_twice(
 async def test_a_removed_bundle_is_bought_by_nobody(club: Club) -> None:
     customer, _ = await empty(club)
     await fetch(club.database, "UPDATE credit_bundles SET deleted_at = $1", club.books.now())
-    assert not (await lease(club, customer, 1)).coming
+    assert not (await club.lease(customer, 1)).coming
     await club.top_up()
     assert club.till.asked == []
 
@@ -77,7 +66,7 @@ async def test_a_decline_makes_the_next_wait_twice_as_long(club: Club) -> None:
     waited = 0
     asked_h = []
     for hour in range(40):
-        await lease(club, customer, 1)
+        await club.lease(customer, 1)
         await club.top_up()
         if len(club.till.asked) > waited:
             waited = len(club.till.asked)
@@ -86,7 +75,7 @@ async def test_a_decline_makes_the_next_wait_twice_as_long(club: Club) -> None:
     assert asked_h == [0, 1, 3, 7, 15, 31]
     club.later(days=2)
     club.till.usual = ChargeAnswer("succeeded")
-    await lease(club, customer, 1)
+    await club.lease(customer, 1)
     await club.top_up()
     assert (await statuses(club, customer)).count("succeeded") == 1
     assert await club.credit(customer) == (0, 15 * USD)
