@@ -156,7 +156,7 @@ async def test_free_cycles_that_were_missed_are_made_up_for(
     club.later(days=31 + 28 + 31 + 1)
     await asyncio.gather(*[club.renew() for _ in range(4)])
     assert await club.credit(customer) == (left * USD, 0)
-    assert len(await club.cycles(subscription)) == left // 5 if rollover == "full" else 2
+    assert len(await club.cycles(subscription)) == (4 if rollover == "full" else 2)
     assert (await audit(club.database)).sound
 
 
@@ -218,10 +218,8 @@ async def test_cycle_credit_burns_first_then_what_expires_soonest_then_the_oldes
         before = await club.shop.grants(customer)
         await club.shop.settle(row(customer, tokens, shop=club.shop))
         after = await club.shop.grants(customer)
-        burned.append(
-            [n for n, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]]
-        )
-    assert burned == [[4], [2], [1], [0], [3]]
+        burned += [n for n, was in enumerate(before) if was != after[n]]
+    assert burned == [4, 2, 1, 0, 3]
 
 
 # Changes ----------------------------------------------------------------------------------------
