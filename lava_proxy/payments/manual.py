@@ -8,7 +8,7 @@ from __future__ import annotations
 from lava_proxy.core.ids import PREFIXES
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk
 
-TEST_CUSTOMER = PREFIXES["customer"] + "test_"
+TEST_PAYMENT = PREFIXES["payment"] + "test_"
 
 
 class Manual:
@@ -17,6 +17,6 @@ class Manual:
     name = "manual"
 
     async def charge(self, ask: ChargeAsk) -> ChargeAnswer:
-        """Decided by whose it is."""
-        test = ask.customer_id is not None and ask.customer_id.startswith(TEST_CUSTOMER)
+        """Decided by the payment's own mode: its payer may be of the other one."""
+        test = ask.payment_id.startswith(TEST_PAYMENT)
         return ChargeAnswer("succeeded" if test else "pending")

@@ -228,7 +228,9 @@ async def _deliver(
     customer_id, source = row["customer_id"], f"payments:{row['provider']}"
     if row["purpose"] == "wallet" or customer_id is None:
         return None, None
-    if row["purpose"] == "subscription":
+    if row["purpose"] == "subscription" and await subscriptions.on_sale(
+        conn, customer_id, row["plan_id"], now
+    ):
         return None, await subscriptions.start(
             conn,
             customer_id=customer_id,
@@ -239,15 +241,21 @@ async def _deliver(
         )
     if row["purpose"] == "renewal":
         return await _renew(conn, row, now, source), None
+    return await _buy(conn, row, now, source), None
+
+
+async def _buy(conn: Connection, row: asyncpg.Record, now: datetime, source: str) -> str | None:
+    """A bundle's credit; what was paid, where there is no bundle: for a plan that the customer
+    is on by now, or one of them gone."""
     terms = await Q["bundle_terms"].fetchrow(
-        conn, credit_bundle_id=row["credit_bundle_id"], customer_id=customer_id
+        conn, credit_bundle_id=row["credit_bundle_id"], customer_id=row["customer_id"]
     )
     if terms is None:
-        return None, None
+        return await _bundle(conn, row, row["amount_e10"], None, now, source)
     expires_at = terms["cycle_end_at"] if terms["bundle_rollover_type"] == "none" else None
     if expires_at is not None and expires_at <= now:
         expires_at = None  # the next cycle is not paid for yet: what was bought must be of use
-    return await _bundle(conn, row, terms["credit_e10"], expires_at, now, source), None
+    return await _bundle(conn, row, terms["credit_e10"], expires_at, now, source)
 
 
 async def _renew(conn: Connection, row: asyncpg.Record, now: datetime, source: str) -> str | None:
@@ -257,7 +265,7 @@ async def _renew(conn: Connection, row: asyncpg.Record, now: datetime, source: s
     wanted = (row["subscription_id"], row["seq"] - 1)
     if current is None or (current["subscription_id"], current["cycle_seq"]) != wanted:
         return await _bundle(conn, row, row["amount_e10"], None, now, source)
-    return await next_cycle(conn, current, now, source, row["payment_id"])
+    return await next_cycle(conn, current, now, now, source, row["payment_id"])
 
 
 async def _bundle(
