@@ -15,7 +15,7 @@ from lava_proxy.proxy.run import Run
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.estimate import input_tokens_estimate
 from lava_proxy.rules.gauge import FREE, Gauge, gauge
-from lava_proxy.rules.quote import Quote, quote
+from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.target import check_path
 
@@ -137,6 +137,7 @@ def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
         metadata=run.metadata or None,
         input_tokens=0 if ask.free else input_tokens_estimate(ask.text_bytes, ask.media_tokens),
         input_characters=ask.input_characters or 0,
+        input_ms=ask.input_ms or 0,
         budgets=tuple(
             (want.kind, want.owner_id)
             for want in limits.wants(gateway, run, now)
@@ -165,7 +166,7 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
             f"{provider.id} has no known price for {ask.model!r}; add a price override, or use a "
             "fixed meter",
         )
-    return found
+    return gauge_of(ask, found)
 
 
 async def _hold(gateway: Gateway, run: Run, plan: Quote) -> Hold:

@@ -19,12 +19,11 @@ _PLACES = {
 
 
 def content_type(scope: Scope) -> str:
-    """The request's media type as sent, ``""`` when there is none."""
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            text: str = value.decode("latin-1")
-            return text
-    return ""
+    """The request's media type as sent, ``""`` when there is none. Two would be two meanings."""
+    found = [value for name, value in scope["headers"] if name == b"content-type"]
+    if len(found) > 1:
+        raise LavaError("invalid_request", "The Content-Type header is given twice.")
+    return found[0].decode("latin-1") if found else ""
 
 
 def provider_key(gateway: Gateway, run: Run) -> str:
