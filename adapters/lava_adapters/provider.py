@@ -54,6 +54,8 @@ class Provider:
     credential: Credential = "bearer"
     compatible_credential: Credential | None = None
     """Where its OpenAI-compatible paths expect the key, if elsewhere."""
+    aws_service: str = ""
+    """Its name in AWS signatures: a managed key may be an access key, and callers may sign."""
     extra_headers: tuple[tuple[str, str], ...] = ()
     """Sent with managed keys where the caller gave none."""
     prices: str | None = None

@@ -41,6 +41,7 @@ _PLAIN: Mapping[str, type] = {
     "disconnect": str,
     "credential": str,
     "compatible_credential": str,
+    "aws_service": str,
 }
 _REQUIRED = frozenset(("id", "hosts", "base"))
 _OTHER = frozenset(

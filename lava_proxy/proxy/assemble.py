@@ -13,6 +13,7 @@ from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.net.upstream import Timeouts, Upstreams
 from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.run import Draining, OpenRuns
 from lava_proxy.proxy.turnstile import Turnstile
 from lava_proxy.proxy.watch import Watchers
@@ -44,6 +45,7 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
         settings=settings,
         books=books,
         registry=registry,
+        keys=ManagedKeys(settings, registry),
         upstreams=Upstreams(
             Timeouts(
                 settings.connect_timeout_s,
