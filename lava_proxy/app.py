@@ -226,6 +226,7 @@ class _Open:
             await asyncio.sleep(0.05)
             deadline -= 0.05
         await self._upkeep.stop()
+        await self.gateway.keys.close()
         await self.gateway.upstreams.close()
         await self.gateway.books.close()
         await self._database.close()

@@ -42,6 +42,7 @@ _PLAIN: Mapping[str, type] = {
     "credential": str,
     "compatible_credential": str,
     "aws_service": str,
+    "service_account": bool,
 }
 _REQUIRED = frozenset(("id", "hosts", "base"))
 _OTHER = frozenset(

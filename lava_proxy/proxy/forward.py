@@ -86,7 +86,7 @@ async def _take_in(
     )
     admission.read_ask(run, scope["method"], outbound.content_type(scope), body)
     await admission.check_objects(gateway, run)
-    key = outbound.provider_key(gateway, run)
+    key = await outbound.provider_key(gateway, run)
     cap = await admission.admit(gateway, run, scope["method"], len(body))
     run.exchange.on(Event.ADMITTED)
     body = outbound.body(run, body, cap)
@@ -115,6 +115,8 @@ async def _exchange(
     run.exchange.on(Event.ANSWERED_ERROR if failed else Event.ANSWERED)
     if run.managed and answer.status in AUTH_ERRORS:
         gateway.metrics.anomaly("upstream_auth")
+        if run.provider is not None:
+            gateway.keys.refused(run.provider)
         raise LavaError("upstream_auth_failed")
     open_tap(gateway, run, answer, asked_usage=run.asked_usage)
     if run.left_s is not None:

@@ -29,7 +29,7 @@ def content_type(scope: Scope) -> str:
     return found[0].decode("latin-1") if found else ""
 
 
-def provider_key(gateway: Gateway, run: Run) -> Key | None:
+async def provider_key(gateway: Gateway, run: Run) -> Key | None:
     """The credential for the provider: the caller's own, else the operator's; None where the caller
     has signed the request itself."""
     if run.caller is None or run.provider is None:
@@ -38,7 +38,7 @@ def provider_key(gateway: Gateway, run: Run) -> Key | None:
         return None
     own = run.caller.token.provider_key
     if own is None:
-        return gateway.keys.of(run.provider)
+        return await gateway.keys.of(run.provider)
     return (run.provider.aws_service and parse_keys(own)) or own
 
 
