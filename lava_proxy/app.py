@@ -27,7 +27,7 @@ from lava_proxy.manage.app import create_management
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
-from lava_proxy.proxy.managed import check_keys
+from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.refuse import refuse_websocket
 from lava_proxy.proxy.run import StreamCut
 from lava_proxy.store.database import Database
@@ -181,7 +181,7 @@ class _Open:
         """Database, schema, journals, writer, loops: in this order."""
         # A wrong override or key stops us before anything is started.
         origins_of(registry, settings)
-        check_keys(settings)
+        ManagedKeys(settings, registry)
         server = None
         if settings.database_url is None:
             server = await start_embedded(settings.data_dir)
@@ -226,6 +226,7 @@ class _Open:
             await asyncio.sleep(0.05)
             deadline -= 0.05
         await self._upkeep.stop()
+        await self.gateway.keys.close()
         await self.gateway.upstreams.close()
         await self.gateway.books.close()
         await self._database.close()

@@ -15,7 +15,7 @@ from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.gauge import FREE, Gauge, cost_gauge
 from lava_proxy.rules.limits import COST, Limit, SpendKey, Want
-from lava_proxy.rules.quote import Quote, quote
+from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Merchant
 
 OPEN = "open"
@@ -120,7 +120,7 @@ def _cost(gateway: Gateway, run: Run, merchant_id: str) -> Gauge:
             f"{provider.id} has no known price for {ask.model!r}, so a money limit cannot be kept; "
             "add a price override",
         )
-    return cost_gauge(rates, text_only=not ask.media_tokens)
+    return gauge_of(ask, cost_gauge(rates, text_only=not ask.media_tokens))
 
 
 def _open_calls(caller: Caller, most: int) -> Want:

@@ -55,6 +55,8 @@ class Run:
     target: Target | None = None
     ask: Ask | None = None
     managed: bool = True
+    signed: frozenset[bytes] | None = None
+    """Headers that the caller's own AWS signature covers: the request goes on as it came."""
     metadata: dict[str, str] = field(default_factory=dict)
     gauge: Gauge | None = None
     call: Call | None = None
