@@ -33,12 +33,15 @@ from lava_proxy.manage import (
     secret_keys,
     subscriptions,
     usage,
+    wallet,
     webhooks,
 )
 from lava_proxy.manage.auth import authenticate
 from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage.call import Answer, Call, Route
 from lava_proxy.manage.desk import Desk
+from lava_proxy.payments.factory import make_payments
+from lava_proxy.payments.seam import Payments
 from lava_proxy.store.database import StoreConflict, StoreDown, StorePoison
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.problem import envelope, storable
@@ -63,6 +66,7 @@ ROUTES: tuple[Route, ...] = (
     *forward_tokens.ROUTES,
     *fallback.ROUTES,
     *usage.ROUTES,
+    *wallet.ROUTES,
 )
 
 
@@ -134,14 +138,17 @@ class Management:
         raise LavaError("not_found", "there is no such route")
 
 
-def create_management(books: Books, registry: Registry) -> Management:
-    """The management API on these books, and its own description."""
+def create_management(
+    books: Books, registry: Registry, payments: Payments | None = None
+) -> Management:
+    """The management API on these books, and its own description. `payments`: as set, if absent."""
     document = openapi.describe(ROUTES)
     described = (
         Route("GET", "openapi.json", openapi.served(document), auth="none"),
         Route("GET", "docs", reference.served(document), auth="none"),
     )
-    return Management(Desk(books, registry), (*ROUTES, *described))
+    desk = Desk(books, registry, payments or make_payments(books.settings))
+    return Management(desk, (*ROUTES, *described))
 
 
 def _segments(scope: Scope) -> list[str]:

@@ -47,6 +47,7 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("POST", "forward_tokens"): {"customer_id": "CUSTOMER", "meter_slug": "METER"},
     ("DELETE", "forward_tokens/*"): {},
     ("PATCH", "account/fallback"): {"fallback_chain": None},
+    ("POST", "wallet/fund"): {"payment_method_id": "pm_1", "amount": "10"},
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
@@ -73,6 +74,7 @@ QUERIES: Mapping[tuple[str, str], Mapping[str, str]] = {
 
 OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
 OWN_LISTS |= {("POST", "prices"), ("GET", "prices"), ("POST", "plans"), ("GET", "plans")}
+OWN_LISTS |= {("GET", "wallet"), ("POST", "wallet/fund")}
 OWN_LISTS |= {("GET", "account/fallback"), ("PATCH", "account/fallback")}
 OWN_LISTS |= {("POST", "secret_keys"), ("GET", "secret_keys")}
 OWN_LISTS |= {("POST", "webhooks"), ("GET", "webhooks")}
