@@ -21,6 +21,7 @@ from lava_proxy.manage import (
     fallback,
     forward_tokens,
     ledger,
+    login,
     meters,
     openapi,
     payments,
@@ -67,6 +68,7 @@ ROUTES: tuple[Route, ...] = (
     *fallback.ROUTES,
     *usage.ROUTES,
     *wallet.ROUTES,
+    *login.ROUTES,
 )
 
 
@@ -146,13 +148,15 @@ def create_management(
     described = (
         Route("GET", "openapi.json", openapi.served(document), auth="none"),
         Route("GET", "docs", reference.served(document), auth="none"),
+        *login.PAGES,
     )
     desk = Desk(books, registry, payments or make_payments(books.settings))
     return Management(desk, (*ROUTES, *described))
 
 
 def _segments(scope: Scope) -> list[str]:
-    """The path's segments behind ``/v1/``, each decoded by itself; 404 for other paths."""
+    """The path's segments behind ``/v1/``, each decoded by itself; 404 for other paths. Tools open
+    a login's page without ``/v1``."""
     path: str = scope["path"]
     raw: str = scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1")
     if unquote(raw) != path:
@@ -165,6 +169,8 @@ def _segments(scope: Scope) -> list[str]:
         segments = []
     if segments[-1:] == [""]:  # one slash at the end does no harm
         segments.pop()
+    if segments[:1] == ["auth"]:
+        segments.insert(0, "v1")
     usable = all(segment and storable(segment) for segment in segments)
     if not usable or segments[:1] != ["v1"]:
         raise LavaError("not_found", "there is no such route")
