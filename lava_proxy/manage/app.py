@@ -32,6 +32,7 @@ from lava_proxy.manage import (
     reports,
     requests,
     secret_keys,
+    services,
     subscriptions,
     usage,
     wallet,
@@ -69,6 +70,7 @@ ROUTES: tuple[Route, ...] = (
     *usage.ROUTES,
     *wallet.ROUTES,
     *login.ROUTES,
+    *services.ROUTES,
 )
 
 

@@ -14,6 +14,7 @@ from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage.call import Call
+from lava_proxy.manage.catalogue import Catalogue
 from lava_proxy.payments.seam import Payments
 from lava_proxy.rules.settlement import Customer, Meter
 from lava_proxy.store.database import Connection
@@ -28,6 +29,7 @@ class Desk:
         self.books = books
         self.registry = registry
         self.payments = payments
+        self.catalogue = Catalogue(registry, books.settings.provider_keys)
         self._slots = asyncio.Semaphore(max(1, books.settings.database_pool_size // 2))
 
     @asynccontextmanager

@@ -80,7 +80,7 @@ OWN_LISTS |= {("POST", "secret_keys"), ("GET", "secret_keys")}
 OWN_LISTS |= {("POST", "webhooks"), ("GET", "webhooks")}
 """Routes that name no object at all."""
 
-OPEN = {("POST", "auth/callback")}
+OPEN = {("POST", "auth/callback"), ("GET", "services"), ("GET", "services/providers/*")}
 """Routes that ask for no credential."""
 
 KEYED = [route for route in ROUTES if route.auth != "none"]
