@@ -14,7 +14,7 @@ from lava_proxy.proxy.caller import Caller
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.gauge import FREE, Gauge, cost_gauge
-from lava_proxy.rules.limits import COST, Limit, SpendKey, Want
+from lava_proxy.rules.limits import COST, Limit, SpendKey, Want, wallet_account
 from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Merchant
 
@@ -129,4 +129,4 @@ def _open_calls(caller: Caller, most: int) -> Want:
 
 
 def _wallet(merchant: Merchant) -> Want:
-    return Want("wallet", f"{merchant.merchant_id}:wallet", Limit(merchant.merchant_id, None))
+    return Want("wallet", wallet_account(merchant.merchant_id), Limit(merchant.merchant_id, None))

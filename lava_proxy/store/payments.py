@@ -13,10 +13,12 @@ from typing import Literal
 
 import asyncpg
 
-from lava_proxy.core.ids import new_id
-from lava_proxy.store import credit, subscriptions
+from lava_proxy.core.ids import PREFIXES, new_id
+from lava_proxy.rules.limits import wallet_account
+from lava_proxy.store import credit, subscriptions, wallets
 from lava_proxy.store.cycles import next_cycle
 from lava_proxy.store.database import Connection
+from lava_proxy.store.ledger import announce_credit
 from lava_proxy.store.news import credit_moved
 from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
@@ -29,6 +31,8 @@ AGAIN_S = 60.0
 RENEWAL_PAUSES_H = (1, 6, 24)
 """Between the tries of a declined renewal; the last one repeats."""
 TOP_UP_PAUSE_MAX_S = 86_400.0
+TEST_PAYMENT = PREFIXES["payment"] + "test_"
+"""How the id of a payment of the test mode begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,8 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
     )
     if row["customer_id"] is not None:
         await credit_moved(conn, row["customer_id"], now)
+    else:
+        await announce_credit(conn, wallet_account(row["merchant_id"]))
     return True
 
 
@@ -181,6 +187,12 @@ async def wait_for_provider(conn: Connection, payment_id: str, ref: str | None) 
     await Q["wait_for_provider"].execute(conn, payment_id=payment_id, ref=ref)
 
 
+async def payer_ref(conn: Connection, owner_id: str, provider: str) -> str | None:
+    """Who a customer (or a merchant, for its wallet) is at a provider; None where it met nobody."""
+    found: str | None = await Q["payer_of"].fetchval(conn, owner_id=owner_id, provider=provider)
+    return found
+
+
 async def find(conn: Connection, merchant_id: str, payment_id: str) -> PaymentRow | None:
     """A merchant's payment."""
     row = await Q["find_payment"].fetchrow(conn, merchant_id=merchant_id, payment_id=payment_id)
@@ -226,7 +238,15 @@ async def _deliver(
 ) -> tuple[str | None, str | None]:
     """What a payment pays for; answers (grant, subscription)."""
     customer_id, source = row["customer_id"], f"payments:{row['provider']}"
-    if row["purpose"] == "wallet" or customer_id is None:
+    if customer_id is None:
+        await wallets.fund(
+            conn,
+            merchant_id=row["merchant_id"],
+            test=row["payment_id"].startswith(TEST_PAYMENT),
+            amount_e10=row["amount_e10"],
+            source=source,
+            now=now,
+        )
         return None, None
     if row["purpose"] == "subscription" and await subscriptions.on_sale(
         conn, customer_id, row["plan_id"], now
