@@ -24,6 +24,7 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.manage.app import create_management
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
+from lava_proxy.proxy.by_model import ENDPOINTS
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.refuse import refuse_websocket
@@ -51,6 +52,9 @@ NOT_STARTED = (
 )
 
 OWN_PATHS = frozenset({"v1", "forward", "healthz", "readyz", "metrics"})
+
+FORWARDED = frozenset({"forward", *(path.decode()[4:] for path in ENDPOINTS)})
+"""Below ``/v1/``: what is passed on to a provider."""
 
 WRAPPED = (
     "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that "
@@ -236,7 +240,7 @@ class _Open:
         if (
             head in self._prefixes
             or head == "forward"
-            or (head == "v1" and (rest == "forward" or rest.startswith("forward/")))
+            or (head == "v1" and (rest in FORWARDED or rest.startswith("forward/")))
         ):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
         elif path == "/healthz":

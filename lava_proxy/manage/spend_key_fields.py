@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from lava_proxy.manage.fields import UNITS_MAX, Body, Cost, Date, Name, refuse
-from lava_proxy.rules.limits import Cycle
-from lava_proxy.store.spend_keys import Rules, Shape, Status
+from lava_proxy.rules.limits import Cycle, Shape
+from lava_proxy.store.spend_keys import Rules, Status
 
 LISTED_MAX = 500
 RATE_MAX = 1_000_000

@@ -20,11 +20,11 @@ from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.spend_key_fields import NewSpendKey, SpendKeyFields, changed
 from lava_proxy.manage.text import time_text
-from lava_proxy.rules.limits import Cycle
+from lava_proxy.rules.limits import Cycle, Shape
 from lava_proxy.store import spend_keys as store
 from lava_proxy.store.database import Connection
 from lava_proxy.store.ledger import announce_credit, recall_credit
-from lava_proxy.store.spend_keys import Rules, Shape, SpendKeyRow, Status
+from lava_proxy.store.spend_keys import Rules, SpendKeyRow, Status
 
 
 class MoneyLimitView(TypedDict):

@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from lava_adapters.models import Models
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.settings import ConfigurationError, Settings
@@ -44,6 +45,7 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
         settings=settings,
         books=books,
         registry=registry,
+        models=Models(registry),
         upstreams=Upstreams(
             Timeouts(
                 settings.connect_timeout_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lava_adapters.models import Models
 from lava_adapters.registry import Provider, Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
@@ -26,6 +27,7 @@ class Gateway:
     settings: Settings
     books: Books
     registry: Registry
+    models: Models
     upstreams: Upstreams
     callers: Callers
     metrics: Metrics

@@ -14,7 +14,7 @@ from typing import Literal
 import asyncpg
 
 from lava_proxy.core.ids import new_id
-from lava_proxy.rules.limits import Cycle, account_of
+from lava_proxy.rules.limits import Cycle, Shape, account_of
 from lava_proxy.store.database import Connection
 from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
@@ -22,7 +22,6 @@ from lava_proxy.store.sql import load
 Q = load("spend_keys")
 
 Status = Literal["active", "paused"]
-Shape = Literal["openai", "anthropic"]
 
 
 @dataclass(frozen=True, slots=True)
