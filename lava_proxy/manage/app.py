@@ -22,6 +22,7 @@ from lava_proxy.manage import (
     forward_tokens,
     ledger,
     meters,
+    models,
     openapi,
     payments,
     plans,
@@ -64,6 +65,7 @@ ROUTES: tuple[Route, ...] = (
     *webhooks.ROUTES,
     *forward_tokens.ROUTES,
     *fallback.ROUTES,
+    *models.ROUTES,
     *usage.ROUTES,
 )
 

@@ -57,7 +57,7 @@ def test_places(model: str, kind: Kind, place: tuple[str, str, str] | None) -> N
 
 def test_the_table_leads_to_providers_that_serve_it() -> None:
     """Every entry ends at a route."""
-    for name, provider_id in [*MODELS._names.items(), *MODELS._prefixes]:
+    for name, provider_id in [*MODELS._names.items(), *MODELS._prefixes.items()]:
         provider = REGISTRY.by_id(provider_id)
         assert provider is not None
         served = [MODELS.served(name, kind) for kind in ("chat", "messages")]
@@ -74,7 +74,7 @@ def test_no_model_of_one_maker_goes_to_another() -> None:
         if provider.id not in makers:
             continue
         for model in provider.models:
-            place = MODELS._named(model.id.lower())
+            place = MODELS.owner(model.id)
             lent = makers[provider.id] and model.id.startswith(makers[provider.id])
             assert lent or place in (None, ids[provider.id]), model.id
 
