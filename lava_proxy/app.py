@@ -25,6 +25,7 @@ from lava_proxy.core.providers import OWN_PATHS, registry_of
 from lava_proxy.core.settings import Settings
 from lava_proxy.manage.app import create_management
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
+from lava_proxy.proxy.by_model import ENDPOINTS
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.managed import ManagedKeys
@@ -51,6 +52,9 @@ NOT_STARTED = (
     "lava_proxy was not started: a mounted app gets no lifespan events, so run "
     "`async with proxy.lifespan(app): ...` in the host app's lifespan (see README, Mount)"
 )
+
+FORWARDED = frozenset({"forward", *(path.decode()[4:] for path in ENDPOINTS)})
+"""Below ``/v1/``: what is passed on to a provider."""
 
 WRAPPED = (
     "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that "
@@ -243,7 +247,7 @@ class _Open:
         if (
             head in self._prefixes
             or head == "forward"
-            or (head == "v1" and (rest == "forward" or rest.startswith("forward/")))
+            or (head == "v1" and (rest in FORWARDED or rest.startswith("forward/")))
         ):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
         elif path == "/healthz":

@@ -87,6 +87,11 @@ def hash_secret(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
+def preview_of(secret: str) -> str:
+    """What a person may see of a spend key again: its prefix and the first eight characters."""
+    return f"{secret[: len('lava_sk_') + 8]}****"
+
+
 def hint_of(secret: str) -> str:
     """What a person may see of a secret again: its prefix and its last four characters."""
     prefix = _SECRET_PREFIX.match(secret)

@@ -31,7 +31,7 @@ def find_route(gateway: Gateway, run: Run, method: str) -> None:
     target, caller = run.target, run.caller
     if target is None or caller is None:
         raise LavaError("internal_error")
-    if caller.spend_key is not None:
+    if caller.spend_key is not None and run.shape is None:
         raise LavaError("forbidden", "a spend key cannot call a provider by its URL")
     provider = gateway.registry.by_host(target.host)
     if provider is None:
@@ -119,6 +119,8 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
     except BaseException:
         holds.give_back()
         raise
+    if caller.spend_key is not None:
+        gateway.books.key_uses.note(caller.spend_key.spend_key_id, call.created_at)
     run.holds = holds if holds.parts else None
     return min((cap for cap in caps if cap is not None), default=None)
 

@@ -79,16 +79,19 @@ async def _take(
     least, most = (plan.least_e10, plan.want_e10) if plan else (1, 1)
     held = await leases.hold(account, least, most, 0)
     if isinstance(held, Refusal):
-        raise _denied(want.kind, held)
+        raise _denied(gateway, want, held)
     holds.add(want.kind, held, gauge)
     return held.amount_e10
 
 
-def _denied(kind: str, refusal: Refusal) -> LavaError:
-    code, message = _CODES[kind]
-    headers = {"retry-after": "1"} if kind == OPEN else {}
+def _denied(gateway: Gateway, want: Want, refusal: Refusal) -> LavaError:
+    code, message = _CODES[want.kind]
+    headers = {"retry-after": "1"} if want.kind == OPEN else {}
+    if want.kind == "requests" and want.ends_at is not None:
+        left_s = (want.ends_at - gateway.books.now()).total_seconds()
+        headers = {"retry-after": str(max(1, math.ceil(left_s)))}
     details: dict[str, object] | None = None
-    if kind in COST:
+    if want.kind in COST:
         details = {
             "required": format_e10(refusal.required_e10),
             "available": format_e10(refusal.available_e10),

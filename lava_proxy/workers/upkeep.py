@@ -30,6 +30,8 @@ AUDIT_LOOK_S = 30.0
 """How often the last audit's result is looked at."""
 LEARNED_KEPT_DAYS = 180
 HOUSEKEEPING_S = 3600.0
+KEY_USES_S = 2.0
+"""How old `last_used_at` of a spend key may be."""
 LEARNED_S = 60.0
 """How often workers tell each other what they learned about models."""
 UNSYNCED_MS = 1000
@@ -81,6 +83,7 @@ class Upkeep:
             every(1.0, "sweep", self.sweep),
             every(HOUSEKEEPING_S, "housekeeping", self.keep_house),
             every(LEARNED_S, "learned factors", books.share_learned),
+            every(KEY_USES_S, "uses of keys", books.key_uses.flush),
             every(settings.webhook_interval_s, "webhooks", self._sender.run_once),
         ]
         loops.append(every(RENEWALS_S, "renewals", self.renew_cycles))

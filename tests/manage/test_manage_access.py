@@ -37,6 +37,10 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("DELETE", "meters/*"): {},
     ("POST", "secret_keys"): {"name": "n"},
     ("DELETE", "secret_keys/*"): {},
+    ("POST", "spend_keys"): {"name": "n"},
+    ("PUT", "spend_keys/*"): {"name": "m"},
+    ("DELETE", "spend_keys/*"): {},
+    ("POST", "spend_keys/*/rotate"): {},
     ("POST", "subscriptions"): {"customer_id": "CUSTOMER", "plan_id": "PLAN"},
     ("PATCH", "subscriptions/*"): {},
     ("DELETE", "subscriptions/*"): {},
@@ -77,13 +81,15 @@ OWN_LISTS |= {("POST", "prices"), ("GET", "prices"), ("POST", "plans"), ("GET", 
 OWN_LISTS |= {("GET", "wallet"), ("POST", "wallet/fund")}
 OWN_LISTS |= {("GET", "account/fallback"), ("PATCH", "account/fallback")}
 OWN_LISTS |= {("POST", "secret_keys"), ("GET", "secret_keys")}
+OWN_LISTS |= {("POST", "spend_keys"), ("GET", "spend_keys")}
 OWN_LISTS |= {("POST", "webhooks"), ("GET", "webhooks")}
 """Routes that name no object at all."""
 
 OPEN = {("POST", "auth/callback"), ("GET", "services"), ("GET", "services/providers/*")}
-"""Routes that ask for no credential."""
+OPEN |= {("GET", "models")}
+"""Routes that ask for no secret key."""
 
-KEYED = [route for route in ROUTES if route.auth != "none"]
+KEYED = [route for route in ROUTES if route.auth == "secret_key"]
 IDS = [f"{route.method} {route.path}" for route in KEYED]
 
 
@@ -123,11 +129,13 @@ class Objects:
         for path, name in (
             ("prices", "price_id"),
             ("secret_keys", "secret_key_id"),
+            ("spend_keys", "spend_key_id"),
             ("webhooks", "webhook_id"),
             ("forward_tokens", "forward_token_id"),
         ):
             sample = SAMPLES["POST", path].items()
-            made = await api.made(path, {k: ids.get(str(v), v) for k, v in sample})
+            wanted = {k: ids.get(str(v), v) for k, v in sample}
+            made = await api.made(path, wanted, status=201 if path == "spend_keys" else 200)
             by_path[path] = str(made[name])
         bundles = [{"name": "b", "cost": "1", "credit_amount": "2"}]
         plan = await api.made("plans", {**SAMPLES["POST", "plans"], "credit_bundles": bundles})
@@ -185,7 +193,7 @@ async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
         assert (reply.headers.get("www-authenticate") == "Bearer") == (status == 401)
     await _strangers_see_nothing(route, mine, other)
     query = QUERIES.get((route.method, route.path), {})
-    assert (await api.call(route.method, path, body, **query)).status == 200
+    assert (await api.call(route.method, path, body, **query)).status == route.status
     async with api.database.transaction() as conn:
         assert not await keys.revoke(conn, other.merchant_id, api.secret_key_id)
         assert await keys.revoke(conn, api.merchant_id, api.secret_key_id)
