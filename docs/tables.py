@@ -10,7 +10,9 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 from pydantic import SecretStr
 
@@ -22,6 +24,7 @@ from lava_proxy.rules.catalog import OVERRIDE_UNITS
 from lava_proxy.rules.tiers import MILLION, MS_PER_MINUTE
 
 DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
 _MARKED = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _MIB, _KIB = 2**20, 2**10
 
@@ -71,11 +74,23 @@ def routes() -> str:
     return _table(("Route", "What it does"), rows)
 
 
+def sdks() -> str:
+    """Every official Python SDK and what it raises."""
+    rows = []
+    for row in _matrix().PYTHON:
+        raised = (f"`{row.cut}`", f"`{row.refused}`", f"`{row.failed}`")
+        base = f"`/{row.provider}{row.base}`"
+        rows.append((f"{row.sdk} {_pinned(row.sdk)}", row.api, base, "whole, billed", *raised))
+    head = ("SDK", "API", "Base URL", "Stream, plain answer", "Cut off", "Refused", "400")
+    return _table(head, rows)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "exchange": exchange,
     "override-units": override_units,
     "routes": routes,
+    "sdks": sdks,
 }
 
 
@@ -95,8 +110,26 @@ def main() -> int:
         new = rendered(old)
         if new != old:
             page.write_text(new, encoding="utf-8")
-            print(page.relative_to(DOCS.parent))
+            print(page.relative_to(ROOT))
     return 0
+
+
+def _matrix() -> ModuleType:
+    """The data that the tests of the SDKs prove."""
+    spec = spec_from_file_location("sdk_matrix", ROOT / "tests" / "proxy" / "sdk_matrix.py")
+    if spec is None or spec.loader is None:
+        raise RuntimeError("tests/proxy/sdk_matrix.py is not there")
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _pinned(package: str) -> str:
+    """The version that the tests run."""
+    pins = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
+    found = re.search(rf"^{re.escape(package)}==(\S+)", pins, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _default(name: str, value: object) -> str:
