@@ -7,12 +7,14 @@ is written by hand.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -74,13 +76,23 @@ def routes() -> str:
     return _table(("Route", "What it does"), rows)
 
 
-def sdks() -> str:
+def python_sdks() -> str:
     """Every official Python SDK and what it raises."""
+    return _sdks(_matrix().PYTHON, _pinned)
+
+
+def node_sdks() -> str:
+    """The same for JavaScript."""
+    package = json.loads((ROOT / "tests" / "node" / "package.json").read_text(encoding="utf-8"))
+    return _sdks(_matrix().NODE, package["dependencies"].__getitem__)
+
+
+def _sdks(matrix: Iterable[Any], version: Callable[[str], str]) -> str:
     rows = []
-    for row in _matrix().PYTHON:
+    for row in matrix:
         raised = (f"`{row.cut}`", f"`{row.refused}`", f"`{row.failed}`")
         base = f"`/{row.provider}{row.base}`"
-        rows.append((f"{row.sdk} {_pinned(row.sdk)}", row.api, base, "whole, billed", *raised))
+        rows.append((f"{row.sdk} {version(row.sdk)}", row.api, base, "whole, billed", *raised))
     head = ("SDK", "API", "Base URL", "Stream, plain answer", "Cut off", "Refused", "400")
     return _table(head, rows)
 
@@ -90,7 +102,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "exchange": exchange,
     "override-units": override_units,
     "routes": routes,
-    "sdks": sdks,
+    "python-sdks": python_sdks,
+    "node-sdks": node_sdks,
 }
 
 

@@ -1,5 +1,5 @@
 """Official SDKs and what each makes of the gateway's answers: data that `test_sdk_matrix.py` and
-`tests/serve/test_node_sdks.py` prove cell by cell, and that docs/providers.md shows.
+`test_node_sdks.py` prove cell by cell, and that docs/providers.md shows.
 
 A cell is the name of the exception that the SDK raises; its own typed error wherever it has one.
 """
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 TRANSPORT = "TransportError"
 """The SDK has no error for a running stream: it hands the error event out as the stream's last
 item, and then finds the connection broken."""
+
+PART = "error part"
+"""Vercel's streams do not raise: what went wrong is a part of the stream, as a plain object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +78,30 @@ PYTHON = (
     ),
     Row("boto3", "converse", "bedrock", "EventStreamError", "ClientError", "ValidationException"),
     Row("boto3", "invoke", "bedrock", "EventStreamError", "ClientError", "ValidationException"),
+)
+
+NODE = (
+    Row("openai", "chat", "openai", "APIError", "APIError", "BadRequestError", "/v1"),
+    Row("openai", "responses", "openai", "APIError", "APIError", "BadRequestError", "/v1"),
+    Row(
+        "@anthropic-ai/sdk",
+        "messages",
+        "anthropic",
+        "APIError",
+        "PaymentRequiredError",
+        "BadRequestError",
+    ),
+    Row("@google/genai", "generateContent", "google", "ApiError", "ApiError", "ApiError"),
+    Row("@ai-sdk/openai", "chat", "openai", PART, "APICallError", "APICallError", "/v1"),
+    Row("@ai-sdk/openai", "responses", "openai", PART, "APICallError", "APICallError", "/v1"),
+    Row("@ai-sdk/anthropic", "messages", "anthropic", PART, "APICallError", "APICallError", "/v1"),
+    Row(
+        "@ai-sdk/google",
+        "generateContent",
+        "google",
+        "APICallError",
+        "APICallError",
+        "APICallError",
+        "/v1beta",
+    ),
 )
