@@ -23,6 +23,8 @@ from lava_proxy.core.environment import load_settings, unknown_names
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.manage.app import create_management
+from lava_proxy.payments.factory import make_payments
+from lava_proxy.payments.seam import Payments
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
@@ -159,12 +161,14 @@ class _Open:
         gateway: Gateway,
         management: ASGIApp,
         upkeep: Upkeep,
+        payments: Payments,
         database: Database,
         server: EmbeddedServer | None,
     ) -> None:
         self.gateway = gateway
         self._management = management
         self._upkeep = upkeep
+        self._payments = payments
         self._database = database
         self._server = server
         self._prefixes = frozenset(name for name, _ in gateway.prefixes)
@@ -176,6 +180,7 @@ class _Open:
         """Database, schema, journals, writer, loops: in this order."""
         registry = _registry(settings)
         origins_of(registry, settings)  # a wrong override stops us before anything is started
+        payments = make_payments(settings)
         server = None
         if settings.database_url is None:
             server = await start_embedded(settings.data_dir)
@@ -208,9 +213,10 @@ class _Open:
         )
         await books.open()
         gateway = make_gateway(settings, books, registry, metrics)
-        upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken)
+        upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
         upkeep.start()
-        return cls(gateway, create_management(books, registry), upkeep, database, server)
+        management = create_management(books, registry, payments)
+        return cls(gateway, management, upkeep, payments, database, server)
 
     async def stop(self) -> None:
         """The other way round: loops, provider connections, books, database."""
@@ -220,6 +226,7 @@ class _Open:
             await asyncio.sleep(0.05)
             deadline -= 0.05
         await self._upkeep.stop()
+        self._payments.close()
         await self.gateway.upstreams.close()
         await self.gateway.books.close()
         await self._database.close()

@@ -23,6 +23,7 @@ from lava_proxy.manage import (
     ledger,
     meters,
     openapi,
+    payment_events,
     payments,
     plans,
     prices,
@@ -39,6 +40,8 @@ from lava_proxy.manage.auth import authenticate
 from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage.call import Answer, Call, Route
 from lava_proxy.manage.desk import Desk
+from lava_proxy.payments.manual import Manual
+from lava_proxy.payments.seam import Payments, PaymentsDown
 from lava_proxy.store.database import StoreConflict, StoreDown, StorePoison
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.problem import envelope, storable
@@ -56,6 +59,7 @@ ROUTES: tuple[Route, ...] = (
     *plans.ROUTES,
     *subscriptions.ROUTES,
     *payments.ROUTES,
+    *payment_events.ROUTES,
     *credit_bundles.ROUTES,
     *prices.ROUTES,
     *secret_keys.ROUTES,
@@ -134,14 +138,17 @@ class Management:
         raise LavaError("not_found", "there is no such route")
 
 
-def create_management(books: Books, registry: Registry) -> Management:
+def create_management(
+    books: Books, registry: Registry, payments: Payments | None = None
+) -> Management:
     """The management API on these books, and its own description."""
     document = openapi.describe(ROUTES)
     described = (
         Route("GET", "openapi.json", openapi.served(document), auth="none"),
         Route("GET", "docs", reference.served(document), auth="none"),
     )
-    return Management(Desk(books, registry), (*ROUTES, *described))
+    desk = Desk(books, registry, payments or Manual())
+    return Management(desk, (*ROUTES, *described))
 
 
 def _segments(scope: Scope) -> list[str]:
@@ -172,6 +179,11 @@ def _mapped(error: Exception) -> LavaError:
         log.warning("management: %s", error)
         return LavaError(
             "unavailable", "the database is away or busy; try again", headers={"retry-after": "1"}
+        )
+    if isinstance(error, PaymentsDown):
+        log.warning("management: %s", error)
+        return LavaError(
+            "unavailable", "the payment provider is away; try again", headers={"retry-after": "5"}
         )
     if isinstance(error, StorePoison):
         log.warning("management: %s", error)

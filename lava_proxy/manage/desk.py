@@ -14,6 +14,7 @@ from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage.call import Call
+from lava_proxy.payments.seam import Payments
 from lava_proxy.rules.settlement import Customer, Meter
 from lava_proxy.store.database import Connection
 
@@ -23,9 +24,10 @@ SLOT_WAIT_S = 5.0
 class Desk:
     """One per process."""
 
-    def __init__(self, books: Books, registry: Registry) -> None:
+    def __init__(self, books: Books, registry: Registry, payments: Payments) -> None:
         self.books = books
         self.registry = registry
+        self.payments = payments
         self._slots = asyncio.Semaphore(max(1, books.settings.database_pool_size // 2))
 
     @asynccontextmanager

@@ -14,7 +14,7 @@ from typing import Literal
 import asyncpg
 
 from lava_proxy.core.ids import new_id
-from lava_proxy.store import credit, subscriptions
+from lava_proxy.store import credit, reversals, subscriptions
 from lava_proxy.store.database import Connection
 from lava_proxy.store.ledger import announce_credit
 from lava_proxy.store.place import Place
@@ -64,6 +64,8 @@ class PaymentRow:
     plan_id: str | None
     subscription_id: str | None
     credit_bundle_id: str | None
+    refunded_e10: int
+    disputed_at: datetime | None
     error_code: str | None
     error_message: str | None
     created_at: datetime
@@ -129,6 +131,9 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
         subscription_id=subscription_id,
         now=now,
     )
+    await reversals.settle_up(
+        conn, payment_id, now
+    )  # what went back before it was told to be there
     if row["customer_id"] is not None:
         await announce_credit(conn, row["customer_id"])
     return True
