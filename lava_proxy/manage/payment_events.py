@@ -19,8 +19,8 @@ from lava_proxy.core.money import format_e10
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk
 from lava_proxy.payments.events import BadSignature, ProviderEvent
-from lava_proxy.store import outbox, payments, reversals
 from lava_proxy.store import payment_events as store
+from lava_proxy.store import payments, reversals
 from lava_proxy.store.database import Connection
 from lava_proxy.store.payment_events import ToldOf
 from lava_proxy.store.payments import Retry
@@ -85,11 +85,7 @@ async def _heed(desk: Desk, conn: Connection, event: ProviderEvent, now: datetim
     if payment is None:
         log.info("%s %s: no payment of ours (yet)", provider, event.event_id)
         return None
-    if not await _move(desk, conn, payment, event, now) or payment.customer_id is None:
-        return None
-    news = outbox.Event(payment.merchant_id, outbox.BALANCE, payment.customer_id)
-    await outbox.emit(conn, [news], now)
-    return payment.customer_id
+    return payment.customer_id if await _move(desk, conn, payment, event, now) else None
 
 
 async def _move(

@@ -12,7 +12,6 @@ from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import customer_named, read_query
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import time_text
-from lava_proxy.store import outbox
 from lava_proxy.store import payments as store
 from lava_proxy.store.payments import PaymentRow
 
@@ -69,9 +68,7 @@ async def complete(desk: Desk, call: Call) -> Answer:
             raise no_such("payment")
         if row.provider != MANUAL:
             raise LavaError("conflict", f"{row.provider} itself says when this payment is made")
-        if await store.succeeded(conn, row.payment_id, None, now) and row.customer_id:
-            news = outbox.Event(call.merchant_id, outbox.BALANCE, row.customer_id)
-            await outbox.emit(conn, [news], now)
+        await store.succeeded(conn, row.payment_id, None, now)
         row = await store.find(conn, call.merchant_id, call.params[0])
     if row is None:
         raise no_such("payment")

@@ -14,10 +14,9 @@ from lava_proxy.manage.fields import Body, Name, customer_named, read_fields, re
 from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import time_text
-from lava_proxy.store import outbox, subscribed
+from lava_proxy.store import subscribed
 from lava_proxy.store import subscriptions as store
 from lava_proxy.store.database import Connection
-from lava_proxy.store.ledger import announce_credit
 from lava_proxy.store.subscribed import SubscriptionRow
 
 PARAMETERS = PAGE_PARAMETERS | {"status", "customer_id", "connection_id"}
@@ -123,9 +122,6 @@ async def create(desk: Desk, call: Call) -> Answer:
             merchant_id=call.merchant_id,
             now=now,
         )
-        await announce_credit(conn, customer_id)
-        news = outbox.Event(call.merchant_id, outbox.BALANCE, customer_id)
-        await outbox.emit(conn, [news], now)
         row = await subscribed.active(conn, call.merchant_id, customer_id)
         shown: OneView = {"subscription": None if row is None else view(row)}
         return answer(shown)

@@ -15,8 +15,9 @@ import asyncpg
 
 from lava_proxy.core.ids import new_id
 from lava_proxy.store import credit, reversals, subscriptions
+from lava_proxy.store.cycles import next_cycle
 from lava_proxy.store.database import Connection
-from lava_proxy.store.ledger import announce_credit
+from lava_proxy.store.news import credit_moved
 from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
 
@@ -47,6 +48,8 @@ class Due:
     customer_id: str
     amount_e10: int
     attempts: int
+    provider_ref: str | None
+    """The charge that an earlier try made there: one that waits for its payer is not made twice."""
     payer_ref: str | None
 
 
@@ -131,11 +134,9 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
         subscription_id=subscription_id,
         now=now,
     )
-    await reversals.settle_up(
-        conn, payment_id, now
-    )  # what went back before it was told to be there
+    await reversals.settle_up(conn, payment_id, now)  # refunds that were told of before this
     if row["customer_id"] is not None:
-        await announce_credit(conn, row["customer_id"])
+        await credit_moved(conn, row["customer_id"], now)
     return True
 
 
@@ -174,6 +175,7 @@ async def failed(
     )
     if row["purpose"] == "renewal" and next_at is None:
         await subscriptions.end(conn, row["customer_id"], row["subscription_id"], now)
+        await credit_moved(conn, row["customer_id"], now)
     return True
 
 
@@ -216,11 +218,10 @@ async def _lock(conn: Connection, payment_id: str) -> asyncpg.Record | None:
 
 
 def _renewal_retry(row: asyncpg.Record, now: datetime, retry: Retry) -> datetime | None:
-    """When a declined renewal is tried again; None when its grace is over."""
+    """When a declined renewal is tried again, for the last time as its grace ends; then None."""
     pause_h = RENEWAL_PAUSES_H[min(row["attempts"], len(RENEWAL_PAUSES_H) - 1)]
-    next_at = now + timedelta(hours=pause_h)
     last: datetime = row["created_at"] + timedelta(days=retry.grace_days)
-    return next_at if next_at <= last else None
+    return min(now + timedelta(hours=pause_h), last) if now < last else None
 
 
 async def _deliver(
@@ -259,7 +260,7 @@ async def _renew(conn: Connection, row: asyncpg.Record, now: datetime, source: s
     wanted = (row["subscription_id"], row["seq"] - 1)
     if current is None or (current["subscription_id"], current["cycle_seq"]) != wanted:
         return await _bundle(conn, row, row["amount_e10"], None, now, source)
-    return await subscriptions.next_cycle(conn, current, now, source, row["payment_id"])
+    return await next_cycle(conn, current, now, source, row["payment_id"])
 
 
 async def _bundle(

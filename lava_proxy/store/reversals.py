@@ -24,7 +24,8 @@ from lava_proxy.rules.reversal import Gone, credit_gone, money_gone
 from lava_proxy.store import credit
 from lava_proxy.store.database import Connection
 from lava_proxy.store.entries import Entries
-from lava_proxy.store.ledger import announce_credit, recall_credit
+from lava_proxy.store.ledger import recall_credit
+from lava_proxy.store.news import credit_moved
 from lava_proxy.store.sql import load
 
 Q = load("reversals")
@@ -86,7 +87,7 @@ async def settle_up(conn: Connection, payment_id: str, now: datetime) -> bool:
         disputed_at=now if gone.disputed_e10 else None,
     )
     if moved and customer_id is not None:
-        await _tell(conn, customer_id, more=reversed_e10 > payment["reversed_e10"])
+        await _tell(conn, customer_id, now, more=reversed_e10 > payment["reversed_e10"])
     return moved
 
 
@@ -168,10 +169,10 @@ async def _give(
     )
 
 
-async def _tell(conn: Connection, customer_id: str, *, more: bool) -> None:
+async def _tell(conn: Connection, customer_id: str, now: datetime, *, more: bool) -> None:
     """Workers look again. Where credit went, they bring back what they do not use, and nothing is
     bought by itself any more: the refund would be charged for anew."""
-    await announce_credit(conn, customer_id)
+    await credit_moved(conn, customer_id, now)
     if more:
         await recall_credit(conn, customer_id, NOBODY)
         await Q["stop_top_ups"].execute(conn, customer_id=customer_id)

@@ -15,25 +15,22 @@ that succeeds (`store/payments.py`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import asyncpg
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
-from lava_proxy.core.money import format_e10
-from lava_proxy.rules.cycle import Span, cycle_at
-from lava_proxy.store import credit
+from lava_proxy.rules.cycle import cycle_at
+from lava_proxy.store.cycles import OPERATOR, begin, move, next_cycle
 from lava_proxy.store.database import Connection
-from lava_proxy.store.ledger import announce_credit
+from lava_proxy.store.news import credit_moved
 from lava_proxy.store.settle import Q as SETTLE
 from lava_proxy.store.sql import load
 
 Q = load("subscriptions")
 PAYMENTS = load("payments")
-
-OPERATOR = "operator:grants"
-"""What a free cycle's credit comes from, in the ledger."""
 
 
 async def start(
@@ -70,9 +67,9 @@ async def start(
         subscription_id, seq = current["subscription_id"], current["cycle_seq"] + 1
         if current["now_rollover"] == "none":
             await Q["end_cycle_credit"].execute(conn, customer_id=customer_id, at=now)
-        await PAYMENTS["drop_pending"].execute(conn, subscription_id=subscription_id, now=now)
-        await _move(conn, subscription_id, plan, seq, now, span)
-    await _cycle(conn, customer_id, subscription_id, seq, plan, span, now, source, payment_id)
+        await _drop(conn, subscription_id, ("renewal",), now)
+        await move(conn, subscription_id, plan, seq, now, span)
+    await begin(conn, customer_id, subscription_id, seq, plan, span, now, source, payment_id)
     return subscription_id
 
 
@@ -94,6 +91,7 @@ async def subscribe_free(
         await start(conn, customer_id=customer_id, plan_id=plan_id, now=now)
         return
     await downgrade(conn, current["subscription_id"], plan_id)
+    await credit_moved(conn, customer_id, now)
 
 
 async def downgrade(conn: Connection, subscription_id: str, plan_id: str) -> None:
@@ -121,6 +119,7 @@ async def cancel(
         await Q["pend"].execute(
             conn, subscription_id=subscription_id, pending_type="cancellation", pending_plan_id=None
         )
+    await credit_moved(conn, customer_id, now)
     return customer_id
 
 
@@ -129,7 +128,7 @@ async def end(conn: Connection, customer_id: str, subscription_id: str, at: date
     must be locked."""
     await Q["end_subscription"].execute(conn, subscription_id=subscription_id, at=at)
     await Q["end_cycle_credit"].execute(conn, customer_id=customer_id, at=at)
-    await PAYMENTS["drop_pending"].execute(conn, subscription_id=subscription_id, now=at)
+    await _drop(conn, subscription_id, ("renewal", "top_up"), at)
 
 
 async def renew_due(conn: Connection, customer_id: str, now: datetime) -> None:
@@ -144,24 +143,29 @@ async def renew_due(conn: Connection, customer_id: str, now: datetime) -> None:
         return
     if row["pending_type"] == "cancellation":
         await end(conn, customer_id, row["subscription_id"], row["cycle_end_at"])
+        await credit_moved(conn, customer_id, now)
     elif row["period_amount_e10"]:
         await _ask_for_payment(conn, row, now)
+        await credit_moved(conn, customer_id, now)
     else:
         await next_cycle(conn, row, now, OPERATOR, None)
 
 
-async def next_cycle(
-    conn: Connection, row: asyncpg.Record, now: datetime, source: str, payment_id: str | None
-) -> str | None:
-    """The cycle that `now` falls in, from a row of `lock_subscription`; answers its grant."""
-    same = row["next_plan_id"] == row["plan_id"] or row["billing_interval"] == row["now_interval"]
-    anchor = row["anchor_at"] if same else row["cycle_end_at"]
-    span = cycle_at(anchor, row["billing_interval"], now)
-    seq = row["cycle_seq"] + 1
-    await _move(conn, row["subscription_id"], row, seq, anchor, span)
-    return await _cycle(
-        conn, row["customer_id"], row["subscription_id"], seq, row, span, now, source, payment_id
-    )
+async def lapse(conn: Connection, customer_id: str, asked_before: datetime, now: datetime) -> None:
+    """End a subscription whose renewal was asked for before that and is not paid. Money that comes
+    later becomes credit."""
+    await lock_account(conn, customer_id)
+    for row in await Q["lapsed"].fetch(
+        conn, customer_id=customer_id, asked_before=asked_before, most=1
+    ):
+        await end(conn, customer_id, row["subscription_id"], now)
+        await credit_moved(conn, customer_id, now)
+
+
+async def lapsed_customers(conn: Connection, asked_before: datetime, most: int) -> list[str]:
+    """Customers for whom `lapse` has something to do."""
+    rows = await Q["lapsed"].fetch(conn, customer_id=None, asked_before=asked_before, most=most)
+    return [row["customer_id"] for row in rows]
 
 
 async def due_customers(conn: Connection, now: datetime, most: int) -> list[str]:
@@ -201,6 +205,15 @@ async def _merchant(conn: Connection, customer_id: str) -> str:
     return merchant_id
 
 
+async def _drop(
+    conn: Connection, subscription_id: str, purposes: Sequence[str], now: datetime
+) -> None:
+    """Ask nobody any more for payments of these purposes."""
+    await PAYMENTS["drop_open"].execute(
+        conn, subscription_id=subscription_id, purposes=list(purposes), now=now
+    )
+
+
 async def _ask_for_payment(conn: Connection, row: asyncpg.Record, now: datetime) -> None:
     await PAYMENTS["open_renewal"].execute(
         conn,
@@ -216,67 +229,3 @@ async def _ask_for_payment(conn: Connection, row: asyncpg.Record, now: datetime)
     await Q["past_due"].execute(
         conn, subscription_id=row["subscription_id"], since=row["cycle_end_at"]
     )
-
-
-async def _move(
-    conn: Connection,
-    subscription_id: str,
-    plan: asyncpg.Record,
-    seq: int,
-    anchor: datetime,
-    span: Span,
-) -> None:
-    await Q["move_subscription"].execute(
-        conn,
-        subscription_id=subscription_id,
-        plan_id=plan.get("next_plan_id") or plan["plan_id"],
-        top_up_bundle_id=plan["default_top_up_bundle_id"],
-        anchor_at=anchor,
-        seq=seq,
-        starts_at=span.start,
-        ends_at=span.end,
-    )
-
-
-async def _cycle(
-    conn: Connection,
-    customer_id: str,
-    subscription_id: str,
-    seq: int,
-    plan: asyncpg.Record,
-    span: Span,
-    now: datetime,
-    source: str,
-    payment_id: str | None,
-) -> str | None:
-    """The row of a cycle and its credit; answers the grant."""
-    made = await Q["insert_cycle"].fetchval(
-        conn,
-        subscription_id=subscription_id,
-        seq=seq,
-        plan_id=plan.get("next_plan_id") or plan["plan_id"],
-        starts_at=span.start,
-        ends_at=span.end,
-        grant_id=None,
-        payment_id=payment_id,
-    )
-    amount: int = plan["included_credit_e10"]
-    if made is None or not amount:
-        return None
-    grant_id = new_id("credit", test="_test_" in customer_id)
-    await credit.grant(
-        conn,
-        grant_id=grant_id,
-        owner_id=customer_id,
-        kind="cycle",
-        amount_e10=amount,
-        expires_at=span.end if plan["rollover_type"] == "none" else None,
-        note=f"cycle {seq}: {format_e10(amount)}",
-        now=now,
-        source=source,
-    )
-    await Q["cycle_granted"].execute(
-        conn, subscription_id=subscription_id, seq=seq, grant_id=grant_id
-    )
-    await announce_credit(conn, customer_id)
-    return grant_id

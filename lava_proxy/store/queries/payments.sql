@@ -78,7 +78,7 @@ FROM (SELECT payment_id FROM payments
         AND purpose = :purpose::text
       ORDER BY next_attempt_at LIMIT :most::int FOR NO KEY UPDATE SKIP LOCKED) due
 WHERE p.payment_id = due.payment_id
-RETURNING p.payment_id, p.merchant_id, p.customer_id, p.amount_e10, p.attempts,
+RETURNING p.payment_id, p.merchant_id, p.customer_id, p.amount_e10, p.attempts, p.provider_ref,
     (SELECT r.payer_ref FROM payers r
      WHERE r.owner_id = p.customer_id AND r.provider = :provider::text) AS payer_ref;
 
@@ -116,11 +116,12 @@ WHERE payment_id = :payment_id::text;
 UPDATE payments SET next_attempt_at = NULL, provider_ref = coalesce(:ref::text, provider_ref)
 WHERE payment_id = :payment_id::text AND status = 'pending';
 
--- name: drop_pending
+-- name: drop_open
 -- Nobody is to be asked any more to pay for this subscription. Money that comes all the same counts.
--- args: subscription_id text, now timestamptz
+-- args: subscription_id text, purposes text[], now timestamptz
 UPDATE payments SET status = 'cancelled', next_attempt_at = NULL, settled_at = :now::timestamptz
-WHERE subscription_id = :subscription_id::text AND status = 'pending';
+WHERE subscription_id = :subscription_id::text AND status IN ('pending', 'requires_action')
+  AND purpose = ANY(:purposes::text[]);
 
 -- name: declines
 -- Top-ups declined since the last that succeeded.

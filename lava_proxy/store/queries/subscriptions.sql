@@ -104,6 +104,19 @@ SELECT customer_id FROM subscriptions
 WHERE status = 'active' AND cycle_end_at <= :now::timestamptz AND past_due_since IS NULL
 ORDER BY cycle_end_at LIMIT :most::int;
 
+-- name: lapsed
+-- Subscriptions, all or a customer's, whose next cycle was asked to be paid for before that, and is
+-- not; the longest first.
+-- args: customer_id text, asked_before timestamptz, most int
+SELECT s.customer_id, s.subscription_id
+FROM subscriptions s
+JOIN payments p ON p.subscription_id = s.subscription_id AND p.purpose = 'renewal'
+ AND p.seq = s.cycle_seq + 1
+WHERE s.status = 'active' AND s.past_due_since <= :asked_before::timestamptz
+  AND p.created_at <= :asked_before::timestamptz AND p.status <> 'succeeded'
+  AND (:customer_id::text IS NULL OR s.customer_id = :customer_id::text)
+ORDER BY s.past_due_since LIMIT :most::int;
+
 -- name: customer_of
 -- Whose subscription it is.
 -- args: subscription_id text, merchant_id text
