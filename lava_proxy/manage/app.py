@@ -25,6 +25,7 @@ from lava_proxy.manage import (
     meters,
     models,
     openapi,
+    payment_events,
     payments,
     plans,
     prices,
@@ -45,7 +46,7 @@ from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_bod
 from lava_proxy.manage.call import Answer, Call, Route
 from lava_proxy.manage.desk import Desk
 from lava_proxy.payments.factory import make_payments
-from lava_proxy.payments.seam import Payments
+from lava_proxy.payments.seam import Payments, PaymentsDown
 from lava_proxy.store.database import StoreConflict, StoreDown, StorePoison
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.problem import envelope, storable
@@ -63,6 +64,7 @@ ROUTES: tuple[Route, ...] = (
     *plans.ROUTES,
     *subscriptions.ROUTES,
     *payments.ROUTES,
+    *payment_events.ROUTES,
     *credit_bundles.ROUTES,
     *prices.ROUTES,
     *secret_keys.ROUTES,
@@ -191,6 +193,11 @@ def _mapped(error: Exception) -> LavaError:
         log.warning("management: %s", error)
         return LavaError(
             "unavailable", "the database is away or busy; try again", headers={"retry-after": "1"}
+        )
+    if isinstance(error, PaymentsDown):
+        log.warning("management: %s", error)
+        return LavaError(
+            "unavailable", "the payment provider is away; try again", headers={"retry-after": "5"}
         )
     if isinstance(error, StorePoison):
         log.warning("management: %s", error)

@@ -32,6 +32,8 @@ class PaymentView(TypedDict):
     plan_id: str | None
     subscription_id: str | None
     credit_bundle_id: str | None
+    refunded_amount: str
+    disputed_at: str | None
     error_code: str | None
     error_message: str | None
     created_at: str
@@ -91,6 +93,8 @@ def view(row: PaymentRow) -> PaymentView:
         "plan_id": row.plan_id,
         "subscription_id": row.subscription_id,
         "credit_bundle_id": row.credit_bundle_id,
+        "refunded_amount": format_e10(row.refunded_e10),
+        "disputed_at": None if row.disputed_at is None else time_text(row.disputed_at),
         "error_code": row.error_code,
         "error_message": row.error_message,
         "created_at": time_text(row.created_at),

@@ -86,7 +86,7 @@ OWN_LISTS |= {("POST", "webhooks"), ("GET", "webhooks")}
 """Routes that name no object at all."""
 
 OPEN = {("POST", "auth/callback"), ("GET", "services"), ("GET", "services/providers/*")}
-OPEN |= {("GET", "models")}
+OPEN |= {("GET", "models"), ("POST", "payment_events/*")}
 """Routes that ask for no secret key."""
 
 KEYED = [route for route in ROUTES if route.auth == "secret_key"]
