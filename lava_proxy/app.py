@@ -23,6 +23,8 @@ from lava_proxy.core.environment import load_settings, unknown_names
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.manage.app import create_management
+from lava_proxy.pages import app as pages
+from lava_proxy.payments.factory import make_payments
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
@@ -50,7 +52,7 @@ NOT_STARTED = (
     "`async with proxy.lifespan(app): ...` in the host app's lifespan (see README, Mount)"
 )
 
-OWN_PATHS = frozenset({"v1", "forward", "healthz", "readyz", "metrics"})
+OWN_PATHS = frozenset({"v1", "forward", "healthz", "readyz", "metrics", pages.HEAD})
 
 WRAPPED = (
     "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that "
@@ -158,12 +160,14 @@ class _Open:
         self,
         gateway: Gateway,
         management: ASGIApp,
+        pages: ASGIApp,
         upkeep: Upkeep,
         database: Database,
         server: EmbeddedServer | None,
     ) -> None:
         self.gateway = gateway
         self._management = management
+        self._pages = pages
         self._upkeep = upkeep
         self._database = database
         self._server = server
@@ -198,11 +202,10 @@ class _Open:
             if server is not None:
                 await server.release()
             raise
-        clock = SystemClock()
         books = Books(
             settings,
             database,
-            clock,
+            SystemClock(),
             on_flush=metrics.flushed,
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
         )
@@ -210,7 +213,9 @@ class _Open:
         gateway = make_gateway(settings, books, registry, metrics)
         upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken)
         upkeep.start()
-        return cls(gateway, create_management(books, registry), upkeep, database, server)
+        management = create_management(books, registry)
+        shown = pages.Pages(books, make_payments(settings))
+        return cls(gateway, management, shown, upkeep, database, server)
 
     async def stop(self) -> None:
         """The other way round: loops, provider connections, books, database."""
@@ -239,6 +244,8 @@ class _Open:
             or (head == "v1" and (rest == "forward" or rest.startswith("forward/")))
         ):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
+        elif head == pages.HEAD:
+            await self._pages(scope, receive, send)
         elif path == "/healthz":
             await _reply(send, 200, b'{"status":"ok"}')
         elif path == "/readyz":

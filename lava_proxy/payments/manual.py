@@ -6,9 +6,9 @@ Live charges stay pending until ``POST /v1/payments/{id}/complete``.
 from __future__ import annotations
 
 from lava_proxy.core.ids import PREFIXES
-from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk
+from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, CheckoutAnswer, CheckoutAsk
 
-TEST_CUSTOMER = PREFIXES["customer"] + "test_"
+TEST_PAYMENT = PREFIXES["payment"] + "test_"
 
 
 class Manual:
@@ -17,6 +17,10 @@ class Manual:
     name = "manual"
 
     async def charge(self, ask: ChargeAsk) -> ChargeAnswer:
-        """Decided by whose it is."""
-        test = ask.customer_id is not None and ask.customer_id.startswith(TEST_CUSTOMER)
+        """Decided by the payment's own mode: a test session may be about a live customer."""
+        test = ask.payment_id.startswith(TEST_PAYMENT)
         return ChargeAnswer("succeeded" if test else "pending")
+
+    async def checkout(self, ask: CheckoutAsk) -> CheckoutAnswer:
+        """There is nowhere to send the payer."""
+        return CheckoutAnswer()

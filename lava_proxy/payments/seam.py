@@ -50,6 +50,33 @@ class ChargeAnswer:
     """Where the payer confirms (3-D Secure), for `requires_action`."""
 
 
+@dataclass(frozen=True, slots=True)
+class CheckoutAsk:
+    """A page of the provider's own, where the payer pays and leaves a means of payment for later;
+    without an amount they only leave it."""
+
+    reference: str
+    """The payment's id; without an amount an id of the caller's. The same one, the same page."""
+    owner_id: str
+    """Whose means of payment it becomes: a customer or, for its wallet, a merchant."""
+    payer_ref: str | None
+    """None: the provider makes a payer, and tells us with the event of the page's end."""
+    amount_e10: int | None
+    description: str
+    success_url: str
+    cancel_url: str
+    email: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutAnswer:
+    """Where to send the payer; None where the provider has no page and somebody says by hand that
+    the money is there. `provider_ref` is the page's id at the provider."""
+
+    redirect_url: str | None = None
+    provider_ref: str | None = None
+
+
 class PaymentsDown(Exception):
     """The provider cannot be reached or is at fault: nothing is known, ask again later."""
 
@@ -61,4 +88,8 @@ class Payments(Protocol):
 
     async def charge(self, ask: ChargeAsk) -> ChargeAnswer:
         """Charge; the same payment id again answers the same charge."""
+        ...
+
+    async def checkout(self, ask: CheckoutAsk) -> CheckoutAnswer:
+        """A page to pay on, or to leave a means of payment on."""
         ...

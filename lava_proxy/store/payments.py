@@ -13,8 +13,9 @@ from typing import Literal
 
 import asyncpg
 
+from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
-from lava_proxy.store import credit, subscriptions
+from lava_proxy.store import checkout_sessions, credit, subscriptions
 from lava_proxy.store.database import Connection
 from lava_proxy.store.ledger import announce_credit
 from lava_proxy.store.place import Place
@@ -83,8 +84,11 @@ async def open_payment(
     plan_id: str | None = None,
     subscription_id: str | None = None,
     credit_bundle_id: str | None = None,
+    checkout_session_id: str | None = None,
+    due_at: datetime | None = None,
 ) -> None:
-    """Write a payment down, before anybody is asked for it."""
+    """Write a payment down, before anybody is asked for it. `due_at`: the provider is to be asked,
+    and has not answered yet."""
     await Q["open_payment"].execute(
         conn,
         payment_id=payment_id,
@@ -96,6 +100,8 @@ async def open_payment(
         plan_id=plan_id,
         subscription_id=subscription_id,
         credit_bundle_id=credit_bundle_id,
+        checkout_session_id=checkout_session_id,
+        due_at=due_at,
         now=now,
     )
 
@@ -120,6 +126,10 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
     row = await _lock(conn, payment_id)
     if row is None or row["status"] == "succeeded":
         return False
+    session_id: str | None = row["checkout_session_id"]
+    if session_id is not None and row["customer_id"] is None:
+        await checkout_sessions.record_buyer(conn, session_id, payment_id, now)
+        row = await _lock(conn, payment_id) or row
     grant_id, subscription_id = await _deliver(conn, row, now)
     await Q["settle_payment"].execute(
         conn,
@@ -129,6 +139,8 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
         subscription_id=subscription_id,
         now=now,
     )
+    if session_id is not None:
+        await checkout_sessions.complete(conn, session_id, row["customer_id"], now)
     if row["customer_id"] is not None:
         await announce_credit(conn, row["customer_id"])
     return True
@@ -226,14 +238,17 @@ async def _deliver(
     if row["purpose"] == "wallet" or customer_id is None:
         return None, None
     if row["purpose"] == "subscription":
-        return None, await subscriptions.start(
-            conn,
-            customer_id=customer_id,
-            plan_id=row["plan_id"],
-            now=now,
-            source=source,
-            payment_id=row["payment_id"],
-        )
+        try:
+            return None, await subscriptions.start(
+                conn,
+                customer_id=customer_id,
+                plan_id=row["plan_id"],
+                now=now,
+                source=source,
+                payment_id=row["payment_id"],
+            )
+        except LavaError:  # the plan was ended meanwhile, but it is paid: the money is kept
+            return await _bundle(conn, row, row["amount_e10"], None, now, source), None
     if row["purpose"] == "renewal":
         return await _renew(conn, row, now, source), None
     terms = await Q["bundle_terms"].fetchrow(

@@ -47,6 +47,12 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("POST", "forward_tokens"): {"customer_id": "CUSTOMER", "meter_slug": "METER"},
     ("DELETE", "forward_tokens/*"): {},
     ("PATCH", "account/fallback"): {"fallback_chain": None},
+    ("POST", "checkout_sessions"): {
+        "checkout_mode": "subscription",
+        "origin_url": "https://shop.example",
+        "plan_id": "PLAN",
+        "customer_id": "CUSTOMER",
+    },
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
