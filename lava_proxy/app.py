@@ -24,6 +24,7 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.core.providers import OWN_PATHS, registry_of
 from lava_proxy.core.settings import Settings
 from lava_proxy.manage.app import create_management
+from lava_proxy.pages import app as pages
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
@@ -165,6 +166,7 @@ class _Open:
         self,
         gateway: Gateway,
         management: ASGIApp,
+        pages: ASGIApp,
         upkeep: Upkeep,
         payments: Payments,
         database: Database,
@@ -172,6 +174,7 @@ class _Open:
     ) -> None:
         self.gateway = gateway
         self._management = management
+        self._pages = pages
         self._upkeep = upkeep
         self._payments = payments
         self._database = database
@@ -213,11 +216,10 @@ class _Open:
             if server is not None:
                 await server.release()
             raise
-        clock = SystemClock()
         books = Books(
             settings,
             database,
-            clock,
+            SystemClock(),
             on_flush=metrics.flushed,
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
         )
@@ -226,7 +228,8 @@ class _Open:
         upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
         upkeep.start()
         management = create_management(books, registry, payments)
-        return cls(gateway, management, upkeep, payments, database, server)
+        shown = pages.Pages(books, payments)
+        return cls(gateway, management, shown, upkeep, payments, database, server)
 
     async def stop(self) -> None:
         """The other way round: loops, provider connections, books, database."""
@@ -257,6 +260,8 @@ class _Open:
             or (head == "v1" and (rest in FORWARDED or rest.startswith("forward/")))
         ):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
+        elif head == pages.HEAD:
+            await self._pages(scope, receive, send)
         elif path == "/healthz":
             await _reply(send, 200, b'{"status":"ok"}')
         elif path == "/readyz":
