@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
-from lava_proxy.proxy import admission, finish, outbound
+from lava_proxy.proxy import admission, finish, outbound, rewriting
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
@@ -74,14 +74,18 @@ async def _take_in(
     await gateway.turnstile.enter()
     guard(scope, bytes_max=settings.header_limit_bytes)
     gateway.books.condition.refuse_if_closed()
-    target = run.target = _target(gateway, path, scope["query_string"])
+    target = run.target = rewriting.begin(gateway, run, path, scope["query_string"]) or _target(
+        gateway, path, scope["query_string"]
+    )
     credential = find_credential(scope["headers"], target.key)
     run.caller = await gateway.callers.resolve(credential)
     run.metadata = read_metadata(scope["headers"], target.metadata)
+    rewriting.strip_suffix(gateway, run)
     admission.find_route(gateway, run, scope["method"])
     body = await read_body(
         scope, receive, limit_bytes=settings.body_limit_bytes, timeout_s=settings.body_timeout_s
     )
+    body = rewriting.translate(gateway, run, body)
     admission.read_ask(run, scope["method"], outbound.content_type(scope), body)
     await admission.check_objects(gateway, run)
     key = outbound.provider_key(gateway, run)

@@ -44,7 +44,9 @@ def headers(
     secrets = (credential.text.encode("latin-1", "replace"), caller.token.secret.encode())
     kept = upstream_headers(scope["headers"], secrets=secrets)
     kept.append(_credential(provider.credential_for(route), key))
-    if run.managed and provider.extra_headers:
+    if run.rewrite is not None:
+        kept = run.rewrite.request_headers(kept)
+    if (run.managed or run.rewrite is not None) and provider.extra_headers:
         given = {name for name, _ in kept}
         kept += [
             (name.encode(), value.encode())

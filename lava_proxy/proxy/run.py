@@ -12,6 +12,7 @@ from lava_proxy.books.holds import Holds
 from lava_proxy.net.upstream import Answer
 from lava_proxy.proxy.caller import Caller
 from lava_proxy.proxy.exchange import Exchange, State
+from lava_proxy.proxy.rewrite import Rewrite
 from lava_proxy.proxy.running import Running
 from lava_proxy.rules.gauge import Gauge
 from lava_proxy.rules.settlement import Call
@@ -52,6 +53,8 @@ class Run:
     provider: Provider | None = None
     route: Route | None = None
     adapter: Adapter | None = None
+    rewrite: Rewrite | None = None
+    """The client speaks a dialect of its own choice (`/v1/rewrite`)."""
     target: Target | None = None
     ask: Ask | None = None
     managed: bool = True

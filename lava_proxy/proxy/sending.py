@@ -25,6 +25,8 @@ async def send_head(run: Run, answer: Answer, send: Send) -> None:
         keep_length=run.framing in _WHOLE,
         event_stream=event_stream,
     )
+    if run.rewrite is not None:
+        headers = run.rewrite.head(answer, headers)
     headers.append((b"x-lava-request-id", run.request_id.encode()))
     run.response_started = True
     try:
@@ -35,13 +37,15 @@ async def send_head(run: Run, answer: Answer, send: Send) -> None:
 
 def message(run: Run, pieces: list[Piece]) -> dict[str, object]:
     """A part of the body as ASGI has it."""
-    plain = len(pieces) == 1 and not run.masked
+    plain = len(pieces) == 1 and not run.masked and run.rewrite is None
     body = pieces[0].raw if plain else _bytes_of(run, pieces)
     return {"type": "http.response.body", "body": body, "more_body": True}
 
 
 def _bytes_of(run: Run, pieces: list[Piece]) -> bytes:
     body = b"".join([piece.raw for piece in pieces])
+    if run.rewrite is not None:
+        body = run.rewrite.feed(body)
     if run.masked:
         for secret in run.upstream_secrets:
             body = body.replace(secret, b"*" * len(secret))
@@ -52,6 +56,11 @@ async def send_end(run: Run, send: Send) -> None:
     """The last bytes, after the books are closed."""
     body = _bytes_of(run, run.last_pieces)
     run.last_pieces = []
+    if run.rewrite is not None:
+        body += run.rewrite.finish()
+        if run.rewrite.broken:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            raise StreamCut
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
@@ -66,7 +75,11 @@ async def send_rest(run: Run, send: Send) -> None:
 async def send_cut(run: Run, send: Send) -> None:
     """End a stream whose money ended: the dialect's error event, then no final chunk."""
     adapter, tap, framing = run.adapter, run.tap, run.framing
-    if adapter is not None and tap is not None and framing is not None and not tap.mid_event:
+    translated = run.rewrite is not None and run.rewrite.translates
+    if run.rewrite is not None:
+        adapter = run.rewrite.adapter
+    whole = tap is not None and (translated or not tap.mid_event)
+    if adapter is not None and tap is not None and framing is not None and whole:
         message = "budget_exhausted: the credit for this request is used up"
         facts: dict[str, object] = {"request_id": run.request_id}
         if run.running is not None:

@@ -1,0 +1,55 @@
+"""What one call of `/v1/rewrite` knows beside the others: the client's dialect, and how the
+provider's bytes become the client's. In the same dialect they pass untouched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lava_adapters.contract import Adapter
+from lava_proxy.net.upstream import Answer
+from lava_proxy.wire.translate.translation import Dialect, Translation
+
+_CLIENT_ONLY = (b"anthropic-", b"openai-", b"x-stainless-")
+"""Beginnings of headers that mean something to the client's own provider alone."""
+
+
+@dataclass(slots=True)
+class Rewrite:
+    """The client's dialect, and the translation once both ends are known (None: same dialect)."""
+
+    client: Dialect
+    adapter: Adapter
+    """Says no, and ends a stream, in the client's dialect."""
+    translation: Translation | None = None
+
+    @property
+    def translates(self) -> bool:
+        return self.translation is not None
+
+    @property
+    def broken(self) -> bool:
+        """The client's stream must not end as if it were whole."""
+        return self.translation is not None and self.translation.broken
+
+    def request_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The caller's headers without those of its own dialect."""
+        if self.translation is None:
+            return headers
+        return [pair for pair in headers if not pair[0].startswith(_CLIENT_ONLY)]
+
+    def head(self, answer: Answer, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The head that goes with the translated body."""
+        if self.translation is None:
+            return headers
+        content_type = self.translation.head(answer.status, answer.content_type)
+        ours = (b"content-type", b"content-length", b"content-encoding", b"etag")
+        kept = [pair for pair in headers if pair[0] not in ours]
+        return [*kept, (b"content-type", content_type)]
+
+    def feed(self, body: bytes) -> bytes:
+        """The client's bytes for the provider's. No await: it runs between count and send."""
+        return body if self.translation is None else self.translation.feed(body)
+
+    def finish(self) -> bytes:
+        """What is left to be sent when the provider's body is complete."""
+        return b"" if self.translation is None else self.translation.finish()

@@ -1,0 +1,165 @@
+"""Reading JSON objects member by member: a wrong or untranslatable one is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Set
+from typing import NoReturn
+
+import orjson
+
+from lava_proxy.core.errors import LavaError
+
+NO_NAMES: frozenset[str] = frozenset()
+
+
+class Unreadable(ValueError):
+    """A provider's answer is not what its dialect says."""
+
+
+def refuse(path: str, message: str) -> NoReturn:
+    """422 that names the member."""
+    raise LavaError(
+        "validation_error", f"{path}: {message}", details=[{"path": path, "message": message}]
+    )
+
+
+class Members:
+    """A caller's JSON object. Every member is taken once; `rest` judges what nobody took."""
+
+    __slots__ = ("_left", "path")
+
+    def __init__(self, value: object, path: str = "") -> None:
+        self.path = path
+        if not isinstance(value, dict):
+            refuse(path or "body", "must be a JSON object")
+        self._left: dict[str, object] = dict(value)
+
+    def at(self, name: str) -> str:
+        """The full name of a member."""
+        return f"{self.path}.{name}" if self.path else name
+
+    def take(self, name: str) -> object:
+        """Any value; None when absent."""
+        return self._left.pop(name, None)
+
+    def text(self, name: str) -> str | None:
+        value = self.take(name)
+        if value is not None and not isinstance(value, str):
+            refuse(self.at(name), "must be a string")
+        return value
+
+    def word(self, name: str) -> str:
+        """A string that must be there."""
+        value = self.text(name)
+        if not value:
+            refuse(self.at(name), "is required")
+        return value
+
+    def flag(self, name: str) -> bool | None:
+        value = self.take(name)
+        if value is not None and not isinstance(value, bool):
+            refuse(self.at(name), "must be true or false")
+        return value
+
+    def number(self, name: str) -> float | None:
+        value = self.take(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            refuse(self.at(name), "must be a number")
+        return value
+
+    def whole(self, name: str) -> int | None:
+        value = self.take(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            refuse(self.at(name), "must be a whole number")
+        return value
+
+    def items(self, name: str) -> list[object]:
+        value = self.take(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            refuse(self.at(name), "must be an array")
+        return value
+
+    def inner(self, name: str) -> Members | None:
+        """An object member."""
+        value = self.take(name)
+        return None if value is None else Members(value, self.at(name))
+
+    def rest(self, harmless: Set[str] = NO_NAMES) -> None:
+        """Refuse what is left, but for nulls and names that change nothing that is said."""
+        for name, value in self._left.items():
+            if value is not None and name not in harmless:
+                refuse(self.at(name), "cannot be translated to the provider's format")
+
+
+def parse(body: bytes) -> object:
+    """A caller's body."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise LavaError("invalid_request", f"The body is not JSON: {error}.") from None
+
+
+def answered(data: bytes) -> dict[str, object]:
+    """A provider's JSON object, half a surrogate pair and all; raises `Unreadable`."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            text = data.decode("utf-8", "replace")
+            value = json.loads(text)
+            # What UTF-8 cannot hold is shown as a question mark.
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            raise Unreadable("the provider's answer is not JSON") from None
+    if not isinstance(value, dict):
+        raise Unreadable("the provider's answer is not a JSON object")
+    return value
+
+
+def object_in(value: dict[str, object], name: str) -> dict[str, object]:
+    """A member that should be an object; an empty one where it is not."""
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def objects_in(value: dict[str, object], name: str) -> list[dict[str, object]]:
+    """The objects in a member that should be an array."""
+    found = value.get(name)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def text_in(value: dict[str, object], name: str) -> str:
+    """A member that should be a string; "" where it is not."""
+    found = value.get(name)
+    return found if isinstance(found, str) else ""
+
+
+def count_in(value: dict[str, object], name: str) -> int | None:
+    """A member that should be a count."""
+    found = value.get(name)
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+
+
+def dump(value: object) -> bytes:
+    """Compact JSON."""
+    return orjson.dumps(value)
+
+
+def arguments_of(text: str, path: str) -> object:
+    """A tool call's arguments as the object that they must be; "" is an empty one."""
+    if not text.strip():
+        return {}
+    try:
+        value: object = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        refuse(path, "must be the text of a JSON object")
+    if not isinstance(value, dict):
+        refuse(path, "must be the text of a JSON object")
+    return value
