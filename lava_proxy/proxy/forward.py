@@ -13,7 +13,7 @@ from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
 from lava_proxy.proxy.refuse import refuse
-from lava_proxy.proxy.relay import HTTP_ERROR, open_tap, relay
+from lava_proxy.proxy.relay import HTTP_ERROR, encoded, open_tap, relay
 from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.proxy.sending import send_cut, send_end, send_rest
 from lava_proxy.proxy.watch import Watcher
@@ -25,6 +25,7 @@ from lava_proxy.wire.token import find_credential
 log = logging.getLogger(__name__)
 
 AUTH_ERRORS = frozenset({401, 403})
+COMPRESSED = "The provider's error is compressed; it is withheld, because it may show a key."
 
 _WITHOUT_CLIENT = {
     Event.ENDED: Event.DRAINED,
@@ -113,11 +114,14 @@ async def _exchange(
     run.answer = answer
     run.waited_s += clock.boot_s() - asked_s
     failed = answer.status >= HTTP_ERROR
-    run.masked = failed and run.managed
     run.exchange.on(Event.ANSWERED_ERROR if failed else Event.ANSWERED)
     if run.managed and answer.status in AUTH_ERRORS:
         gateway.metrics.anomaly("upstream_auth")
         raise LavaError("upstream_auth_failed")
+    if failed:
+        run.conceal()
+        if run.mask is not None and encoded(answer):
+            raise LavaError("upstream_protocol_error", COMPRESSED)
     open_tap(gateway, run, answer, asked_usage=run.asked_usage)
     if run.left_s is not None:
         gateway.open_runs.bound(run)

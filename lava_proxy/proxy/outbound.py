@@ -53,7 +53,7 @@ def headers(
             for name, value in provider.extra_headers
             if name.encode() not in given
         ]
-    run.upstream_secrets = (key.encode(),)
+    run.upstream_secret = key.encode()
     run.response_prefixes = gateway.response_prefixes[provider.id]
     return kept
 

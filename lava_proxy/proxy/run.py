@@ -17,6 +17,7 @@ from lava_proxy.proxy.running import Running
 from lava_proxy.rules.gauge import Gauge
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.event import Event
+from lava_proxy.wire.mask import Mask
 from lava_proxy.wire.tap import Tap
 from lava_proxy.wire.target import Target
 
@@ -76,10 +77,10 @@ class Run:
     response_started: bool = False
     response_prefixes: tuple[bytes, ...] = ()
     """Headers that the provider's row lets pass beside the usual ones."""
-    upstream_secrets: tuple[bytes, ...] = ()
+    upstream_secret: bytes = b""
     """The provider key: never shown to the client."""
-    masked: bool = False
-    """An error of the provider's under a managed key: should it echo the key, that is hidden."""
+    mask: Mask | None = None
+    """Hides a managed key in what follows: an error of the provider's may echo it."""
     asked_usage: bool = False
     """We asked for the usage chunk; the caller did not."""
     framing: Framing | None = None
@@ -88,6 +89,11 @@ class Run:
     stop: Stop | None = None
     """Why somebody cancelled the call's task."""
     flags: set[str] = field(default_factory=set)
+
+    def conceal(self) -> None:
+        """The provider reports an error: from here on its bytes may show the managed key."""
+        if self.managed and self.mask is None:
+            self.mask = Mask(self.upstream_secret)
 
     def cancel(self, why: Stop) -> None:
         """Stop the call from outside; its own task books it."""

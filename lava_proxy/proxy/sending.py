@@ -21,7 +21,7 @@ async def send_head(run: Run, answer: Answer, send: Send) -> None:
     headers = client_headers(
         answer.headers,
         run.response_prefixes,
-        secrets=run.upstream_secrets,
+        secrets=(run.upstream_secret,),
         keep_length=run.framing in _WHOLE,
         event_stream=event_stream,
     )
@@ -37,39 +37,47 @@ async def send_head(run: Run, answer: Answer, send: Send) -> None:
 
 def message(run: Run, pieces: list[Piece]) -> dict[str, object]:
     """A part of the body as ASGI has it."""
-    plain = len(pieces) == 1 and not run.masked and run.rewrite is None
+    plain = len(pieces) == 1 and run.mask is None and run.rewrite is None
     body = pieces[0].raw if plain else _bytes_of(run, pieces)
     return {"type": "http.response.body", "body": body, "more_body": True}
 
 
-def _bytes_of(run: Run, pieces: list[Piece]) -> bytes:
+def _bytes_of(run: Run, pieces: list[Piece], *, last: bool = False) -> bytes:
+    """The client's bytes for some pieces; with `last` also what waited for the end. A key is hidden
+    in what goes out, so whatever translation made of it."""
     body = b"".join([piece.raw for piece in pieces])
     if run.rewrite is not None:
         body = run.rewrite.feed(body)
-    if run.masked:
-        for secret in run.upstream_secrets:
-            body = body.replace(secret, b"*" * len(secret))
+        if last:
+            body += run.rewrite.finish()
+        if run.rewrite.broken:
+            run.conceal()
+    if run.mask is not None:
+        body = run.mask.feed(body)
+        if last:
+            body += run.mask.finish()
     return body
 
 
 async def send_end(run: Run, send: Send) -> None:
     """The last bytes, after the books are closed."""
-    body = _bytes_of(run, run.last_pieces)
-    run.last_pieces = []
-    if run.rewrite is not None:
-        body += run.rewrite.finish()
-        if run.rewrite.broken:
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-            raise StreamCut
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    pieces, run.last_pieces = run.last_pieces, []
+    body = _bytes_of(run, pieces, last=True)
+    broken = run.rewrite is not None and run.rewrite.broken
+    await send({"type": "http.response.body", "body": body, "more_body": broken})
+    if broken:
+        raise StreamCut
 
 
 async def send_rest(run: Run, send: Send) -> None:
     """What came last of an answer that is not whole: the end of the stream does not follow."""
     pieces, run.last_pieces = run.last_pieces, []
-    if pieces:
+    if pieces or run.mask is not None:
         body = _bytes_of(run, pieces)
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+        if run.mask is not None:
+            body += run.mask.finish()
+        if body:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def send_cut(run: Run, send: Send) -> None:

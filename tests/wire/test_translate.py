@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lava_proxy.core.errors import LavaError
 from lava_proxy.wire.translate import anthropic, openai
 from lava_proxy.wire.translate import neutral as n
-from lava_proxy.wire.translate.anthropic_stream import AnthropicWriter
-from lava_proxy.wire.translate.openai_stream import OpenAIWriter
+from lava_proxy.wire.translate.anthropic import AnthropicWriter
+from lava_proxy.wire.translate.openai import OpenAIWriter
 from lava_proxy.wire.translate.translation import Dialect, Translation
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)

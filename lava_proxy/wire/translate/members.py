@@ -10,6 +10,7 @@ import orjson
 
 from lava_proxy.core.errors import LavaError
 
+TOLD_BYTES_MAX = 4096
 NO_NAMES: frozenset[str] = frozenset()
 
 
@@ -145,6 +146,12 @@ def count_in(value: dict[str, object], name: str) -> int | None:
     """A member that should be a count."""
     found = value.get(name)
     return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+
+
+def told(data: bytes) -> str:
+    """An error of no known form, to be shown whole or not at all: half of it could be half of a
+    key, which nobody would find to hide it."""
+    return data.decode("utf-8", "replace") if len(data) <= TOLD_BYTES_MAX else ""
 
 
 def dump(value: object) -> bytes:

@@ -15,9 +15,9 @@ from lava_proxy.wire.sse import SseFramer
 
 from . import anthropic, openai
 from . import neutral as n
-from .anthropic_stream import AnthropicReader, AnthropicWriter
+from .anthropic import AnthropicReader, AnthropicWriter
 from .members import Unreadable
-from .openai_stream import OpenAIReader, OpenAIWriter
+from .openai import OpenAIReader, OpenAIWriter
 
 Dialect = Literal["openai", "anthropic"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import neutral as n
-from .anthropic import (
+from .. import neutral as n
+from ..members import answered, count_in, dump, object_in, text_in
+from .answer import (
     STOPS,
     error_in,
     message_object,
@@ -14,7 +15,6 @@ from .anthropic import (
     write_counts,
     write_error,
 )
-from .members import answered, count_in, dump, object_in, text_in
 
 
 class AnthropicReader:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import neutral as n
-from .members import answered, count_in, dump, object_in, objects_in, text_in
-from .openai import (
+from .. import neutral as n
+from ..members import answered, count_in, dump, object_in, objects_in, text_in
+from .answer import (
     STOPS,
     error_in,
     error_object,
