@@ -50,6 +50,10 @@ class Rewrite:
         """The client's bytes for the provider's. No await: it runs between count and send."""
         return body if self.translation is None else self.translation.feed(body)
 
+    def fail(self) -> bytes:
+        """What tells the client that the provider's stream broke off."""
+        return b"" if self.translation is None else self.translation.fail()
+
     def finish(self) -> bytes:
         """What is left to be sent when the provider's body is complete."""
         return b"" if self.translation is None else self.translation.finish()

@@ -72,8 +72,10 @@ async def send_end(run: Run, send: Send) -> None:
 async def send_rest(run: Run, send: Send) -> None:
     """What came last of an answer that is not whole: the end of the stream does not follow."""
     pieces, run.last_pieces = run.last_pieces, []
-    if pieces or run.mask is not None:
+    if pieces or run.mask is not None or run.rewrite is not None:
         body = _bytes_of(run, pieces)
+        if run.rewrite is not None:
+            body += run.rewrite.fail()
         if run.mask is not None:
             body += run.mask.finish()
         if body:

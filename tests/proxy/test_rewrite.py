@@ -9,24 +9,11 @@ import anthropic
 import openai
 import pytest
 from gateway_kit import TOKEN_E10, Gate, fresh_model
+from rewrite_kit import CLAUDE, GPT, HELLO, anthropic_at, openai_at
 
 from lava_proxy.net.simulated import Piece, Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-HELLO: Any = [{"role": "user", "content": "hello there"}]
-CLAUDE = "https://api.anthropic.com/v1/messages"
-GPT = "https://api.openai.com/v1/chat/completions"
-
-
-def openai_at(gate: Gate, target: str, key: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=f"{gate.url}/v1/rewrite/openai/{target}", api_key=key)
-
-
-def anthropic_at(gate: Gate, target: str, key: str) -> anthropic.AsyncAnthropic:
-    return anthropic.AsyncAnthropic(
-        base_url=f"{gate.url}/v1/rewrite/anthropic/{target}", api_key=key
-    )
 
 
 @pytest.mark.parametrize(

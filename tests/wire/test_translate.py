@@ -137,9 +137,15 @@ def test_any_split_gives_the_same_stream(client: Dialect, provider: Dialect) -> 
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
 def test_what_is_not_whole_is_broken(client: Dialect, provider: Dialect) -> None:
     short = _translation(client, provider)
-    short.feed(_wire(provider)[:-30])
-    short.finish()
+    wire = _wire(provider)
+    short.feed(wire[: wire.rindex(b"\n\n", 0, wire.index(b"1}")) + 2])
+    assert b"ended early" in short.finish()
     assert short.broken
+    unmarked = _translation(client, provider)
+    expected = _translation(client, provider).feed(wire)
+    marker = b"data: [DONE]" if provider == "openai" else b"event: message_stop"
+    assert unmarked.feed(wire[: wire.index(marker)]) + unmarked.finish() == expected
+    assert not unmarked.broken
     wrong = _translation(client, provider)
     assert b"error" in wrong.feed(b"data: {nonsense\n\n")
     assert wrong.broken

@@ -159,6 +159,16 @@ def dump(value: object) -> bytes:
     return orjson.dumps(value)
 
 
+def is_whole(text: str) -> bool:
+    """Whether a tool call's arguments so far are a whole JSON object."""
+    if not text.rstrip().endswith("}"):
+        return False
+    try:
+        return isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
 def arguments_of(text: str, path: str) -> object:
     """A tool call's arguments as the object that they must be; "" is an empty one."""
     if not text.strip():

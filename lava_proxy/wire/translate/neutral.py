@@ -6,7 +6,7 @@ text, because they arrive in pieces. `Counts.input_tokens` is the whole input, c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Role = Literal["user", "assistant"]
@@ -227,13 +227,24 @@ def merged(messages: list[Message]) -> tuple[Message, ...]:
     """Neighbours of one role become one message; empty texts and empty messages go."""
     found: list[Message] = []
     for message in messages:
-        parts = tuple(p for p in message.parts if not (isinstance(p, Text) and not p.text))
+        parts = tuple(_full(p) for p in message.parts if not _empty(p))
         if not parts:
             continue
         if found and found[-1].role == message.role:
             parts = found.pop().parts + parts
         found.append(Message(message.role, parts))
     return tuple(found)
+
+
+def _empty(part: Part) -> bool:
+    return isinstance(part, Text) and not part.text
+
+
+def _full(part: Part) -> Part:
+    """A tool's result without empty texts; a tool may say nothing."""
+    if not isinstance(part, ToolResult):
+        return part
+    return replace(part, parts=tuple(p for p in part.parts if not _empty(p)))
 
 
 def deltas_of(answer: Answer) -> list[Delta]:

@@ -24,6 +24,7 @@ Dialect = Literal["openai", "anthropic"]
 LIMITS = Limits(hold_bytes=16 * 2**20, parse_bytes=16 * 2**20)
 """An answer that is one document, or one event of a stream, is held up to this size."""
 HTTP_ERROR = 400
+ENDED_EARLY = "the provider's answer ended early"
 
 
 def read_request(client: Dialect, body: bytes) -> n.Request:
@@ -69,6 +70,8 @@ class Translation:
         self._created = created
         self._status = 200
         self._streamed = False
+        self._stopped = False
+        """The provider said why it stopped."""
         self._whole = bytearray()
         self._framer = SseFramer(LIMITS)
         self._reader = OpenAIReader() if provider == "openai" else AnthropicReader()
@@ -99,9 +102,16 @@ class Translation:
         """The provider's body is complete: what is still to be sent."""
         if self._streamed:
             out = self._events(self._framer.finish()) if not self._over else b""
-            self.broken = self.broken or not self.ended
-            return out
+            if self._stopped and not self._over:  # not every provider writes an end marker
+                out += self._write(n.Done())
+            return out + self.fail()
         return self._document()
+
+    def fail(self) -> bytes:
+        """The provider's stream ends early: the error that says so, unless the client knows."""
+        if not self._streamed or self._over:
+            return b""
+        return self._write(n.Failed(502, "upstream_protocol_error", ENDED_EARLY))
 
     @property
     def _over(self) -> bool:
@@ -124,6 +134,7 @@ class Translation:
         if isinstance(delta, n.Failed):
             self.broken = True
         self.ended = self.ended or isinstance(delta, n.Done)
+        self._stopped = self._stopped or isinstance(delta, n.Finished)
         out = self._writer.write(delta)
         self.events += bool(out)
         return out

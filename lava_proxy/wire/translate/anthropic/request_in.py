@@ -17,20 +17,14 @@ def read_request(body: bytes) -> n.Request:
     top = Members(parse(body))
     if top.text("service_tier") not in (None, *_TIERS):
         refuse("service_tier", "cannot be translated to the provider's format")
-    messages = []
-    for index, item in enumerate(top.items("messages")):
-        message = Members(item, f"messages.{index}")
-        role = message.word("role")
-        if role not in get_args(n.Role):
-            refuse(message.at("role"), "must be user or assistant")
-        messages.append(n.Message(cast("n.Role", role), _read_blocks(message, "content")))
+    messages, system = _read_messages(top)
     choice, parallel = _read_choice(top.inner("tool_choice"))
     wanted, effort = _read_output(top.inner("output_config"))
     about = top.inner("metadata")
     request = n.Request(
         model=top.word("model"),
         messages=n.merged(messages),
-        system=_read_system(top),
+        system=(*_read_system(top), *system),
         tools=tuple(_read_tool(t, f"tools.{i}") for i, t in enumerate(top.items("tools"))),
         choice=choice,
         parallel=parallel,
@@ -49,6 +43,22 @@ def read_request(body: bytes) -> n.Request:
         refuse("messages", "needs a message that is not empty")
     top.rest(HARMLESS)
     return request
+
+
+def _read_messages(top: Members) -> tuple[list[n.Message], list[str]]:
+    """The turns, and what the system says among them."""
+    messages: list[n.Message] = []
+    system: list[str] = []
+    for index, item in enumerate(top.items("messages")):
+        message = Members(item, f"messages.{index}")
+        role = message.word("role")
+        if role == "system":
+            system += _read_system(message, "content")
+        elif role in get_args(n.Role):
+            messages.append(n.Message(cast("n.Role", role), _read_blocks(message, "content")))
+        else:
+            refuse(message.at("role"), f"{role!r} cannot be translated")
+    return messages, system
 
 
 def _read_blocks(holder: Members, name: str) -> tuple[n.Part, ...]:
@@ -100,14 +110,14 @@ def _read_image(source: Members) -> n.Image:
     refuse(source.at("type"), f"{kind!r} cannot be translated")
 
 
-def _read_system(top: Members) -> tuple[str, ...]:
-    value = top.take("system")
+def _read_system(holder: Members, name: str = "system") -> tuple[str, ...]:
+    value = holder.take(name)
     if value is None:
         return ()
     texts = []
-    for part in _read_blocks(Members({"system": value}), "system"):
+    for part in _read_blocks(Members({name: value}, holder.path), name):
         if not isinstance(part, n.Text):
-            refuse("system", "holds text only")
+            refuse(holder.at(name), "holds text only")
         texts.append(part.text)
     return tuple(text for text in texts if text)
 
@@ -165,7 +175,7 @@ def _read_output(config: Members | None) -> tuple[n.Format | None, n.Effort | No
 
 def _read_thinking(thinking: Members | None, effort: n.Effort | None) -> n.Effort | None:
     kind = thinking.word("type") if thinking else None
-    if thinking is None or kind == "adaptive":
+    if thinking is None or kind in ("adaptive", "between_tools"):
         return effort
     if kind == "disabled":
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .. import neutral as n
-from ..members import answered, count_in, dump, object_in, text_in
+from ..members import answered, count_in, dump, is_whole, object_in, text_in
 from .answer import (
     STOPS,
     error_in,
@@ -93,10 +93,20 @@ class AnthropicReader:
 
 class AnthropicWriter:
     """Deltas as the events of a message stream. The stop reason waits for the end, because usage
-    stands in the same event and may come later. Blocks of tool calls stay open until then: another
-    dialect's calls may come interleaved."""
+    stands in the same event and may come later. A tool call's block stays open until its arguments
+    are whole and something else begins: another dialect's calls may come interleaved."""
 
-    __slots__ = ("_blocks", "_calls", "_counts", "_id", "_model", "_open", "_started", "_stop")
+    __slots__ = (
+        "_arguments",
+        "_blocks",
+        "_calls",
+        "_counts",
+        "_id",
+        "_model",
+        "_open",
+        "_started",
+        "_stop",
+    )
 
     def __init__(self, answer_id: str, model: str) -> None:
         self._id = answer_id
@@ -106,6 +116,9 @@ class AnthropicWriter:
         self._open: tuple[str, int] | None = None
         """Kind and index of the text or thinking block under way."""
         self._calls: dict[int, int] = {}
+        """Number of a tool call -> index of its block."""
+        self._arguments: dict[int, str] = {}
+        """Of the calls whose blocks are open."""
         self._counts = n.Counts()
         self._stop: n.Finished | None = None
 
@@ -114,8 +127,7 @@ class AnthropicWriter:
         if isinstance(delta, n.TextDelta):
             return self._more("text", {"type": "text_delta", "text": delta.text})
         if isinstance(delta, n.CallDelta):
-            made = {"type": "input_json_delta", "partial_json": delta.arguments}
-            return _delta(self._calls[delta.index], made)
+            return self._more_of_call(delta)
         if isinstance(delta, n.CallStarted):
             return self._call(delta)
         if isinstance(delta, n.ThinkingDelta):
@@ -160,9 +172,17 @@ class AnthropicWriter:
             out += self._more("thinking", made)
         return out
 
+    def _more_of_call(self, delta: n.CallDelta) -> bytes:
+        if delta.index not in self._arguments:
+            return b""  # whole, and closed
+        self._arguments[delta.index] += delta.arguments
+        made = {"type": "input_json_delta", "partial_json": delta.arguments}
+        return _delta(self._calls[delta.index], made)
+
     def _call(self, delta: n.CallStarted) -> bytes:
         out = self._begin() + self._close()
         self._calls[delta.index] = self._blocks
+        self._arguments[delta.index] = ""
         block: dict[str, object] = {
             "type": "tool_use",
             "id": delta.call_id,
@@ -172,9 +192,10 @@ class AnthropicWriter:
         return out + self._start(block)
 
     def _start(self, block: Mapping[str, object]) -> bytes:
+        out = self._close_calls()
         self._blocks += 1
         index = self._blocks - 1
-        return _event({"type": "content_block_start", "index": index, "content_block": block})
+        return out + _event({"type": "content_block_start", "index": index, "content_block": block})
 
     def _close(self) -> bytes:
         if self._open is None:
@@ -182,10 +203,16 @@ class AnthropicWriter:
         index, self._open = self._open[1], None
         return _event({"type": "content_block_stop", "index": index})
 
+    def _close_calls(self, *, all_of_them: bool = False) -> bytes:
+        done = [c for c, text in self._arguments.items() if all_of_them or is_whole(text)]
+        out = b""
+        for call in done:
+            del self._arguments[call]
+            out += _event({"type": "content_block_stop", "index": self._calls[call]})
+        return out
+
     def _end(self) -> bytes:
-        out = self._begin() + self._close()
-        for index in self._calls.values():
-            out += _event({"type": "content_block_stop", "index": index})
+        out = self._begin() + self._close() + self._close_calls(all_of_them=True)
         stop = self._stop or n.Finished("end")
         made = {"stop_reason": STOPS[stop.stop], "stop_sequence": stop.stop_text}
         usage = write_counts(self._counts)

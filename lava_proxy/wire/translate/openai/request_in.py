@@ -15,6 +15,7 @@ HARMLESS = frozenset(
         "seed",
         "safety_identifier",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
         "logprobs",
         "logit_bias",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .. import neutral as n
 from ..members import dump, refuse
 from .answer import write_call
@@ -49,32 +51,38 @@ def _write_messages(request: n.Request) -> list[dict[str, object]]:
     out: list[dict[str, object]] = [{"role": "system", "content": t} for t in request.system]
     for message in request.messages:
         if message.role == "assistant":
-            out.append(_write_assistant(message))
+            out += _write_assistant(message)
             continue
-        out += [_write_result(p) for p in message.parts if isinstance(p, n.ToolResult)]
-        rest = [p for p in message.parts if isinstance(p, n.Text | n.Image)]
+        results = [p for p in message.parts if isinstance(p, n.ToolResult)]
+        out += [_write_result(result) for result in results]
+        # A tool message holds text only: pictures of results follow as the user's.
+        rest: list[n.Text | n.Image] = [
+            p for result in results for p in result.parts if isinstance(p, n.Image)
+        ]
+        rest += [p for p in message.parts if isinstance(p, n.Text | n.Image)]
         if rest:
             out.append({"role": "user", "content": _write_parts(rest)})
     return out
 
 
-def _write_assistant(message: n.Message) -> dict[str, object]:
+def _write_assistant(message: n.Message) -> list[dict[str, object]]:
+    """No message where there was nothing but reasoning."""
     texts = [p for p in message.parts if isinstance(p, n.Text | n.Image)]
     calls = [p for p in message.parts if isinstance(p, n.ToolCall)]
+    if not texts and not calls:
+        return []
     out: dict[str, object] = {"role": "assistant", "content": _write_parts(texts) or None}
     if calls:
         out["tool_calls"] = [write_call(call) for call in calls]
-    return out
+    return [out]
 
 
 def _write_result(result: n.ToolResult) -> dict[str, object]:
-    if any(isinstance(part, n.Image) for part in result.parts):
-        refuse("messages", "an image in a tool's result has no equivalent in the provider's format")
     text = "\n".join(part.text for part in result.parts if isinstance(part, n.Text))
     return {"role": "tool", "tool_call_id": result.call_id, "content": text}
 
 
-def _write_parts(parts: list[n.Text | n.Image]) -> object:
+def _write_parts(parts: Sequence[n.Text | n.Image]) -> object:
     if len(parts) == 1 and isinstance(parts[0], n.Text):
         return parts[0].text
     return [_write_part(part) for part in parts]

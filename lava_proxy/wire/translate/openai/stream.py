@@ -76,7 +76,7 @@ class OpenAIReader:
 class OpenAIWriter:
     """Deltas as the events of a chat stream. `created` is the time in seconds that it states."""
 
-    __slots__ = ("_counts", "_head", "_wants_usage")
+    __slots__ = ("_bare", "_counts", "_head", "_wants_usage")
 
     def __init__(self, answer_id: str, model: str, *, created: int, wants_usage: bool) -> None:
         self._head = {
@@ -86,6 +86,8 @@ class OpenAIWriter:
             "model": model,
         }
         self._wants_usage = wants_usage
+        self._bare: set[int] = set()
+        """Tool calls that have no arguments so far: clients want at least an empty object."""
         self._counts = n.Counts()
 
     def write(self, delta: n.Delta) -> bytes:
@@ -93,9 +95,10 @@ class OpenAIWriter:
         if isinstance(delta, n.TextDelta):
             return self._chunk({"content": delta.text})
         if isinstance(delta, n.CallDelta):
-            made = {"index": delta.index, "function": {"arguments": delta.arguments}}
-            return self._chunk({"tool_calls": [made]})
+            self._bare.discard(delta.index)
+            return self._arguments(delta.index, delta.arguments)
         if isinstance(delta, n.CallStarted):
+            self._bare.add(delta.index)
             function = {"name": delta.name, "arguments": ""}
             begun: dict[str, object] = {"index": delta.index, "id": delta.call_id}
             return self._chunk({"tool_calls": [begun | {"type": "function", "function": function}]})
@@ -107,13 +110,19 @@ class OpenAIWriter:
             self._head |= {"model": delta.model or self._head["model"]}
             return self._chunk({"role": "assistant", "content": ""})
         if isinstance(delta, n.Finished):
-            return self._chunk({}, STOPS[delta.stop])
+            bare = b"".join(self._arguments(index, "{}") for index in sorted(self._bare))
+            self._bare.clear()
+            return bare + self._chunk({}, STOPS[delta.stop])
         if isinstance(delta, n.Used):
             self._counts = delta.counts.over(self._counts)
             return b""
         if isinstance(delta, n.Failed):
             return _event({"error": error_object(delta)})
         return self._end()
+
+    def _arguments(self, index: int, text: str) -> bytes:
+        made = {"index": index, "function": {"arguments": text}}
+        return self._chunk({"tool_calls": [made]})
 
     def _end(self) -> bytes:
         usage = b""
