@@ -3,14 +3,24 @@ provider's bytes become the client's. In the same dialect they pass untouched.""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from lava_adapters.contract import Adapter
 from lava_proxy.net.upstream import Answer
+from lava_proxy.wire.token import Credential
 from lava_proxy.wire.translate.translation import Dialect, Translation
 
 _CLIENT_ONLY = (b"anthropic-", b"openai-", b"x-stainless-")
 """Beginnings of headers that mean something to the client's own provider alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One target of a fallback chain: `url` with or without its scheme."""
+
+    url: str
+    model: str
 
 
 @dataclass(slots=True)
@@ -21,6 +31,13 @@ class Rewrite:
     adapter: Adapter
     """Says no, and ends a stream, in the client's dialect."""
     translation: Translation | None = None
+    steps: deque[Step] = field(default_factory=deque)
+    """Where the call goes next if its provider fails."""
+    asked: bytes = b""
+    """The client's own body, for the next attempt."""
+    body: bytes = b""
+    """What a next attempt sends."""
+    credential: Credential | None = None
 
     @property
     def translates(self) -> bool:
@@ -38,7 +55,10 @@ class Rewrite:
         return [pair for pair in headers if not pair[0].startswith(_CLIENT_ONLY)]
 
     def head(self, answer: Answer, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """The head that goes with the translated body."""
+        """The head that goes with the translated body. Nothing follows it: what a next attempt
+        would need is let go."""
+        self.asked = self.body = b""
+        self.steps.clear()
         if self.translation is None:
             return headers
         content_type = self.translation.head(answer.status, answer.content_type)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from lava_adapters.jsonedit import set_member
 from lava_adapters.registry import Route
 from lava_proxy.core.errors import LavaError
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.rewrite import Rewrite
 from lava_proxy.proxy.run import Run
 from lava_proxy.wire.target import Target, parse_target
+from lava_proxy.wire.translate.members import dump
 from lava_proxy.wire.translate.translation import (
     Dialect,
     Translation,
@@ -74,15 +76,18 @@ def strip_suffix(gateway: Gateway, run: Run) -> None:
             return
 
 
-def translate(gateway: Gateway, run: Run, body: bytes) -> bytes:
-    """The request for the provider; as it is where both speak the same."""
+def translate(gateway: Gateway, run: Run, body: bytes, model: str | None = None) -> bytes:
+    """The request for the provider; as it is where both speak the same. With `model` for another
+    model than the one it names."""
     rewrite, provider, route = run.rewrite, run.provider, run.route
     if rewrite is None or provider is None or route is None:
         return body
     dialect = _dialect(route)
     if dialect == rewrite.client:
-        return body
+        return body if model is None else set_member(body, "model", dump(model))
     request = read_request(rewrite.client, body)
+    if model is not None:
+        request = replace(request, model=model)
     rewrite.translation = Translation(
         rewrite.client,
         dialect,

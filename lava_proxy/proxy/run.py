@@ -50,6 +50,10 @@ class Run:
     started_s: float
     task: asyncio.Task[None] | None
     exchange: Exchange = field(default_factory=Exchange)
+    began_s: float = 0.0
+    """When its first attempt started; 0 where this is the first."""
+    following: Run | None = None
+    """The attempt that takes its place, now that its provider has failed."""
     caller: Caller | None = None
     provider: Provider | None = None
     route: Route | None = None
@@ -115,6 +119,14 @@ class OpenRuns:
         self.drains = 0
         """Calls whose client has left and whose answer is read all the same."""
 
+    def go_on(self, run: Run, following: Run) -> Run:
+        """The next attempt of a call whose provider has failed; who cancelled that call just now
+        means this attempt too."""
+        self.ended(run)
+        self.runs.add(following)
+        following.stop = run.stop
+        return following
+
     def ended(self, run: Run) -> None:
         """The call is over."""
         self.runs.discard(run)
@@ -153,7 +165,7 @@ class OpenRuns:
             stalls = since is not None and now_s - since > self._stall_s
             if stalls or self._read_long(run, now_s):
                 run.cancel("gone")
-            elif run.seq and now_s - run.started_s > self._longest_s:
+            elif run.seq and now_s - (run.began_s or run.started_s) > self._longest_s:
                 run.cancel("deadline")
             elif (
                 run.exchange.state is State.BODY

@@ -10,7 +10,7 @@ from lava_proxy.net.upstream import Answer
 from lava_proxy.proxy.intake import ClientGone, Send
 from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.wire.event import Event as Piece
-from lava_proxy.wire.headers import client_headers
+from lava_proxy.wire.headers import client_headers, header_value
 
 _WHOLE = frozenset({Framing.JSON, Framing.OPAQUE})
 
@@ -27,12 +27,20 @@ async def send_head(run: Run, answer: Answer, send: Send) -> None:
     )
     if run.rewrite is not None:
         headers = run.rewrite.head(answer, headers)
+        headers.append((b"x-lava-served-by", _served_by(run)))
     headers.append((b"x-lava-request-id", run.request_id.encode()))
     run.response_started = True
     try:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     except OSError:
         raise ClientGone from None
+
+
+def _served_by(run: Run) -> bytes:
+    """``provider/model``, as asked for."""
+    provider = run.provider.id if run.provider else ""
+    model = run.ask.model if run.ask else None
+    return header_value(f"{provider}/{model or ''}")
 
 
 def message(run: Run, pieces: list[Piece]) -> dict[str, object]:
