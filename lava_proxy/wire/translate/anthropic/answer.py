@@ -142,10 +142,12 @@ def read_counts(usage: dict[str, object]) -> n.Counts:
 
 
 def write_counts(counts: n.Counts) -> dict[str, object]:
-    """Usage as Anthropic says it."""
-    read, written = counts.cache_read or 0, counts.cache_write or 0
+    """Usage as Anthropic says it. Some providers state more cached tokens than tokens."""
+    inputs = counts.input_tokens or 0
+    read = min(counts.cache_read or 0, inputs)
+    written = min(counts.cache_write or 0, inputs - read)
     usage: dict[str, object] = {
-        "input_tokens": max(0, (counts.input_tokens or 0) - read - written),
+        "input_tokens": inputs - read - written,
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": read,
         "output_tokens": counts.output_tokens or 0,
