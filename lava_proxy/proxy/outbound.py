@@ -43,9 +43,9 @@ def headers(
         raise LavaError("internal_error")
     secrets = (credential.text.encode("latin-1", "replace"), caller.token.secret.encode())
     kept = upstream_headers(scope["headers"], secrets=secrets)
-    kept.append(_credential(provider.credential_for(route), key))
     if run.rewrite is not None:
         kept = run.rewrite.request_headers(kept)
+    kept.append(_credential(provider.credential_for(route), key))
     if (run.managed or run.rewrite is not None) and provider.extra_headers:
         given = {name for name, _ in kept}
         kept += [

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from lava_adapters.contract import Adapter
 from lava_proxy.net.upstream import Answer
 from lava_proxy.wire.token import Credential
-from lava_proxy.wire.translate.translation import Dialect, Translation
+from lava_proxy.wire.translate.dialects import Dialect, Named
+from lava_proxy.wire.translate.translation import Translation
 
-_CLIENT_ONLY = (b"anthropic-", b"openai-", b"x-stainless-")
+_CLIENT_ONLY = (b"anthropic-", b"openai-", b"x-stainless-", b"x-goog-", b"amz-sdk-", b"x-amz")
 """Beginnings of headers that mean something to the client's own provider alone."""
 
 
@@ -30,6 +31,8 @@ class Rewrite:
     client: Dialect
     adapter: Adapter
     """Says no, and ends a stream, in the client's dialect."""
+    named: Named = field(default_factory=Named)
+    """What the client's URL says of the request."""
     translation: Translation | None = None
     steps: deque[Step] = field(default_factory=deque)
     """Where the call goes next if its provider fails."""
@@ -38,10 +41,6 @@ class Rewrite:
     body: bytes = b""
     """What a next attempt sends."""
     credential: Credential | None = None
-
-    @property
-    def translates(self) -> bool:
-        return self.translation is not None
 
     @property
     def broken(self) -> bool:

@@ -93,11 +93,12 @@ async def send_rest(run: Run, send: Send) -> None:
 async def send_cut(run: Run, send: Send) -> None:
     """End a stream whose money ended: the dialect's error event, then no final chunk."""
     adapter, tap, framing = run.adapter, run.tap, run.framing
-    translated = run.rewrite is not None and run.rewrite.translates
+    events, whole = (tap.events, not tap.mid_event) if tap is not None else (0, False)
     if run.rewrite is not None:
-        adapter = run.rewrite.adapter
-    whole = tap is not None and (translated or not tap.mid_event)
-    if adapter is not None and tap is not None and framing is not None and whole:
+        adapter, translation = run.rewrite.adapter, run.rewrite.translation
+        if translation is not None:
+            framing, events, whole = translation.framing, translation.events, True
+    if adapter is not None and framing is not None and whole:
         message = "budget_exhausted: the credit for this request is used up"
         facts: dict[str, object] = {"request_id": run.request_id}
         if run.running is not None:
@@ -106,7 +107,7 @@ async def send_cut(run: Run, send: Send) -> None:
                 "output_tokens": run.running.outputs,
                 "estimated": True,
             }
-        event = adapter.cut(framing, message, facts, tap.events)
+        event = adapter.cut(framing, message, facts, events)
         if event:
             await send({"type": "http.response.body", "body": event, "more_body": True})
     raise StreamCut

@@ -32,9 +32,11 @@ class Essence:
     outputs: int = 0
     cached: int = 0
 
-    def said(self) -> tuple[Any, ...]:
-        arguments = [(i, name, json.loads(text or "{}")) for i, name, text in self.calls]
+    def said(self, *, ids: bool = True) -> tuple[Any, ...]:
+        arguments = [(i * ids, name, json.loads(text or "{}")) for i, name, text in self.calls]
         stop = self.stop if self.stop in KNOWN else "stop"
+        if stop == "stop" and self.calls:
+            stop = "tool_calls"  # some providers say just that
         counts = (self.inputs, self.outputs, min(self.cached, self.inputs))
         return self.text, self.thinking, arguments, stop, counts
 
@@ -138,3 +140,37 @@ def _anthropic_usage(found: Essence, usage: dict[str, Any]) -> None:
     fresh, written = usage.get("input_tokens"), usage.get("cache_creation_input_tokens")
     found.inputs = (fresh or 0) + (written or 0) + found.cached
     found.outputs = usage.get("output_tokens") or 0
+
+
+def google_whole(body: dict[str, Any]) -> Essence:
+    return google_stream(iter([body]))
+
+
+def google_stream(chunks: Iterator[dict[str, Any]]) -> Essence:
+    found = Essence()
+    for chunk in chunks:
+        candidate = (chunk.get("candidates") or [{}])[0]
+        for part in (candidate.get("content") or {}).get("parts") or ():
+            if part.get("thought"):
+                found.thinking += part.get("text") or ""
+            else:
+                found.text += part.get("text") or ""
+            call = part.get("functionCall")
+            if call:
+                arguments = json.dumps(call.get("args") or {})
+                found.calls.append([call.get("id") or "", call["name"], arguments])
+        reason = candidate.get("finishReason")
+        found.stop = {None: found.stop, "MAX_TOKENS": "length"}.get(reason, reason) or ""
+        _google_usage(found, chunk.get("usageMetadata") or {})
+    if found.stop not in ("", "length", "STOP", "MALFORMED_FUNCTION_CALL", "OTHER"):
+        found.stop = "content_filter"
+    return found
+
+
+def _google_usage(found: Essence, usage: dict[str, Any]) -> None:
+    prompt, tools = usage.get("promptTokenCount"), usage.get("toolUsePromptTokenCount") or 0
+    made = usage.get("candidatesTokenCount"), usage.get("thoughtsTokenCount")
+    found.inputs = found.inputs if prompt is None else prompt + tools
+    if made != (None, None):
+        found.outputs = (made[0] or 0) + (made[1] or 0)
+    found.cached = usage.get("cachedContentTokenCount") or found.cached

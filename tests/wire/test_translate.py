@@ -13,8 +13,9 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.wire.translate import anthropic, openai
 from lava_proxy.wire.translate import neutral as n
 from lava_proxy.wire.translate.anthropic import AnthropicWriter
+from lava_proxy.wire.translate.dialects import DIALECTS, Name
 from lava_proxy.wire.translate.openai import OpenAIWriter
-from lava_proxy.wire.translate.translation import Dialect, Translation
+from lava_proxy.wire.translate.translation import Translation
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 names = st.text("abcdefgh_", min_size=1, max_size=8)
@@ -101,25 +102,25 @@ DELTAS: list[n.Delta] = [
 ]
 
 
-def _translation(client: Dialect, provider: Dialect) -> Translation:
+def _translation(client: Name, provider: Name) -> Translation:
     request = n.Request("m", (n.Message("user", (n.Text("x"),)),), stream=True, wants_usage=True)
-    made = Translation(client, provider, request, answer_id="r", created=1)
+    made = Translation(DIALECTS[client], DIALECTS[provider], request, answer_id="r", created=1)
     made.head(200, "text/event-stream")
     return made
 
 
-def _wire(dialect: Dialect) -> bytes:
+def _wire(dialect: Name) -> bytes:
     writer: Any = AnthropicWriter("id", "m")
     if dialect == "openai":
         writer = OpenAIWriter("id", "m", created=1, wants_usage=True)
     return b"".join(writer.write(delta) for delta in DELTAS)
 
 
-PAIRS: list[tuple[Dialect, Dialect]] = [("openai", "anthropic"), ("anthropic", "openai")]
+PAIRS: list[tuple[Name, Name]] = [("openai", "anthropic"), ("anthropic", "openai")]
 
 
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
-def test_any_split_gives_the_same_stream(client: Dialect, provider: Dialect) -> None:
+def test_any_split_gives_the_same_stream(client: Name, provider: Name) -> None:
     wire = _wire(provider)
     whole = _translation(client, provider)
     expected = whole.feed(wire) + whole.finish()
@@ -135,7 +136,7 @@ def test_any_split_gives_the_same_stream(client: Dialect, provider: Dialect) -> 
 
 
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
-def test_what_is_not_whole_is_broken(client: Dialect, provider: Dialect) -> None:
+def test_what_is_not_whole_is_broken(client: Name, provider: Name) -> None:
     short = _translation(client, provider)
     wire = _wire(provider)
     short.feed(wire[: wire.rindex(b"\n\n", 0, wire.index(b"1}")) + 2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Set
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import orjson
 
@@ -87,10 +87,19 @@ class Members:
             refuse(self.at(name), "must be an array")
         return value
 
-    def inner(self, name: str) -> Members | None:
+    def inner(self, name: str) -> Self | None:
         """An object member."""
         value = self.take(name)
-        return None if value is None else Members(value, self.at(name))
+        return None if value is None else type(self)(value, self.at(name))
+
+    def within(self, name: str) -> list[Self]:
+        """The objects in an array member."""
+        held = self.items(name)
+        return [type(self)(item, f"{self.at(name)}.{i}") for i, item in enumerate(held)]
+
+    def has(self, name: str) -> bool:
+        """Whether a member is there, not taken yet, and not null."""
+        return self._left.get(name) is not None
 
     def rest(self, harmless: Set[str] = NO_NAMES) -> None:
         """Refuse what is left, but for nulls and names that change nothing that is said."""
@@ -108,9 +117,17 @@ def parse(body: bytes) -> object:
 
 
 def answered(data: bytes) -> dict[str, object]:
-    """A provider's JSON object, half a surrogate pair and all; raises `Unreadable`."""
+    """A provider's JSON object; raises `Unreadable`."""
+    value = parse_any(data)
+    if not isinstance(value, dict):
+        raise Unreadable("the provider's answer is not a JSON object")
+    return value
+
+
+def parse_any(data: bytes) -> object:
+    """A provider's JSON value, half a surrogate pair and all; raises `Unreadable`."""
     try:
-        value = orjson.loads(data)
+        value: object = orjson.loads(data)
     except orjson.JSONDecodeError:
         try:
             text = data.decode("utf-8", "replace")
@@ -119,8 +136,6 @@ def answered(data: bytes) -> dict[str, object]:
             value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
         except (ValueError, RecursionError):
             raise Unreadable("the provider's answer is not JSON") from None
-    if not isinstance(value, dict):
-        raise Unreadable("the provider's answer is not a JSON object")
     return value
 
 
@@ -167,6 +182,11 @@ def is_whole(text: str) -> bool:
         return isinstance(orjson.loads(text), dict)
     except orjson.JSONDecodeError:
         return False
+
+
+def made_arguments(text: str) -> object:
+    """A made call's arguments as an object; an empty one where they were cut short."""
+    return orjson.loads(text) if is_whole(text) else {}
 
 
 def arguments_of(text: str, path: str) -> object:

@@ -6,9 +6,9 @@ from .. import neutral as n
 from ..members import (
     Unreadable,
     answered,
-    arguments_of,
     count_in,
     dump,
+    made_arguments,
     object_in,
     objects_in,
     text_in,
@@ -80,11 +80,12 @@ def write_answer(answer: n.Answer) -> bytes:
 
 
 def write_made(part: n.Text | n.ToolCall | n.Thinking) -> dict[str, object]:
+    """A block of an answer."""
     if isinstance(part, n.Text):
         return {"type": "text", "text": part.text}
     if isinstance(part, n.Thinking):
         return {"type": "thinking", "thinking": part.text, "signature": part.signature}
-    made = arguments_of(part.arguments, "messages.tool_calls.function.arguments")
+    made = made_arguments(part.arguments)
     return {"type": "tool_use", "id": part.call_id, "name": part.name, "input": made}
 
 

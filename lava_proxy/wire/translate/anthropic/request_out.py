@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import neutral as n
-from ..members import dump, refuse
+from ..members import arguments_of, dump, refuse
 from .answer import write_made
 
 THINKING_BUDGETS: dict[n.Effort, int] = {
@@ -75,6 +75,8 @@ def _write_block(part: n.Part) -> dict[str, object]:
         if part.failed:
             block["is_error"] = True
         return block
+    if isinstance(part, n.ToolCall):  # in a history they must be an object
+        arguments_of(part.arguments, "messages.tool_calls.function.arguments")
     return write_made(part)
 
 
