@@ -257,7 +257,7 @@ class _Open:
         if (
             head in self._prefixes
             or head == "forward"
-            or (head == "v1" and (rest in FORWARDED or rest.startswith("forward/")))
+            or (head == "v1" and (rest in FORWARDED or rest.startswith(("forward/", "rewrite/"))))
         ):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
         elif head == pages.HEAD:
