@@ -149,6 +149,9 @@ class Settings(BaseSettings):
     payments: Literal["manual"] = Field(
         "manual", description="Who moves money: manual (by hand; test mode succeeds at once)."
     )
+    auto_free_plan: bool = Field(
+        False, description="Every new customer is put on its merchant's Free plan, which is made."
+    )
     renewal_grace_days: int = Field(
         7, ge=0, le=365, description="A renewal that is declined is tried again for so long."
     )
