@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
 from lava_proxy.payments.factory import make_payments
-from lava_proxy.store import credit, directory, idempotency, learned, reaping, retention
+from lava_proxy.payments.seam import Payments
+from lava_proxy.store import credit, directory, idempotency, learned, logins, reaping, retention
 from lava_proxy.store.database import StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers import renewals, top_ups
@@ -30,6 +31,8 @@ AUDIT_LOOK_S = 30.0
 """How often the last audit's result is looked at."""
 LEARNED_KEPT_DAYS = 180
 HOUSEKEEPING_S = 3600.0
+KEY_USES_S = 2.0
+"""How old `last_used_at` of a spend key may be."""
 LEARNED_S = 60.0
 """How often workers tell each other what they learned about models."""
 UNSYNCED_MS = 1000
@@ -57,12 +60,13 @@ class Upkeep:
         metrics: Metrics,
         sweep: Callable[[], None],
         on_broken: Callable[[str], None] = lambda why: None,
+        payments: Payments | None = None,
     ) -> None:
         """`on_broken` is told, once, why this process can never write its journal again."""
         self._books = books
         self._metrics = metrics
         self._sweep = sweep
-        self._payments = make_payments(books.settings)
+        self._payments = payments or make_payments(books.settings)
         self._on_broken = on_broken
         self._broken = False
         self._state: State = "normal"
@@ -81,6 +85,7 @@ class Upkeep:
             every(1.0, "sweep", self.sweep),
             every(HOUSEKEEPING_S, "housekeeping", self.keep_house),
             every(LEARNED_S, "learned factors", books.share_learned),
+            every(KEY_USES_S, "uses of keys", books.key_uses.flush),
             every(settings.webhook_interval_s, "webhooks", self._sender.run_once),
         ]
         loops.append(every(RENEWALS_S, "renewals", self.renew_cycles))
@@ -186,6 +191,7 @@ class Upkeep:
         async with database.transaction() as conn:
             await directory.prune_changes(conn, CHANGES_KEPT_S)
             await idempotency.prune(conn, self._books.now())
+            await logins.prune(conn)
             await learned.forget(conn, LEARNED_KEPT_DAYS)
 
     def _credit_heard(self, owner_id: str | None) -> None:

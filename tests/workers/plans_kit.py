@@ -18,7 +18,7 @@ from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, PaymentsDown
 from lava_proxy.rules.cycle import Interval
 from lava_proxy.store import leasing, payments, plans, subscriptions
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
-from lava_proxy.store.database import Database, StoreConflict
+from lava_proxy.store.database import Database, StoreConflict, StoreDown
 from lava_proxy.store.payments import Purpose
 from lava_proxy.store.plans import BundleRow, PlanRow, Rollover
 from lava_proxy.workers import renewals, top_ups
@@ -141,7 +141,7 @@ class Club:
         wanted = amount * USD
         ask = LeaseAsk(new_id("lease"), customer_id, holder, wanted, wanted, 0, 0, 300.0)
         while True:
-            with suppress(StoreConflict):
+            with suppress(StoreConflict, StoreDown):  # no connection is free
                 async with self.database.transaction() as conn:
                     return await leasing.lease(conn, ask, self.books.top_up_rules, self.books.now())
 
