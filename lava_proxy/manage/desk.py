@@ -15,6 +15,7 @@ from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage.call import Call
 from lava_proxy.manage.catalogue import Catalogue
+from lava_proxy.manage.pace import Pace
 from lava_proxy.payments.seam import Payments
 from lava_proxy.rules.settlement import Customer, Meter
 from lava_proxy.store.database import Connection
@@ -29,6 +30,7 @@ class Desk:
         self.books = books
         self.registry = registry
         self.payments = payments
+        self.pace = Pace(books.clock, books.settings.manage_rate_per_minute)
         self.catalogue = Catalogue(registry, books.settings.provider_keys)
         self._slots = asyncio.Semaphore(max(1, books.settings.database_pool_size // 2))
 
