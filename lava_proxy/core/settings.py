@@ -243,6 +243,11 @@ class Settings(PaymentSettings):
         False,
         description="Managed-key calls must be covered by the merchant's wallet (402 else).",
     )
+    manage_rate_per_minute: int = Field(
+        60_000,
+        ge=0,
+        description="Most management calls of a merchant, per process, reports apart; 0: no limit.",
+    )
     metrics_host: str = Field("127.0.0.1", description="Address of the private metrics listener.")
     metrics_token: SecretStr | None = Field(
         None, description="Bearer token for /metrics on the public listener."
