@@ -17,12 +17,12 @@ from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.intake import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.pages.checkout import Counter, Refused
-from lava_proxy.pages.form import FORM_MAX_BYTES, read_form
+from lava_proxy.pages.form import FORM_MAX_BYTES, asks_who, buyer_in, read_form
 from lava_proxy.pages.render import Renderer, Reply, origin_of
 from lava_proxy.pages.state import State, offer_of, state_of
 from lava_proxy.payments.manual import Manual
 from lava_proxy.payments.seam import Payments
-from lava_proxy.store.checkout_sessions import Buyer, SessionRow
+from lava_proxy.store.checkout_sessions import SessionRow
 from lava_proxy.store.database import StoreConflict, StoreDown
 from lava_proxy.wire.asgi import path_of, public_base
 from lava_proxy.wire.headers import guard
@@ -105,7 +105,6 @@ class Pages:
     def _page(self, row: SessionRow, refused: Refused | None = None) -> Reply:
         now = self._books.now()
         state, origin = state_of(row, now), origin_of(row.origin_url)
-        kept = Buyer(row.buyer_name or "", row.buyer_email or "")
         return self._render.page(
             "checkout.html",
             _STATUS.get(state, 200) if refused is None else (409 if refused.changed else 422),
@@ -116,7 +115,8 @@ class Pages:
             origin=origin,
             by_hand=self._by_hand,
             unanswered=row.payment_status == "pending",
-            buyer=kept if refused is None else refused.buyer,
+            asks_who=asks_who(row),
+            buyer=buyer_in(row, {}) if refused is None else refused.buyer,
             wrong={} if refused is None else refused.wrong,
             changed=refused is not None and refused.changed,
         )

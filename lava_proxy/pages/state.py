@@ -40,6 +40,7 @@ def offer_of(row: SessionRow, now: datetime) -> Offer:
         credit_bundle_id=row.credit_bundle_id,
         bundle_plan_id=row.bundle_plan_id,
         active_plan_id=row.active_plan_id,
+        plan_ends=row.plan_ends or (row.cycle_end_at is not None and row.cycle_end_at <= now),
     )
     if row.customer_gone:
         return Offer(0, why_not="no_customer")
@@ -61,7 +62,10 @@ def state_of(row: SessionRow, now: datetime) -> State:
     that nobody has answered for yet may be asked for again, which pays once."""
     if row.completed_at is not None:
         return "done"
-    if row.payment_status == "pending" and row.answered:
+    waits = row.payment_status == "pending" or (
+        row.payment_status == "requires_action" and row.redirect_url is not None
+    )
+    if waits and row.answered:
         return "paying"
     if row.expires_at <= now:
         return "expired"

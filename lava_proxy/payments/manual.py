@@ -1,6 +1,7 @@
 """Payments by hand: in test mode every charge succeeds, in live mode the operator says so.
 
-Live charges stay pending until ``POST /v1/payments/{id}/complete``.
+Live charges stay pending until ``POST /v1/payments/{id}/complete`` or, where they are for a wallet,
+``lava-proxy wallet complete``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class Manual:
     name = "manual"
 
     async def charge(self, ask: ChargeAsk) -> ChargeAnswer:
-        """Decided by the payment's own mode: a test session may be about a live customer."""
+        """Decided by the payment's own mode: its payer may be of the other one."""
         test = ask.payment_id.startswith(TEST_PAYMENT)
         return ChargeAnswer("succeeded" if test else "pending")
 
