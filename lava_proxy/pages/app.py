@@ -30,7 +30,9 @@ from lava_proxy.wire.headers import guard
 log = logging.getLogger(__name__)
 
 HEAD = "embed"
-_PATH = re.compile(r"/embed/checkout/(css_(?:live|test)_[A-Za-z0-9_-]{43})(/status)?")
+ROOT = "/embed/checkout/"
+"""A host app may have other pages below ``/embed``."""
+_PATH = re.compile(rf"{ROOT}(css_(?:live|test)_[A-Za-z0-9_-]{{43}})(/status)?")
 _STATUS: Mapping[State, int] = {"expired": 410, "unavailable": 409}
 _SAFE = {
     "cache-control": "no-store",
@@ -96,7 +98,7 @@ class Pages:
         )
         form = read_form(told.get(b"content-type", b""), body)
         base = public_base(self._books.settings.public_url, headers)
-        refused = await self._counter.press(secret, form, f"{base}embed/checkout/{secret}")
+        refused = await self._counter.press(secret, form, base + ROOT[1:] + secret)
         if refused is not None:
             return self._page(refused.row, refused)
         # Relative, so that it holds behind whatever prefix the page was reached by.

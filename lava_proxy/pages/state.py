@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from lava_proxy.core.money import format_e10
@@ -13,6 +13,8 @@ from lava_proxy.store.checkout_sessions import SessionRow
 State = Literal["open", "paying", "done", "declined", "expired", "unavailable"]
 
 CAN_PAY: tuple[State, ...] = ("open", "declined")
+PAGE_LIVES = timedelta(days=1)
+"""So long a provider's own page may still be paid after our session's time; then nobody waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def state_of(row: SessionRow, now: datetime) -> State:
     waits = row.payment_status == "pending" or (
         row.payment_status == "requires_action" and row.redirect_url is not None
     )
-    if waits and row.answered:
+    page_is_over = row.redirect_url is not None and row.expires_at + PAGE_LIVES <= now
+    if waits and row.answered and not page_is_over:
         return "paying"
     if row.expires_at <= now:
         return "expired"
