@@ -73,7 +73,7 @@ class LavaProxy:
         self._registry = registry_of(self.settings)
         providers = [provider.id for provider in self._registry.providers]
         self.metrics = Metrics(providers)
-        self._heads = OWN_PATHS.union(providers)
+        self._heads = OWN_PATHS.union(providers) - {pages.HEAD}
         self._warned = False
         self._open: _Open | None = None
         self.on_broken: Callable[[str], None] = lambda why: None
@@ -111,7 +111,7 @@ class LavaProxy:
 
     def takes(self, path: str) -> bool:
         """Whether a path is one of ours; also before the start, so that a forgotten one is seen."""
-        return path.lstrip("/").partition("/")[0] in self._heads
+        return path.lstrip("/").partition("/")[0] in self._heads or path.startswith(pages.ROOT)
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
