@@ -165,15 +165,16 @@ def _ask(desk: Desk, url: str, method: str, sent: bytes) -> tuple[str, Ask]:
     encoded = percent_encode(url, safe="", errors="strict").encode()
     target = parse_target(b"/v1/forward", b"u=" + encoded, plain_hosts=hosts.keys())
     provider = desk.registry.by_host(target.host)
-    route = None
+    found = None
     if provider is not None:
         check_path(target.path, encoded_slash=provider.encoded_slash)
-        route = provider.route(method, target.path)
-    if provider is None or route is None:
+        found = provider.route(method, target.path)
+    if provider is None or found is None:
         raise LavaError("forward_endpoint_not_supported", f"{method} {url:.200} cannot be called")
-    adapter = desk.registry.adapter(provider, route[0])
+    adapter = desk.registry.adapter(provider, found[0])
     try:
-        return provider.id, adapter.ask(method, target.path, target.query, "application/json", sent)
+        ask = adapter.ask(method, target.path, target.query, "application/json", sent)
+        return provider.id, provider.named(ask, *found)
     except AskError as error:
         refuse(f"body.{error.path}" if error.path else "body", str(error))
 

@@ -53,20 +53,21 @@ def find_route(gateway: Gateway, run: Run, method: str) -> None:
             "The Authorization header is an AWS signature, and another key goes to this provider.",
         )
     run.provider = provider
-    run.route = found[0]
+    run.route, run.params = found
     run.adapter = gateway.registry.adapter(provider, found[0])
 
 
 def read_ask(run: Run, method: str, content_type: str, body: bytes) -> None:
     """What the request wants, in the adapter's words."""
-    adapter, target = run.adapter, run.target
-    if adapter is None or target is None:
+    adapter, target, provider, route = run.adapter, run.target, run.provider, run.route
+    if adapter is None or target is None or provider is None or route is None:
         raise LavaError("internal_error")
     try:
         ask = adapter.ask(method, target.path, target.query, content_type, body)
     except AskError as error:
         where = f"{error.path}: " if error.path else ""
         raise LavaError("invalid_request", f"{where}{error}") from None
+    ask = provider.named(ask, route, run.params)
     # A signed body cannot be changed.
     run.ask = (
         ask if run.signed is None else replace(ask, capable_of_cap=False, capable_of_usage=False)

@@ -20,6 +20,9 @@ _PLACES = {
     "xi-api-key": b"xi-api-key",
 }
 
+_JWT = "eyJ"
+"""How a token of Entra begins: Azure takes one instead of its key, as a bearer."""
+
 
 def content_type(scope: Scope) -> str:
     """The request's media type as sent, ``""`` when there is none. Two would be two meanings."""
@@ -129,7 +132,7 @@ def _signature(
 
 def _credential(expected: str, key: str) -> tuple[bytes, bytes]:
     place = _PLACES.get(expected)
-    if place is not None:
+    if place is not None and not (place == b"api-key" and key.startswith(_JWT)):
         return place, key.encode()
     scheme = b"Token " if expected == "token" else b"Bearer "
     return b"authorization", scheme + key.encode()

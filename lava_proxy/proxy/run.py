@@ -51,6 +51,8 @@ class Run:
     caller: Caller | None = None
     provider: Provider | None = None
     route: Route | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    """Of the route's path."""
     adapter: Adapter | None = None
     target: Target | None = None
     ask: Ask | None = None
