@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from lava_adapters.registry import Registry
 from lava_proxy.core.settings import PREFIX, PROVIDER_KEY_PREFIX, Settings
 from lava_proxy.manage.app import ROUTES
 from lava_proxy.manage.openapi import path_of
@@ -71,11 +72,29 @@ def routes() -> str:
     return _table(("Route", "What it does"), rows)
 
 
+def providers() -> str:
+    """Every row of the provider table."""
+    rows = []
+    for row in Registry.builtin().providers:
+        paid = [route for route in row.routes if route.kind not in ("free", "opaque")]
+        formats = dict.fromkeys(route.family.replace("_", " ") for route in paid)
+        hosts = [f"`{host}`" for host in row.hosts[:3]]
+        if row.base.endswith(".invalid"):
+            hosts = ["yours"]
+        elif len(row.hosts) > len(hosts):
+            hosts.append(f"and {len(row.hosts) - len(hosts)} more")
+        found = (row.label, f"`{row.id}`", ", ".join(hosts), ", ".join(formats))
+        rows.append((*found, f"`{row.credential}`", f"[docs]({row.docs})", row.checked))
+    head = ("Provider", "Id", "Hosts", "Formats", "Key", "Docs", "Checked")
+    return _table(head, sorted(rows, key=lambda row: row[0].lower()))
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "exchange": exchange,
     "override-units": override_units,
     "routes": routes,
+    "providers": providers,
 }
 
 

@@ -47,6 +47,21 @@ class Registry:
         """The provider behind an exact host, in lower case."""
         return self._by_host.get(host)
 
+    def at(self, host: str, port: int | None) -> tuple[str, Provider] | None:
+        """(host as its row has it, provider) behind an address; `port` None is the scheme's own.
+        Rows of an operator may name ports."""
+        for name in (f"{host}:{port}", host) if port is not None else (host,):
+            provider = self._by_host.get(name)
+            if provider is not None:
+                return name, provider
+        return None
+
+    @property
+    def own_hosts(self) -> frozenset[str]:
+        """Hosts that no built-in row has: the operator has named them."""
+        known = {host for provider in _builtin_providers() for host in provider.hosts}
+        return frozenset(self._by_host) - known
+
     def by_id(self, provider_id: str) -> Provider | None:
         return self._by_id.get(provider_id)
 

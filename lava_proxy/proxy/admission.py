@@ -33,11 +33,12 @@ def find_route(gateway: Gateway, run: Run, method: str) -> None:
         raise LavaError("internal_error")
     if caller.spend_key is not None:
         raise LavaError("forbidden", "a spend key cannot call a provider by its URL")
-    provider = gateway.registry.by_host(target.host)
-    if provider is None:
+    place = gateway.registry.at(target.host, target.port)
+    if place is None:
         raise LavaError(
             "forward_endpoint_not_supported", f"the host {target.host} is not in the provider table"
         )
+    run.host, provider = place
     check_path(target.path, encoded_slash=provider.encoded_slash)
     found = provider.route(method, target.path)
     run.managed = caller.token.provider_key is None and run.signed is None
@@ -142,7 +143,7 @@ def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
         provider=provider.id,
         provider_key_type="managed" if run.managed else "unmanaged",
         model=ask.model,
-        endpoint=f"{method} https://{target.host}{target.path}",
+        endpoint=f"{method} https://{run.host}{target.path}",
         stream=ask.stream,
         created_at=now,
         metadata=run.metadata or None,

@@ -100,7 +100,7 @@ def url(gateway: Gateway, run: Run) -> str:
     """Built from the provider table's host, never from the caller's text."""
     if run.target is None:
         raise LavaError("internal_error")
-    return upstream_url(gateway.origin(run.target.host), run.target)
+    return upstream_url(gateway.origin(run.host), run.target)
 
 
 def _signature(
@@ -124,7 +124,7 @@ def _signature(
         kept,
         content,
         host=parse_origin(origin).authority.encode(),
-        region=region_of(run.target.host) or "",
+        region=region_of(run.host) or "",
         service=run.provider.aws_service,
         at=gateway.books.now(),
     )

@@ -55,6 +55,8 @@ class Run:
     """Of the route's path."""
     adapter: Adapter | None = None
     target: Target | None = None
+    host: str = ""
+    """The target's, as the provider's row has it."""
     ask: Ask | None = None
     managed: bool = True
     signed: frozenset[bytes] | None = None
