@@ -222,6 +222,7 @@ class _Open:
             SystemClock(),
             on_flush=metrics.flushed,
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
+            price_names=registry.price_names,
         )
         await books.open()
         gateway = make_gateway(settings, books, registry, metrics)
