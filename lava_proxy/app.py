@@ -205,6 +205,7 @@ class _Open:
             clock,
             on_flush=metrics.flushed,
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
+            price_ids={each.id: each.prices for each in registry.providers if each.prices},
         )
         await books.open()
         gateway = make_gateway(settings, books, registry, metrics)

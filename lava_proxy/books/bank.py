@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -58,12 +58,15 @@ class Books:
         *,
         on_flush: Callable[[int, float], None],
         on_booked: Callable[[Settlement, Booked], None],
+        price_ids: Mapping[str, str] | None = None,
     ) -> None:
+        """`price_ids`: what the bundled prices call a provider, where it has another name there."""
         self.settings = settings
         self.database = database
         self.clock = clock
         self.learned = Learned()
-        self.prices = PriceBook()
+        self._price_ids = price_ids or {}
+        self.prices = PriceBook(names=self._price_ids)
         self._prices_stale = True
         self._on_booked = on_booked
         self.top_up_rules = leasing.TopUpRules(
@@ -181,7 +184,7 @@ class Books:
     async def refresh_prices(self) -> None:
         """Read the prices in force."""
         self._prices_stale = False
-        self.prices = await load_prices(self.database, self.clock.now())
+        self.prices = await load_prices(self.database, self.clock.now(), self._price_ids)
 
     async def share_learned(self) -> None:
         """Tell the other workers what was learned here, and take what they know."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 
 from lava_proxy.rules.catalog import Override, compile_override
@@ -14,8 +15,11 @@ from lava_proxy.store.database import Database
 log = logging.getLogger(__name__)
 
 
-async def load_prices(database: Database, now: datetime) -> PriceBook:
-    """The prices in force; one that cannot be used is left out and logged."""
+async def load_prices(
+    database: Database, now: datetime, names: Mapping[str, str] | None = None
+) -> PriceBook:
+    """The prices in force; one that cannot be used is left out and logged. `names`: as in
+    `PriceBook`."""
     async with database.connection() as conn:
         rows = await store.in_force(conn, now)
         until = await store.next_change(conn, now)
@@ -30,4 +34,4 @@ async def load_prices(database: Database, now: datetime) -> PriceBook:
             log.error("price %s is ignored: %s", row.price_id, error)
             continue
         good.append((row.merchant_id, override))
-    return PriceBook(good, until)
+    return PriceBook(good, until, names)

@@ -27,6 +27,7 @@ from genai_prices import data_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
 from lava_proxy.core.money import E12, MoneyError, parse_rate_e12
+from lava_proxy.rules.additions import added
 from lava_proxy.rules.rates import RateError, Rates, make_rates, weight
 from lava_proxy.rules.tiers import MILLION, MS_PER_MINUTE
 
@@ -56,11 +57,13 @@ _BUNDLED_UNITS: Mapping[str, tuple[tuple[str, ...], int]] = {
     "input_audio_hours": (("input_ms",), _MS_PER_HOUR),
     "output_audio_hours": (("output_ms",), _MS_PER_HOUR),
     "input_document_kpages": (("page",), 1000),
+    "output_citation_mtok": (("citation",), MILLION),
     "web_searches_kcount": (("web_search",), 1000),
+    "storage_searches_kcount": (("file_search",), 1000),
     "requests_kcount": (("request",), 1000),
 }
 """genai-prices keys -> our kinds and units per price. A later, narrower key wins. Keys that no
-adapter counts (video, pixels, citations, storage searches, annotated pages) are left out."""
+adapter counts (video, pixels, annotated pages, voice messages) are left out."""
 
 OVERRIDE_UNITS: Mapping[str, tuple[str, int]] = {
     "input_1m": ("input", MILLION),
@@ -78,7 +81,10 @@ OVERRIDE_UNITS: Mapping[str, tuple[str, int]] = {
     "input_minute": ("input_ms", MS_PER_MINUTE),
     "output_minute": ("output_ms", MS_PER_MINUTE),
     "request": ("request", 1),
+    "citation_1m": ("citation", MILLION),
     "web_search": ("web_search", 1),
+    "file_search": ("file_search", 1),
+    "container": ("container", 1),
     "image": ("image", 1),
     "page": ("page", 1),
     "search_unit": ("search_unit", 1),
@@ -149,7 +155,14 @@ class Catalog:
     Immutable to its callers: a changed operator table is a new Catalog.
     """
 
-    def __init__(self, overrides: Iterable[Override] = (), *, cache_max: int = CACHE_MAX) -> None:
+    def __init__(
+        self,
+        overrides: Iterable[Override] = (),
+        *,
+        names: Mapping[str, str] | None = None,
+        cache_max: int = CACHE_MAX,
+    ) -> None:
+        self._names = names or {}
         self._exact: dict[tuple[str, str], Rates] = {}
         self._prefixes: dict[str, list[tuple[str, Rates]]] = {}
         self._defaults: dict[str, Rates] = {}
@@ -188,7 +201,7 @@ class Catalog:
         for prefix, rates in self._prefixes.get(provider, ()):
             if name.startswith(prefix):
                 return rates
-        bundled = compile_rates(provider, model, at, service_tier)
+        bundled = compile_rates(self._names.get(provider, provider), model, at, service_tier)
         return self._defaults.get(provider) if bundled is None else bundled
 
     def _add(self, override: Override) -> None:
@@ -217,13 +230,14 @@ def _compile_bundled(
         return None
     info = provider.find_model(model, all_providers=data_snapshot.get_snapshot().providers)
     if info is None:
-        return None
+        return _added_alone(provider.id, model.lower())
     prices = _prices(provider, info, at, service_tier)
     priced = {k: v for k, v in prices.__dict__.items() if v is not None and k in _BUNDLED_UNITS}
     if not priced:
         free = info.id.endswith(":free") or model.lower().endswith(":free")
         weights = {"input": 0, "output": 0}
         return make_rates(BUNDLED_VERSION, info.id, weights) if free else None
+    more = added(provider.id, info.id)
     starts = {
         tier.start
         for price in priced.values()
@@ -233,10 +247,15 @@ def _compile_bundled(
     return make_rates(
         BUNDLED_VERSION,
         info.id,
-        _weights(priced, 0),
-        {start: _weights(priced, start + 1) for start in starts},
+        more | _weights(priced, 0),
+        {start: more | _weights(priced, start + 1) for start in starts},
         min_ms=_BILLED_AT_LEAST_MS.get((provider.id, info.id), 0),
     )
+
+
+def _added_alone(provider_id: str, model: str) -> Rates | None:
+    weights = added(provider_id, model, alone=True)
+    return make_rates(BUNDLED_VERSION, model, weights) if weights else None
 
 
 def _prices(
