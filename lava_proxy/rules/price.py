@@ -27,6 +27,7 @@ quarantined."""
 CLAMPED = "clamped"
 UNPRICED = "unpriced"
 ABSURD = "absurd"
+PRICE_ASSUMED = "price_assumed"
 PROVIDER_COST = "provider_cost"
 PART_UNPRICED = "part_unpriced"
 
