@@ -78,7 +78,7 @@ class Counter:
                 return Refused(row, buyer, wrong, changed=not wrong)
             unpayable = self.provider.refusal(offer.amount_e10)
             if unpayable is not None:
-                raise LavaError("conflict", unpayable)
+                raise LavaError("conflict", f"the price {unpayable}")
             if offer.later:
                 await self._change_later(conn, row, now)
                 due = None

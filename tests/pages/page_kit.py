@@ -77,7 +77,7 @@ class Redirecting(Manual):
         self.charge_answer = ChargeAnswer("declined", code="card_declined", message="No funds.")
 
     def refusal(self, amount_e10: int) -> str | None:
-        return "that is too little" if 0 < amount_e10 < self.least_e10 else None
+        return "is too low" if 0 < amount_e10 < self.least_e10 else None
 
     async def checkout(self, ask: CheckoutAsk) -> CheckoutAnswer:
         self.asks.append(ask)

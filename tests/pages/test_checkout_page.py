@@ -236,7 +236,7 @@ async def test_what_the_provider_cannot_charge_is_not_sold(shop: Shop) -> None:
     provider.least_e10 = 26 * 10**10
     reply = await shop.press(secret)
     assert reply.status == 409
-    assert b"Nothing was paid: that is too little." in reply.body
+    assert b"Nothing was paid: the price is too low." in reply.body
     app = create_management(shop.api.books, Registry.builtin(), provider)
     body = {"checkout_mode": "subscription", "origin_url": ORIGIN, "plan_id": shop.plan_id}
     refused = await replace(shop.api, app=app).post("checkout_sessions", body)
