@@ -46,7 +46,7 @@ _FORMAT = {
     "in": "path",
     "required": True,
     "description": "The format that the client speaks; the provider's is that of its endpoint.",
-    "schema": {"enum": ["openai", "anthropic", "google"]},
+    "schema": {"enum": ["openai", "anthropic", "google", "bedrock"]},
 }
 _PATH_URL = _URL | {
     "name": "url",

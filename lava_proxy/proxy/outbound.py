@@ -54,6 +54,8 @@ def headers(
             if name.encode() not in given
         ]
     run.upstream_secret = key.encode()
+    if run.rewrite is not None and run.managed:
+        run.rewrite.hide(run.upstream_secret)
     run.response_prefixes = gateway.response_prefixes[provider.id]
     return kept
 

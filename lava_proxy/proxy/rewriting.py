@@ -25,12 +25,14 @@ _MADE_BY: dict[Name, tuple[str, str]] = {
     "openai": ("openai", "/v1/chat/completions"),
     "anthropic": ("anthropic", "/v1/messages"),
     "google": ("google", "/v1beta/models/m:generateContent"),
+    "bedrock": ("bedrock", "/model/m/converse"),
 }
 """Dialect -> the provider row that speaks it, and the path there."""
 _KINDS: dict[tuple[str, str], Name] = {
     ("openai_chat", "chat"): "openai",
     ("anthropic_messages", "messages"): "anthropic",
     ("gemini", "gemini"): "google",
+    ("bedrock", "converse"): "bedrock",
 }
 
 
