@@ -16,16 +16,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from lava_adapters.registry import Registry, RegistryError, load_family, read_rows
+from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.environment import load_settings, unknown_names
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.settings import ConfigurationError, Settings
+from lava_proxy.core.providers import OWN_PATHS, registry_of
+from lava_proxy.core.settings import Settings
 from lava_proxy.manage.app import create_management
+from lava_proxy.pages import app as pages
+from lava_proxy.payments.factory import make_payments
+from lava_proxy.payments.seam import Payments
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
+from lava_proxy.proxy.by_model import ENDPOINTS
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.refuse import refuse_websocket
 from lava_proxy.proxy.run import StreamCut
 from lava_proxy.store.database import Database
@@ -50,7 +56,8 @@ NOT_STARTED = (
     "`async with proxy.lifespan(app): ...` in the host app's lifespan (see README, Mount)"
 )
 
-OWN_PATHS = frozenset({"v1", "forward", "healthz", "readyz", "metrics"})
+FORWARDED = frozenset({"forward", *(path.decode()[4:] for path in ENDPOINTS)})
+"""Below ``/v1/``: what is passed on to a provider."""
 
 WRAPPED = (
     "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that "
@@ -63,7 +70,8 @@ class LavaProxy:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings(os.environ)
-        providers = [provider.id for provider in Registry.builtin().providers]
+        self._registry = registry_of(self.settings)
+        providers = [provider.id for provider in self._registry.providers]
         self.metrics = Metrics(providers)
         self._heads = OWN_PATHS.union(providers)
         self._warned = False
@@ -89,7 +97,7 @@ class LavaProxy:
         if self._open is not None:
             yield
             return
-        self._open = await _Open.start(self.settings, self.metrics, self.on_broken)
+        self._open = await _Open.start(self.settings, self._registry, self.metrics, self.on_broken)
         try:
             yield
         finally:
@@ -158,24 +166,34 @@ class _Open:
         self,
         gateway: Gateway,
         management: ASGIApp,
+        pages: ASGIApp,
         upkeep: Upkeep,
+        payments: Payments,
         database: Database,
         server: EmbeddedServer | None,
     ) -> None:
         self.gateway = gateway
         self._management = management
+        self._pages = pages
         self._upkeep = upkeep
+        self._payments = payments
         self._database = database
         self._server = server
         self._prefixes = frozenset(name for name, _ in gateway.prefixes)
 
     @classmethod
     async def start(
-        cls, settings: Settings, metrics: Metrics, on_broken: Callable[[str], None]
+        cls,
+        settings: Settings,
+        registry: Registry,
+        metrics: Metrics,
+        on_broken: Callable[[str], None],
     ) -> _Open:
         """Database, schema, journals, writer, loops: in this order."""
-        registry = _registry(settings)
-        origins_of(registry, settings)  # a wrong override stops us before anything is started
+        # A wrong override or key stops us before anything is started.
+        origins_of(registry, settings)
+        ManagedKeys(settings, registry)
+        payments = make_payments(settings)
         server = None
         if settings.database_url is None:
             server = await start_embedded(settings.data_dir)
@@ -198,19 +216,20 @@ class _Open:
             if server is not None:
                 await server.release()
             raise
-        clock = SystemClock()
         books = Books(
             settings,
             database,
-            clock,
+            SystemClock(),
             on_flush=metrics.flushed,
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
         )
         await books.open()
         gateway = make_gateway(settings, books, registry, metrics)
-        upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken)
+        upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
         upkeep.start()
-        return cls(gateway, create_management(books, registry), upkeep, database, server)
+        management = create_management(books, registry, payments)
+        shown = pages.Pages(books, payments)
+        return cls(gateway, management, shown, upkeep, payments, database, server)
 
     async def stop(self) -> None:
         """The other way round: loops, provider connections, books, database."""
@@ -220,6 +239,8 @@ class _Open:
             await asyncio.sleep(0.05)
             deadline -= 0.05
         await self._upkeep.stop()
+        await self.gateway.keys.close()
+        self._payments.close()
         await self.gateway.upstreams.close()
         await self.gateway.books.close()
         await self._database.close()
@@ -236,9 +257,11 @@ class _Open:
         if (
             head in self._prefixes
             or head == "forward"
-            or (head == "v1" and (rest == "forward" or rest.startswith(("forward/", "rewrite/"))))
+            or (head == "v1" and (rest in FORWARDED or rest.startswith(("forward/", "rewrite/"))))
         ):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
+        elif head == pages.HEAD:
+            await self._pages(scope, receive, send)
         elif path == "/healthz":
             await _reply(send, 200, b'{"status":"ok"}')
         elif path == "/readyz":
@@ -267,19 +290,6 @@ class _Open:
 def create_app() -> LavaProxy:
     """For servers that want a factory: settings from the environment."""
     return LavaProxy(load_settings(os.environ))
-
-
-def _registry(settings: Settings) -> Registry:
-    registry = Registry.builtin()
-    if settings.adapters:
-        registry = registry.with_families({name: load_family(name) for name in settings.adapters})
-    if settings.providers_file is not None:
-        try:
-            rows = read_rows(settings.providers_file.read_text("utf-8"))
-            registry = registry.with_providers(rows)
-        except (OSError, UnicodeDecodeError, RegistryError) as error:
-            raise ConfigurationError(f"LAVA_PROVIDERS_FILE: {error}") from None
-    return registry
 
 
 async def _reply(

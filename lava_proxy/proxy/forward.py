@@ -9,7 +9,7 @@ from functools import lru_cache
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.net.upstream import Answer
-from lava_proxy.proxy import admission, fallback, finish, outbound, rewriting
+from lava_proxy.proxy import admission, by_model, fallback, finish, outbound, rewriting
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
@@ -20,6 +20,7 @@ from lava_proxy.proxy.sending import send_cut, send_end, send_rest
 from lava_proxy.proxy.watch import Watcher
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.metadata import read_metadata
+from lava_proxy.wire.sigv4 import signed_headers
 from lava_proxy.wire.target import Target, parse_prefix, parse_target, split_named
 from lava_proxy.wire.token import Credential, find_credential
 
@@ -82,21 +83,29 @@ async def _take_in(
     await gateway.turnstile.enter()
     guard(scope, bytes_max=settings.header_limit_bytes)
     gateway.books.condition.refuse_if_closed()
-    target = run.target = rewriting.begin(gateway, run, path, scope["query_string"]) or _target(
-        gateway, path, scope["query_string"]
-    )
+    method, query = scope["method"], scope["query_string"]
+    named = by_model.begin(gateway, run, method, path, query)
+    target = named or rewriting.begin(gateway, run, path, query) or _target(gateway, path, query)
+    run.target = target
     credential = find_credential(scope["headers"], target.key)
+    run.signed = signed_headers(scope["headers"])
     run.caller = await gateway.callers.resolve(credential)
     run.metadata = read_metadata(scope["headers"], target.metadata)
-    rewriting.strip_suffix(gateway, run)
-    admission.find_route(gateway, run, scope["method"])
+    if named:
+        by_model.check_key(gateway, run)
+    else:
+        rewriting.strip_suffix(gateway, run)
+        admission.find_route(gateway, run, method)
     body = await read_body(
         scope, receive, limit_bytes=settings.body_limit_bytes, timeout_s=settings.body_timeout_s
     )
-    if run.rewrite is not None:
+    if named:
+        body = by_model.place(gateway, run, path, body)
+        admission.find_route(gateway, run, method)
+    elif run.rewrite is not None:
         fallback.begin(gateway, run, scope, credential, body)
         body = rewriting.translate(gateway, run, body)
-    admission.read_ask(run, scope["method"], outbound.content_type(scope), body)
+    admission.read_ask(run, method, outbound.content_type(scope), body)
     return await _pay(gateway, run, scope, credential, body)
 
 
@@ -114,11 +123,11 @@ async def _pay(
 ) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """With which money; then the request as it goes out."""
     await admission.check_objects(gateway, run)
-    key = outbound.provider_key(gateway, run)
+    key = await outbound.provider_key(gateway, run)
     cap = await admission.admit(gateway, run, scope["method"], len(body))
     run.exchange.on(Event.ADMITTED)
-    headers = outbound.headers(gateway, run, scope, credential, key)
-    return headers, outbound.body(run, body, cap)
+    body = outbound.body(run, body, cap)
+    return outbound.headers(gateway, run, scope, credential, key, body), body
 
 
 async def _exchange(
@@ -158,6 +167,8 @@ def _look_at_error(gateway: Gateway, run: Run, answer: Answer, scope: Scope) -> 
     """A provider's error: another one may do better; if not, the key that it may show is hidden."""
     if run.managed and answer.status in AUTH_ERRORS:
         gateway.metrics.anomaly("upstream_auth")
+        if run.provider is not None:
+            gateway.keys.refused(run.provider)
         raise LavaError("upstream_auth_failed")
     if fallback.failed(answer.status):
         fallback.prepare(gateway, run, scope)
@@ -257,4 +268,7 @@ def _parse(
             return parse_prefix(dict(prefixes)[named[0]], named[1], query)
         return parse_target(path, query, plain_hosts=hosts)
     name, _, rest = path.lstrip(b"/").partition(b"/")
-    return parse_prefix(dict(prefixes)[name.decode("latin-1")], b"/" + rest, query)
+    base = dict(prefixes).get(name.decode("latin-1"))
+    if base is None:  # one of our paths, written with escapes
+        raise LavaError("not_found", "There is no such route.")
+    return parse_prefix(base, b"/" + rest, query)

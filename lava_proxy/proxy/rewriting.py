@@ -82,6 +82,8 @@ def translate(gateway: Gateway, run: Run, body: bytes, model: str | None = None)
     dialect, client = _dialect(run.route), rewrite.client
     if dialect is client:
         return body if model is None else _with_model(run, rewrite, target, body, model)
+    if run.signed is not None:
+        raise LavaError("invalid_request", "a request that its caller signed cannot be translated")
     request = client.read_request(body, rewrite.named)
     model = model or model_in(dialect.name, target.path)
     if model is not None:

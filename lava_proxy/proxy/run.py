@@ -15,9 +15,10 @@ from lava_proxy.proxy.exchange import Exchange, State
 from lava_proxy.proxy.rewrite import Rewrite
 from lava_proxy.proxy.running import Running
 from lava_proxy.rules.gauge import Gauge
+from lava_proxy.rules.limits import Shape
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.event import Event
-from lava_proxy.wire.mask import Mask
+from lava_proxy.wire.mask import Masks
 from lava_proxy.wire.tap import Tap
 from lava_proxy.wire.target import Target
 
@@ -61,8 +62,12 @@ class Run:
     rewrite: Rewrite | None = None
     """The client speaks a dialect of its own choice (`/v1/rewrite`)."""
     target: Target | None = None
+    shape: Shape | None = None
+    """Whose endpoint was called, where the provider is found by the model (`by_model`)."""
     ask: Ask | None = None
     managed: bool = True
+    signed: frozenset[bytes] | None = None
+    """Headers that the caller's own AWS signature covers: the request goes on as it came."""
     metadata: dict[str, str] = field(default_factory=dict)
     gauge: Gauge | None = None
     call: Call | None = None
@@ -81,9 +86,9 @@ class Run:
     response_started: bool = False
     response_prefixes: tuple[bytes, ...] = ()
     """Headers that the provider's row lets pass beside the usual ones."""
-    upstream_secret: bytes = b""
-    """The provider key: never shown to the client."""
-    mask: Mask | None = None
+    upstream_secrets: tuple[bytes, ...] = ()
+    """The provider key, in all its parts: never shown to the client."""
+    mask: Masks | None = None
     """Hides a managed key in what follows: an error of the provider's may echo it."""
     asked_usage: bool = False
     """We asked for the usage chunk; the caller did not."""
@@ -97,7 +102,7 @@ class Run:
     def conceal(self) -> None:
         """The provider reports an error: from here on its bytes may show the managed key."""
         if self.managed and self.mask is None:
-            self.mask = Mask(self.upstream_secret)
+            self.mask = Masks(self.upstream_secrets)
 
     def cancel(self, why: Stop) -> None:
         """Stop the call from outside; its own task books it."""

@@ -21,7 +21,7 @@ async def send_head(run: Run, answer: Answer, send: Send) -> None:
     headers = client_headers(
         answer.headers,
         run.response_prefixes,
-        secrets=(run.upstream_secret,),
+        secrets=run.upstream_secrets,
         keep_length=run.framing in _WHOLE,
         event_stream=event_stream,
     )

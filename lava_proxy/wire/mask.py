@@ -8,6 +8,7 @@ What is hidden becomes as many stars, so lengths stay.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 PART_MIN = 8
 """A body that ends within the secret, after so many of its characters, shows none of them."""
@@ -63,6 +64,28 @@ class Mask:
             if at < 0:
                 return at, seen
         return at, len(self._secret)
+
+
+class Masks:
+    """The same for several secrets: a signing key has a name and a secret, and perhaps a token."""
+
+    __slots__ = ("_masks",)
+
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        self._masks = [Mask(secret) for secret in secrets]
+
+    def feed(self, data: bytes) -> bytes:
+        """What may go out now."""
+        for mask in self._masks:
+            data = mask.feed(data)
+        return data
+
+    def finish(self) -> bytes:
+        """What waited for more."""
+        rest = b""
+        for mask in self._masks:
+            rest = mask.feed(rest) + mask.finish()
+        return rest
 
 
 def shows(secret: bytes, data: bytes) -> bool:

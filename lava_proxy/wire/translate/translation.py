@@ -13,7 +13,7 @@ from lava_adapters.contract import Framing
 from lava_proxy.core.errors import LavaError
 from lava_proxy.wire.event import Event, Framer, Limits
 from lava_proxy.wire.eventstream import EventStreamFramer, FrameError
-from lava_proxy.wire.mask import Mask
+from lava_proxy.wire.mask import Masks
 from lava_proxy.wire.sse import SseFramer
 
 from . import neutral as n
@@ -57,7 +57,7 @@ class Translation:
         """Events written so far."""
         self.framing = Framing.JSON_ARRAY if array else client.framing
         """Of the client's stream."""
-        self.secret = b""
+        self.secrets: tuple[bytes, ...] = ()
         """The provider key, hidden in errors before they are written (frames have checksums)."""
         self._request = request
         self._answer_id = answer_id
@@ -143,7 +143,7 @@ class Translation:
         return out
 
     def _hidden(self, failed: n.Failed) -> n.Failed:
-        mask = Mask(self.secret)
+        mask = Masks(self.secrets)
         text = mask.feed(failed.message.encode("utf-8", "replace")) + mask.finish()
         return replace(failed, message=text.decode())
 
