@@ -59,11 +59,16 @@ async def receive(desk: Desk, call: Call) -> Answer:
 
 async def _heed(desk: Desk, conn: Connection, event: ProviderEvent, now: datetime) -> str | None:
     """Do what a message says; answers the customer whose money moved."""
-    provider = desk.payments.name
     if event.kind is None:
         return None
-    if event.owner_id is not None and event.payer_ref is not None:
-        await store.save_payer(conn, event.owner_id, provider, event.payer_ref, now)
+    moved = await _payment(desk, conn, event, now)
+    if event.owner_id is not None and event.payer_ref is not None:  # a buyer may be new
+        await store.save_payer(conn, event.owner_id, desk.payments.name, event.payer_ref, now)
+    return moved
+
+
+async def _payment(desk: Desk, conn: Connection, event: ProviderEvent, now: datetime) -> str | None:
+    provider = desk.payments.name
     if event.method_ref is not None and event.kind in ("succeeded", "failed"):
         code = None if event.kind == "succeeded" else event.code or "declined"
         await store.note_method(

@@ -18,7 +18,7 @@ from lava_proxy.payments.seam import (
     StoredMethod,
 )
 
-TEST_PAYMENT = PREFIXES["payment"] + "test_"
+TEST = tuple(PREFIXES[kind] + "test_" for kind in ("payment", "setup"))
 
 
 class Manual:
@@ -64,6 +64,6 @@ class Manual:
         """Nothing is open."""
 
 
-def is_test(payment_id: str) -> bool:
-    """Whether a payment was opened in test mode."""
-    return payment_id.startswith(TEST_PAYMENT)
+def is_test(reference: str) -> bool:
+    """Whether a payment, or a page that only keeps a card, was opened in test mode."""
+    return reference.startswith(TEST)
