@@ -27,9 +27,10 @@ from lava_proxy.manage.app import create_management
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
+from lava_proxy.proxy.by_model import ENDPOINTS
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
-from lava_proxy.proxy.managed import check_keys
+from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.refuse import refuse_websocket
 from lava_proxy.proxy.run import StreamCut
 from lava_proxy.store.database import Database
@@ -53,6 +54,9 @@ NOT_STARTED = (
     "lava_proxy was not started: a mounted app gets no lifespan events, so run "
     "`async with proxy.lifespan(app): ...` in the host app's lifespan (see README, Mount)"
 )
+
+FORWARDED = frozenset({"forward", *(path.decode()[4:] for path in ENDPOINTS)})
+"""Below ``/v1/``: what is passed on to a provider."""
 
 WRAPPED = (
     "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that "
@@ -185,7 +189,7 @@ class _Open:
         """Database, schema, journals, writer, loops: in this order."""
         # A wrong override or key stops us before anything is started.
         origins_of(registry, settings)
-        check_keys(settings)
+        ManagedKeys(settings, registry)
         payments = make_payments(settings)
         server = None
         if settings.database_url is None:
@@ -233,6 +237,7 @@ class _Open:
             deadline -= 0.05
         await self._upkeep.stop()
         self._payments.close()
+        await self.gateway.keys.close()
         await self.gateway.upstreams.close()
         await self.gateway.books.close()
         await self._database.close()
@@ -249,7 +254,7 @@ class _Open:
         if (
             head in self._prefixes
             or head == "forward"
-            or (head == "v1" and (rest == "forward" or rest.startswith("forward/")))
+            or (head == "v1" and (rest in FORWARDED or rest.startswith("forward/")))
         ):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
         elif path == "/healthz":

@@ -16,6 +16,7 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.providers import registry_of
 from lava_proxy.core.settings import ConfigurationError, Settings
+from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.rules.catalog import Override, compile_override
 from lava_proxy.rules.rates import RateError
 from lava_proxy.store import balance as balances
@@ -196,12 +197,14 @@ async def examine(settings: Settings) -> list[tuple[bool, str]]:
 
 
 def _providers(settings: Settings) -> list[tuple[bool, str]]:
-    """The provider table can be read, and every managed key is of a provider in it."""
+    """The provider table can be read; every managed key is of a provider in it, and usable."""
     try:
-        known = {provider.id for provider in registry_of(settings).providers}
+        registry = registry_of(settings)
+        ManagedKeys(settings, registry)
     except ConfigurationError as error:
         return [(False, str(error))]
     keys = sorted(settings.provider_keys)
+    known = {provider.id for provider in registry.providers}
     return [(provider in known, f"managed key for {provider}") for provider in keys]
 
 

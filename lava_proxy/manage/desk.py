@@ -1,4 +1,4 @@
-"""What every handler needs: the books, the provider table, and a fair share of the database.
+"""What every handler needs: books, provider table, payments, and a fair share of the database.
 
 Management calls use at most half of the pool at once, so that a burst of them never keeps the
 ledger writer or a lease waiting for a connection.
@@ -7,18 +7,32 @@ ledger writer or a lease waiting for a connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
+from lava_adapters.models import Models
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage.call import Call
+from lava_proxy.manage.catalogue import Catalogue
 from lava_proxy.payments.seam import Payments
+from lava_proxy.rules.limits import Shape
 from lava_proxy.rules.settlement import Customer, Meter
 from lava_proxy.store.database import Connection
 
 SLOT_WAIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model that may be named here: how, whose it is, what it is called there, and where."""
+
+    id: str
+    provider: str
+    model: str
+    shapes: frozenset[Shape]
 
 
 class Desk:
@@ -28,6 +42,10 @@ class Desk:
         self.books = books
         self.registry = registry
         self.payments = payments
+        self.catalogue = Catalogue(registry, books.settings.provider_keys)
+        self.models = Models(registry)
+        self.listed_models: Sequence[ListedModel] | None = None
+        """The list of models, once somebody has asked for it."""
         self._slots = asyncio.Semaphore(max(1, books.settings.database_pool_size // 2))
 
     @asynccontextmanager

@@ -40,7 +40,31 @@ def _any_method(summary: str, *parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _by_model(name: str, dialect: str, shape: str) -> dict[str, Any]:
+    """A route that is placed by the body's `model`."""
+    required = ["model", "messages"]
+    schema = {
+        "type": "object",
+        "description": f"A body of {dialect}; `provider/model` names the provider as well.",
+        "required": required,
+        "properties": {"model": {"type": "string"}, "messages": {"type": "array"}},
+    }
+    return {
+        "post": {
+            "summary": f"{dialect} by the model's name; for tools, with a spend key ({shape}).",
+            "tags": ["gateway"],
+            "operationId": f"post_{name}_gateway",
+            "security": [{"secret_key": []}],
+            "parameters": [],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+            "responses": _ANSWER,
+        }
+    }
+
+
 GATEWAY_PATHS: Mapping[str, Any] = {
+    "/chat/completions": _by_model("chat_completions", "OpenAI's chat completions", "openai"),
+    "/messages": _by_model("messages", "Anthropic's messages", "anthropic"),
     "/forward": _any_method(
         "Call a provider; the answer is metered as it passes.",
         {

@@ -16,7 +16,7 @@ from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import Body, Name, PageUrl, read_fields
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk
-from lava_proxy.store import payment_events, payments
+from lava_proxy.store import payers, payment_events, payments
 from lava_proxy.store.payments import PaymentRow
 
 BY_WORKERS = ("renewal", "top_up")
@@ -47,7 +47,7 @@ async def confirm(desk: Desk, call: Call) -> Answer:
             raise no_such("payment")
         payer_ref = None
         if row.customer_id is not None:
-            payer_ref = await payment_events.payer_ref(conn, row.customer_id, row.provider)
+            payer_ref = await payers.payer_ref(conn, row.customer_id, row.provider)
     if row.status == "succeeded":
         return answer(_view(row, ChargeAnswer("succeeded")))
     if row.purpose not in BY_WORKERS or row.status not in ("pending", "requires_action"):

@@ -8,7 +8,7 @@ from typing import Literal
 from typing_extensions import TypedDict
 
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.ids import new_id
+from lava_proxy.core.ids import id_from, new_id
 from lava_proxy.manage.call import Answer, Call, Deleted, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import Body, Name, PageUrl, customer_named, read_fields, read_query
@@ -16,8 +16,8 @@ from lava_proxy.manage.idempotency import once_apart
 from lava_proxy.manage.text import time_text
 from lava_proxy.payments.seam import CheckoutAsk, PayerAsk, StoredMethod
 from lava_proxy.store import customers
-from lava_proxy.store import payment_events as store
-from lava_proxy.store.payment_events import MethodError
+from lava_proxy.store import payers as store
+from lava_proxy.store.payers import MethodError
 
 PARAMETERS = frozenset({"customer_id", "connection_id"})
 
@@ -79,10 +79,14 @@ async def create(desk: Desk, call: Call) -> Answer:
     name = customer_named({"customer_id": body.customer_id, "connection_id": body.connection_id})
     owner_id = call.merchant_id if name is None else (await desk.customer(call, name)).customer_id
 
-    async def work() -> Answer:
+    async def work(seed: str | None) -> Answer:
+        if seed is None:
+            reference = new_id("setup", test=call.test)
+        else:
+            reference = id_from("setup", seed, test=call.test)
         made = await desk.payments.checkout(
             CheckoutAsk(
-                reference=new_id("setup", test=call.test),
+                reference=reference,
                 owner_id=owner_id,
                 payer_ref=await _payer(desk, call, owner_id),
                 amount_e10=None,

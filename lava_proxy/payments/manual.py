@@ -1,6 +1,7 @@
 """Payments by hand: in test mode every charge succeeds, in live mode the operator says so.
 
-Live charges stay pending until ``POST /v1/payments/{id}/complete``.
+Live charges stay pending until ``POST /v1/payments/{id}/complete`` or, where they are for a wallet,
+``lava-proxy wallet complete``.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
-from lava_proxy.proxy import admission, finish, outbound
+from lava_proxy.proxy import admission, by_model, finish, outbound
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
@@ -19,6 +19,7 @@ from lava_proxy.proxy.sending import send_cut, send_end, send_rest
 from lava_proxy.proxy.watch import Watcher
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.metadata import read_metadata
+from lava_proxy.wire.sigv4 import signed_headers
 from lava_proxy.wire.target import Target, parse_prefix, parse_target, split_named
 from lava_proxy.wire.token import find_credential
 
@@ -74,21 +75,30 @@ async def _take_in(
     await gateway.turnstile.enter()
     guard(scope, bytes_max=settings.header_limit_bytes)
     gateway.books.condition.refuse_if_closed()
-    target = run.target = _target(gateway, path, scope["query_string"])
+    method, query = scope["method"], scope["query_string"]
+    named = by_model.begin(gateway, run, method, path, query)
+    target = run.target = named or _target(gateway, path, query)
     credential = find_credential(scope["headers"], target.key)
+    run.signed = signed_headers(scope["headers"])
     run.caller = await gateway.callers.resolve(credential)
     run.metadata = read_metadata(scope["headers"], target.metadata)
-    admission.find_route(gateway, run, scope["method"])
+    if named:
+        by_model.check_key(gateway, run)
+    else:
+        admission.find_route(gateway, run, method)
     body = await read_body(
         scope, receive, limit_bytes=settings.body_limit_bytes, timeout_s=settings.body_timeout_s
     )
-    admission.read_ask(run, scope["method"], outbound.content_type(scope), body)
+    if named:
+        body = by_model.place(gateway, run, path, body)
+        admission.find_route(gateway, run, method)
+    admission.read_ask(run, method, outbound.content_type(scope), body)
     await admission.check_objects(gateway, run)
-    key = outbound.provider_key(gateway, run)
+    key = await outbound.provider_key(gateway, run)
     cap = await admission.admit(gateway, run, scope["method"], len(body))
     run.exchange.on(Event.ADMITTED)
-    headers = outbound.headers(gateway, run, scope, credential, key)
-    return headers, outbound.body(run, body, cap)
+    body = outbound.body(run, body, cap)
+    return outbound.headers(gateway, run, scope, credential, key, body), body
 
 
 async def _exchange(
@@ -113,6 +123,8 @@ async def _exchange(
     run.exchange.on(Event.ANSWERED_ERROR if failed else Event.ANSWERED)
     if run.managed and answer.status in AUTH_ERRORS:
         gateway.metrics.anomaly("upstream_auth")
+        if run.provider is not None:
+            gateway.keys.refused(run.provider)
         raise LavaError("upstream_auth_failed")
     open_tap(gateway, run, answer, asked_usage=run.asked_usage)
     if run.left_s is not None:
@@ -204,4 +216,7 @@ def _parse(
             return parse_prefix(dict(prefixes)[named[0]], named[1], query)
         return parse_target(path, query, plain_hosts=hosts)
     name, _, rest = path.lstrip(b"/").partition(b"/")
-    return parse_prefix(dict(prefixes)[name.decode("latin-1")], b"/" + rest, query)
+    base = dict(prefixes).get(name.decode("latin-1"))
+    if base is None:  # one of our paths, written with escapes
+        raise LavaError("not_found", "There is no such route.")
+    return parse_prefix(base, b"/" + rest, query)

@@ -14,6 +14,7 @@ from lava_proxy.proxy.caller import Caller
 from lava_proxy.proxy.exchange import Exchange, State
 from lava_proxy.proxy.running import Running
 from lava_proxy.rules.gauge import Gauge
+from lava_proxy.rules.limits import Shape
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.event import Event
 from lava_proxy.wire.tap import Tap
@@ -53,8 +54,12 @@ class Run:
     route: Route | None = None
     adapter: Adapter | None = None
     target: Target | None = None
+    shape: Shape | None = None
+    """Whose endpoint was called, where the provider is found by the model (`by_model`)."""
     ask: Ask | None = None
     managed: bool = True
+    signed: frozenset[bytes] | None = None
+    """Headers that the caller's own AWS signature covers: the request goes on as it came."""
     metadata: dict[str, str] = field(default_factory=dict)
     gauge: Gauge | None = None
     call: Call | None = None

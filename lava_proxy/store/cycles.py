@@ -24,12 +24,17 @@ OPERATOR = "operator:grants"
 
 
 async def next_cycle(
-    conn: Connection, row: asyncpg.Record, now: datetime, source: str, payment_id: str | None
+    conn: Connection,
+    row: asyncpg.Record,
+    at: datetime,
+    now: datetime,
+    source: str,
+    payment_id: str | None,
 ) -> str | None:
-    """The cycle that `now` falls in, from a row of `lock_subscription`; answers its grant."""
+    """The cycle that `at` falls in, from a row of `lock_subscription`; answers its grant."""
     same = row["next_plan_id"] == row["plan_id"] or row["billing_interval"] == row["now_interval"]
     anchor = row["anchor_at"] if same else row["cycle_end_at"]
-    span = cycle_at(anchor, row["billing_interval"], now)
+    span = cycle_at(anchor, row["billing_interval"], at)
     seq = row["cycle_seq"] + 1
     await move(conn, row["subscription_id"], row, seq, anchor, span)
     return await begin(

@@ -2,7 +2,7 @@
 
 `succeeded` and `failed` may be told the same thing twice and in any order: success counts once,
 whatever was said before; a failure after it changes nothing. Lock order: account, subscription,
-payment. Money that comes for a subscription that is over becomes bundle credit: it was paid.
+payment.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Literal
 
 import asyncpg
 
-from lava_proxy.core.ids import new_id
-from lava_proxy.store import credit, reversals, subscriptions
-from lava_proxy.store.cycles import next_cycle
+from lava_proxy.rules.limits import wallet_account
+from lava_proxy.store import reversals, subscriptions
 from lava_proxy.store.database import Connection
+from lava_proxy.store.delivery import deliver
+from lava_proxy.store.ledger import announce_credit
 from lava_proxy.store.news import credit_moved
 from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
@@ -125,7 +126,7 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
     row = await _lock(conn, payment_id)
     if row is None or row["status"] == "succeeded":
         return False
-    grant_id, subscription_id = await _deliver(conn, row, now)
+    grant_id, subscription_id = await deliver(conn, row, now)
     await Q["settle_payment"].execute(
         conn,
         payment_id=payment_id,
@@ -137,6 +138,8 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
     await reversals.settle_up(conn, payment_id, now)  # refunds that were told of before this
     if row["customer_id"] is not None:
         await credit_moved(conn, row["customer_id"], now)
+    else:
+        await announce_credit(conn, wallet_account(row["merchant_id"]))
     return True
 
 
@@ -222,67 +225,3 @@ def _renewal_retry(row: asyncpg.Record, now: datetime, retry: Retry) -> datetime
     pause_h = RENEWAL_PAUSES_H[min(row["attempts"], len(RENEWAL_PAUSES_H) - 1)]
     last: datetime = row["created_at"] + timedelta(days=retry.grace_days)
     return min(now + timedelta(hours=pause_h), last) if now < last else None
-
-
-async def _deliver(
-    conn: Connection, row: asyncpg.Record, now: datetime
-) -> tuple[str | None, str | None]:
-    """What a payment pays for; answers (grant, subscription)."""
-    customer_id, source = row["customer_id"], f"payments:{row['provider']}"
-    if row["purpose"] == "wallet" or customer_id is None:
-        return None, None
-    if row["purpose"] == "subscription":
-        return None, await subscriptions.start(
-            conn,
-            customer_id=customer_id,
-            plan_id=row["plan_id"],
-            now=now,
-            source=source,
-            payment_id=row["payment_id"],
-        )
-    if row["purpose"] == "renewal":
-        return await _renew(conn, row, now, source), None
-    terms = await Q["bundle_terms"].fetchrow(
-        conn, credit_bundle_id=row["credit_bundle_id"], customer_id=customer_id
-    )
-    if terms is None:
-        return None, None
-    expires_at = terms["cycle_end_at"] if terms["bundle_rollover_type"] == "none" else None
-    if expires_at is not None and expires_at <= now:
-        expires_at = None  # the next cycle is not paid for yet: what was bought must be of use
-    return await _bundle(conn, row, terms["credit_e10"], expires_at, now, source), None
-
-
-async def _renew(conn: Connection, row: asyncpg.Record, now: datetime, source: str) -> str | None:
-    current = await subscriptions.Q["lock_subscription"].fetchrow(
-        conn, customer_id=row["customer_id"]
-    )
-    wanted = (row["subscription_id"], row["seq"] - 1)
-    if current is None or (current["subscription_id"], current["cycle_seq"]) != wanted:
-        return await _bundle(conn, row, row["amount_e10"], None, now, source)
-    return await next_cycle(conn, current, now, source, row["payment_id"])
-
-
-async def _bundle(
-    conn: Connection,
-    row: asyncpg.Record,
-    amount_e10: int,
-    expires_at: datetime | None,
-    now: datetime,
-    source: str,
-) -> str | None:
-    if not amount_e10:
-        return None
-    grant_id = new_id("credit", test="_test_" in row["customer_id"])
-    await credit.grant(
-        conn,
-        grant_id=grant_id,
-        owner_id=row["customer_id"],
-        kind="bundle",
-        amount_e10=amount_e10,
-        expires_at=expires_at,
-        note=row["payment_id"],
-        now=now,
-        source=source,
-    )
-    return grant_id

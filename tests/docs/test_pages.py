@@ -149,9 +149,10 @@ def test_make_help_tells_of_every_target() -> None:
 
 def test_routes_that_are_named_exist() -> None:
     from lava_proxy.manage.app import ROUTES
+    from lava_proxy.manage.gateway_routes import GATEWAY_PATHS
 
     known = {_shape(f"/v1/{route.path.lstrip('/').removeprefix('v1/')}") for route in ROUTES}
-    known.add("/v1/forward")
+    known |= {f"/v1{path}" for path in GATEWAY_PATHS}
     wrong = [
         f"{page}: {route}"
         for page in PAGES

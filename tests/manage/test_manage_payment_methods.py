@@ -16,7 +16,7 @@ from lava_proxy.books.bank import Books
 from lava_proxy.core.ids import new_id
 from lava_proxy.manage.app import Management, create_management
 from lava_proxy.payments.stripe import StripePayments
-from lava_proxy.store import payment_events
+from lava_proxy.store import payers
 from lava_proxy.store.database import Database
 from lava_proxy.workers import top_ups
 
@@ -46,7 +46,7 @@ async def known(api: Api, base: str, owner_id: str, *numbers: str) -> str:
     """Whoever it is has these cards."""
     ref = payer(base, *numbers)
     async with api.database.transaction() as conn:
-        await payment_events.save_payer(conn, owner_id, "stripe", ref, api.books.now())
+        await payers.save_payer(conn, owner_id, "stripe", ref, api.books.now())
     return ref
 
 
@@ -98,7 +98,7 @@ async def test_what_a_card_last_failed_with(api: Api, base: str) -> None:
     for day, code in told:
         at = datetime(2030, 1, day, tzinfo=UTC)
         async with api.database.transaction() as conn:
-            await payment_events.note_method(
+            await payers.note_method(
                 conn, "stripe", card["payment_method_id"], at, code=code, message="no"
             )
     (shown,) = (await api.get("payment_methods", customer_id=customer)).json["data"]

@@ -18,6 +18,7 @@ from gateway_kit import MANAGED, Gate
 from lava_proxy.app import LavaProxy
 from lava_proxy.core.environment import load_settings
 from lava_proxy.core.providers import registry_of
+from lava_proxy.net.google_account import TOKEN_HOST
 from lava_proxy.net.simulated import SimulatedProvider
 
 _numbers = itertools.count(1)
@@ -41,6 +42,7 @@ def gate_settings(url: str, folder: Path, sim: SimulatedProvider, **more: object
     file = more.get("providers_file")
     registry = registry_of(load_settings({}, **({"providers_file": file} if file else {})))
     hosts = [host for provider in registry.providers for host in provider.hosts]
+    hosts.append(TOKEN_HOST)
     return load_settings(
         {},
         **{

@@ -16,7 +16,8 @@ from lava_proxy.core.clock import ManualClock
 from lava_proxy.core.ids import new_id
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, PaymentsDown
 from lava_proxy.rules.cycle import Interval
-from lava_proxy.store import payments, plans, subscriptions
+from lava_proxy.store import leasing, payments, plans, subscriptions
+from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 from lava_proxy.store.database import Database
 from lava_proxy.store.payments import Purpose
 from lava_proxy.store.plans import BundleRow, PlanRow, Rollover
@@ -134,6 +135,13 @@ class Club:
         """A new customer on a plan: (customer, subscription)."""
         customer_id = await self.shop.customer()
         return customer_id, await self.subscribe(customer_id, plan)
+
+    async def lease(self, customer_id: str, amount: int, holder: str = "hld_1") -> LeaseAnswer:
+        """What a worker gets that needs so many USD."""
+        wanted = amount * USD
+        ask = LeaseAsk(new_id("lease"), customer_id, holder, wanted, wanted, 0, 0, 300.0)
+        async with self.database.transaction() as conn:
+            return await leasing.lease(conn, ask, self.books.top_up_rules, self.books.now())
 
     async def renew(self) -> None:
         """What the renewal worker does in one round."""
