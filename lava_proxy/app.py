@@ -24,10 +24,11 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.core.providers import OWN_PATHS, registry_of
 from lava_proxy.core.settings import Settings
 from lava_proxy.manage.app import create_management
+from lava_proxy.pages import app as pages
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
-from lava_proxy.proxy.by_model import ENDPOINTS
+from lava_proxy.proxy.by_model import FORWARDED
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.managed import ManagedKeys
@@ -54,9 +55,6 @@ NOT_STARTED = (
     "lava_proxy was not started: a mounted app gets no lifespan events, so run "
     "`async with proxy.lifespan(app): ...` in the host app's lifespan (see README, Mount)"
 )
-
-FORWARDED = frozenset({"forward", *(path.decode()[4:] for path in ENDPOINTS)})
-"""Below ``/v1/``: what is passed on to a provider."""
 
 WRAPPED = (
     "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that "
@@ -165,6 +163,7 @@ class _Open:
         self,
         gateway: Gateway,
         management: ASGIApp,
+        pages: ASGIApp,
         upkeep: Upkeep,
         payments: Payments,
         database: Database,
@@ -172,6 +171,7 @@ class _Open:
     ) -> None:
         self.gateway = gateway
         self._management = management
+        self._pages = pages
         self._upkeep = upkeep
         self._payments = payments
         self._database = database
@@ -213,11 +213,10 @@ class _Open:
             if server is not None:
                 await server.release()
             raise
-        clock = SystemClock()
         books = Books(
             settings,
             database,
-            clock,
+            SystemClock(),
             on_flush=metrics.flushed,
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
         )
@@ -226,7 +225,8 @@ class _Open:
         upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
         upkeep.start()
         management = create_management(books, registry, payments)
-        return cls(gateway, management, upkeep, payments, database, server)
+        shown = pages.Pages(books, payments)
+        return cls(gateway, management, shown, upkeep, payments, database, server)
 
     async def stop(self) -> None:
         """The other way round: loops, provider connections, books, database."""
@@ -236,8 +236,8 @@ class _Open:
             await asyncio.sleep(0.05)
             deadline -= 0.05
         await self._upkeep.stop()
-        self._payments.close()
         await self.gateway.keys.close()
+        self._payments.close()
         await self.gateway.upstreams.close()
         await self.gateway.books.close()
         await self._database.close()
@@ -254,9 +254,11 @@ class _Open:
         if (
             head in self._prefixes
             or head == "forward"
-            or (head == "v1" and (rest in FORWARDED or rest.startswith("forward/")))
+            or (head == "v1" and (rest in FORWARDED or rest.startswith(("forward/", "rewrite/"))))
         ):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
+        elif head == pages.HEAD:
+            await self._pages(scope, receive, send)
         elif path == "/healthz":
             await _reply(send, 200, b'{"status":"ok"}')
         elif path == "/readyz":

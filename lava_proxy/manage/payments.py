@@ -12,12 +12,12 @@ from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import customer_named, read_query
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import time_text
+from lava_proxy.payments.manual import Manual
 from lava_proxy.rules.limits import wallet_account
 from lava_proxy.store import payments as store
 from lava_proxy.store.payments import PaymentRow
 
 PARAMETERS = PAGE_PARAMETERS | {"customer_id", "connection_id"}
-MANUAL = "manual"
 
 
 class PaymentView(TypedDict):
@@ -67,7 +67,7 @@ async def complete(desk: Desk, call: Call) -> Answer:
         row = await store.find(conn, call.merchant_id, call.params[0])
         if row is None:
             raise no_such("payment")
-        if row.provider != MANUAL:
+        if row.provider != Manual.name:
             raise LavaError("conflict", f"{row.provider} itself says when this payment is made")
         if row.customer_id is None and desk.books.settings.wallet_enforced:
             raise LavaError("conflict", "the operator says when money for the wallet is there")

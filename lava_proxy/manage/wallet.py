@@ -17,7 +17,7 @@ from lava_proxy.core.ids import id_from, new_id, wallet_id_of
 from lava_proxy.core.money import E10, format_e10
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk
-from lava_proxy.manage.fields import Amount, Body, Name, read_fields
+from lava_proxy.manage.fields import Amount, Body, Name, PageUrl, read_fields
 from lava_proxy.manage.idempotency import once_apart
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, PaymentsDown
 from lava_proxy.rules.limits import wallet_account
@@ -40,6 +40,8 @@ class Funding(Body):
 
     amount: Annotated[Amount, AfterValidator(_fundable)]
     payment_method_id: Name | None = None
+    return_url: PageUrl | None = None
+    """Where the payer's bank leads back to (3-D Secure), if not to `LAVA_PUBLIC_URL`."""
 
 
 class WalletView(TypedDict):
@@ -116,7 +118,7 @@ async def _charge(desk: Desk, call: Call, payment: PaymentRow, body: Funding) ->
         payment_method_id=body.payment_method_id,
         payer_present=True,
         provider_ref=payment.provider_ref,
-        test=call.test,
+        return_url=body.return_url,
     )
     try:
         return await desk.payments.charge(ask)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lava_proxy.core.ids import PREFIXES
+from lava_proxy.core.ids import is_test
 from lava_proxy.payments.events import BadSignature, ProviderEvent
 from lava_proxy.payments.seam import (
     ChargeAnswer,
@@ -18,8 +18,6 @@ from lava_proxy.payments.seam import (
     PayerAsk,
     StoredMethod,
 )
-
-TEST = tuple(PREFIXES[kind] + "test_" for kind in ("payment", "setup"))
 
 
 class Manual:
@@ -63,8 +61,3 @@ class Manual:
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def is_test(reference: str) -> bool:
-    """Whether a payment, or a page that only keeps a card, was opened in test mode."""
-    return reference.startswith(TEST)

@@ -1,7 +1,6 @@
-"""What a payment pays for: a plan, its next cycle, credit, or money in the merchant's wallet.
+"""What a payment pays for, done once it is there: wallet, plan, next cycle or bundle.
 
-Money that comes for what is gone becomes bundle credit: it was paid. Called once per payment, with
-the account, the subscription and the payment locked (`payments.py`).
+Money that comes for what is over or gone becomes bundle credit: it was paid.
 """
 
 from __future__ import annotations
@@ -10,16 +9,13 @@ from datetime import datetime
 
 import asyncpg
 
-from lava_proxy.core.ids import PREFIXES, new_id
+from lava_proxy.core.ids import is_test, new_id
 from lava_proxy.store import credit, subscriptions, wallets
 from lava_proxy.store.cycles import next_cycle
 from lava_proxy.store.database import Connection
 from lava_proxy.store.sql import load
 
 Q = load("payments")
-
-TEST_PAYMENT = PREFIXES["payment"] + "test_"
-"""How the id of a payment of the test mode begins."""
 
 
 async def deliver(
@@ -31,7 +27,7 @@ async def deliver(
         await wallets.fund(
             conn,
             merchant_id=row["merchant_id"],
-            test=row["payment_id"].startswith(TEST_PAYMENT),
+            test=is_test(row["payment_id"]),
             amount_e10=row["amount_e10"],
             source=source,
             now=now,
@@ -87,7 +83,7 @@ async def _bundle(
 ) -> str | None:
     if not amount_e10:
         return None
-    grant_id = new_id("credit", test="_test_" in row["customer_id"])
+    grant_id = new_id("credit", test=is_test(row["customer_id"]))
     await credit.grant(
         conn,
         grant_id=grant_id,

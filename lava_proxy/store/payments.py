@@ -14,7 +14,7 @@ from typing import Literal
 import asyncpg
 
 from lava_proxy.rules.limits import wallet_account
-from lava_proxy.store import reversals, subscriptions
+from lava_proxy.store import checkout_sessions, reversals, subscriptions
 from lava_proxy.store.database import Connection
 from lava_proxy.store.delivery import deliver
 from lava_proxy.store.ledger import announce_credit
@@ -89,8 +89,11 @@ async def open_payment(
     plan_id: str | None = None,
     subscription_id: str | None = None,
     credit_bundle_id: str | None = None,
+    checkout_session_id: str | None = None,
+    due_at: datetime | None = None,
 ) -> None:
-    """Write a payment down, before anybody is asked for it."""
+    """Write a payment down, before anybody is asked for it. `due_at`: the provider is to be asked,
+    and has not answered yet."""
     await Q["open_payment"].execute(
         conn,
         payment_id=payment_id,
@@ -102,6 +105,8 @@ async def open_payment(
         plan_id=plan_id,
         subscription_id=subscription_id,
         credit_bundle_id=credit_bundle_id,
+        checkout_session_id=checkout_session_id,
+        due_at=due_at,
         now=now,
     )
 
@@ -126,6 +131,10 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
     row = await _lock(conn, payment_id)
     if row is None or row["status"] == "succeeded":
         return False
+    session_id: str | None = row["checkout_session_id"]
+    if session_id is not None and row["customer_id"] is None:
+        await checkout_sessions.record_buyer(conn, session_id, payment_id, now)
+        row = await _lock(conn, payment_id) or row
     grant_id, subscription_id = await deliver(conn, row, now)
     await Q["settle_payment"].execute(
         conn,
@@ -136,6 +145,8 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
         now=now,
     )
     await reversals.settle_up(conn, payment_id, now)  # refunds that were told of before this
+    if session_id is not None:
+        await checkout_sessions.complete(conn, session_id, row["customer_id"], now)
     if row["customer_id"] is not None:
         await credit_moved(conn, row["customer_id"], now)
     else:

@@ -19,12 +19,11 @@ from datetime import datetime
 
 import asyncpg
 
-from lava_proxy.core.ids import new_id
+from lava_proxy.core.ids import is_test, new_id
 from lava_proxy.rules.limits import wallet_account
 from lava_proxy.rules.reversal import Gone, credit_gone, money_gone
 from lava_proxy.store import credit, wallets
 from lava_proxy.store.database import Connection
-from lava_proxy.store.delivery import TEST_PAYMENT
 from lava_proxy.store.entries import Entries
 from lava_proxy.store.ledger import announce_credit, recall_credit
 from lava_proxy.store.news import credit_moved
@@ -133,7 +132,7 @@ async def _move_wallet(
         await wallets.fund(
             conn,
             merchant_id=payment["merchant_id"],
-            test=payment["payment_id"].startswith(TEST_PAYMENT),
+            test=is_test(payment["payment_id"]),
             amount_e10=-more_e10,
             source=f"payments:{payment['provider']}",
             now=now,
@@ -181,7 +180,7 @@ async def _give(
     over = grant["expires_at"] is not None and grant["expires_at"] <= now
     await credit.grant(
         conn,
-        grant_id=new_id("credit", test="_test_" in payment["customer_id"]),
+        grant_id=new_id("credit", test=is_test(payment["customer_id"])),
         owner_id=payment["customer_id"],
         kind="bundle" if over else grant["kind"],
         amount_e10=amount_e10,

@@ -63,6 +63,12 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("DELETE", "forward_tokens/*"): {},
     ("PATCH", "account/fallback"): {"fallback_chain": None},
     ("POST", "wallet/fund"): {"payment_method_id": "pm_1", "amount": "10"},
+    ("POST", "checkout_sessions"): {
+        "checkout_mode": "subscription",
+        "origin_url": "https://shop.example",
+        "plan_id": "PLAN",
+        "customer_id": "CUSTOMER",
+    },
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
