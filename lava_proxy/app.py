@@ -70,7 +70,7 @@ class LavaProxy:
         self._registry = registry_of(self.settings)
         providers = [provider.id for provider in self._registry.providers]
         self.metrics = Metrics(providers)
-        self._heads = OWN_PATHS.union(providers)
+        self._heads = OWN_PATHS.union(providers) - {pages.HEAD}
         self._warned = False
         self._open: _Open | None = None
         self.on_broken: Callable[[str], None] = lambda why: None
@@ -108,7 +108,7 @@ class LavaProxy:
 
     def takes(self, path: str) -> bool:
         """Whether a path is one of ours; also before the start, so that a forgotten one is seen."""
-        return path.lstrip("/").partition("/")[0] in self._heads
+        return path.lstrip("/").partition("/")[0] in self._heads or path.startswith(pages.ROOT)
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -219,6 +219,7 @@ class _Open:
             SystemClock(),
             on_flush=metrics.flushed,
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
+            price_names=registry.price_names,
         )
         await books.open()
         gateway = make_gateway(settings, books, registry, metrics)
@@ -251,11 +252,8 @@ class _Open:
             return
         path = path_of(scope)
         head, _, rest = path.lstrip("/").partition("/")
-        if (
-            head in self._prefixes
-            or head == "forward"
-            or (head == "v1" and (rest in FORWARDED or rest.startswith(("forward/", "rewrite/"))))
-        ):
+        below = head == "v1" and (rest in FORWARDED or rest.startswith(("forward/", "rewrite/")))
+        if below or head in self._prefixes or head == "forward":
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
         elif head == pages.HEAD:
             await self._pages(scope, receive, send)

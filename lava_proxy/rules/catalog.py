@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Literal
 
 import genai_prices
@@ -164,7 +165,15 @@ class Catalog:
     Immutable to its callers: a changed operator table is a new Catalog.
     """
 
-    def __init__(self, overrides: Iterable[Override] = (), *, cache_max: int = CACHE_MAX) -> None:
+    def __init__(
+        self,
+        overrides: Iterable[Override] = (),
+        *,
+        bundled: Mapping[str, str] = MappingProxyType({}),
+        cache_max: int = CACHE_MAX,
+    ) -> None:
+        """`bundled`: provider id -> its name in genai-prices, where that is another."""
+        self._bundled = bundled
         self._exact: dict[tuple[str, str], Rates] = {}
         self._prefixes: dict[str, list[tuple[str, Rates]]] = {}
         self._defaults: dict[str, Rates] = {}
@@ -203,7 +212,7 @@ class Catalog:
         for prefix, rates in self._prefixes.get(provider, ()):
             if name.startswith(prefix):
                 return rates
-        bundled = compile_rates(provider, model, at, service_tier)
+        bundled = compile_rates(self._bundled.get(provider, provider), model, at, service_tier)
         return self._defaults.get(provider) if bundled is None else bundled
 
     def _add(self, override: Override) -> None:

@@ -2,7 +2,7 @@
 
 `succeeded` and `failed` may be told the same thing twice and in any order: success counts once,
 whatever was said before; a failure after it changes nothing. Lock order: account, subscription,
-payment.
+payment, checkout session. What a payment pays for: `delivery.py`.
 """
 
 from __future__ import annotations

@@ -64,7 +64,14 @@ class Recording:
 
     @property
     def expected(self) -> dict[str, Any] | None:
-        return self.row["expected"]
+        """The index's figures, and the searches: OpenAI leaves those out of its usage object."""
+        found: dict[str, Any] | None = self.row["expected"]
+        if found is not None and self.row["api"] == "responses" and self.row["framing"] == "json":
+            items = json.loads(self.wire()).get("output", [])
+            calls = [item for item in items if item["type"] == "web_search_call"]
+            searches = [item for item in calls if item["action"]["type"] == "search"]
+            found = found | ({"web_searches": len(searches)} if searches else {})
+        return found
 
     def wire(self) -> bytes:
         """The body as the provider sent it; bare chunks get their framing back."""

@@ -216,7 +216,7 @@ await ask('subscriptions', 'cancel', subscription.subscription_id);
 await refused(409, lava.meters.delete(meter.meter_id));
 same((await ask('subscriptions', 'deletePlan', plan.plan_id)).deleted, true, 'plan gone');
 
-// Every method of every resource that is served was called.
+// Every method of every resource was called.
 for (const [resource, object] of Object.entries(lava)) {
   const prototype = object && typeof object === 'object' && Object.getPrototypeOf(object);
   if (!prototype || prototype === Object.prototype) continue;

@@ -29,12 +29,14 @@ _INPUT_DETAILS = ("promptTokensDetails", "promptTokenDetails", "toolUsePromptTok
 class GeminiReader(Fold):
     """`contract.Reader` of the family; `_counts` is the last chunk's, `_peaks` the largest seen."""
 
-    __slots__ = ("_finished", "_peaks")
+    __slots__ = ("_finished", "_peaks", "_queries")
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
         self._peaks: dict[str, int] = {}
         self._finished = 0
+        self._queries = 0
+        """Questions that were put to Google Search."""
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         self._name(body, "modelVersion", "responseId")
@@ -51,6 +53,9 @@ class GeminiReader(Fold):
         if candidate.get("finishReason") is not None:
             self._finished += 1
             self.ended = self._finished >= self._ask.choices
+        queries = member(candidate, "groundingMetadata", "webSearchQueries")
+        if type(queries) is list and len(queries) > self._queries:
+            self._queries, self._usage = len(queries), None
         return "".join(map(self._part, objects(member(candidate, "content", "parts"))))
 
     def _part(self, part: dict[str, Any]) -> str:
@@ -101,8 +106,16 @@ class GeminiReader(Fold):
             output_audio_tokens=clamp(counts.get("output_AUDIO"), made),
             output_image_tokens=clamp(counts.get("output_IMAGE"), made),
             total_reported=total,
+            web_searches=self._searches(),
             model=self.model or self._ask.model,
         )
+
+    def _searches(self) -> int | None:
+        """Gemini 3 charges each question, those before it a prompt with any."""
+        model = self.model or self._ask.model or ""
+        if not self._queries:
+            return None
+        return 1 if model.startswith(("gemini-1", "gemini-2")) else self._queries
 
 
 def _made(counts: dict[str, int], entered: int | None, total: int | None) -> int | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from ..contract import Usage
-from ..counts import objects
+from ..contract import Ask, Usage
+from ..counts import member, objects
 from ..fold import Fold
 from ..openai_usage import settle_usage, take_cost, take_usage
 
@@ -17,7 +18,12 @@ _CALL_TEXT = ("name", "arguments", "input", "code")
 class ResponsesReader(Fold):
     """`contract.Reader` of the family."""
 
-    __slots__ = ()
+    __slots__ = ("_searches",)
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask)
+        self._searches = 0
+        """Searches by the provider's own tool: they cost beside the tokens."""
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         kind = body.get("type")
@@ -30,6 +36,8 @@ class ResponsesReader(Fold):
             return
         if kind == "response.output_item.added":
             self._item(body.get("item"))
+        elif kind == "response.output_item.done":
+            self._searches += _is_search(body.get("item"))
         elif kind.startswith("response.") and not self._stated_by(kind, body):
             return
         elif kind == "error" or body.get("error") is not None:
@@ -61,6 +69,9 @@ class ResponsesReader(Fold):
         status = response.get("status")
         if response.get("error") is not None or status == "failed":
             self.failed = True
+        found = sum(map(_is_search, objects(response.get("output"))))
+        if found > self._searches:
+            self._searches, self._usage = found, None
         usage = response.get("usage")
         if take_usage(usage, self._counts):
             take_cost(usage, data, self._counts)
@@ -91,7 +102,14 @@ class ResponsesReader(Fold):
                 self._saw(name)
 
     def _settle(self) -> Usage:
-        return settle_usage(self._counts, self.model)
+        usage = settle_usage(self._counts, self.model)
+        return replace(usage, web_searches=self._searches) if self._searches else usage
+
+
+def _is_search(item: object) -> bool:
+    """Opening a page and finding something in it are not charged."""
+    action = member(item, "action", "type")
+    return member(item, "type") == "web_search_call" and action in (None, "search")
 
 
 def _is_call(item: dict[str, Any]) -> bool:
