@@ -1,4 +1,4 @@
-"""The settings of plans and of who moves money; `settings.py` has all others."""
+"""The settings of plans, of who moves money and where; `settings.py` has all others."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ class PaymentSettings(BaseSettings):
         None,
         pattern=r"^https?://[^\s?#]+$",
         description="Stripe's API elsewhere, for tests and egress proxies.",
+    )
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="Where browsers reach us: checkout pages, and back from a bank's page; absent: "
+        "as the API was called.",
+    )
+    checkout_session_s: float = Field(
+        86_400.0, gt=0, le=30 * 86_400, description="How long a checkout session may be paid."
     )
     auto_free_plan: bool = Field(
         False, description="Every new customer is put on its merchant's Free plan, which is made."

@@ -225,14 +225,6 @@ class Settings(PaymentSettings):
     )
 
     # Operation
-    public_url: str | None = Field(
-        None,
-        pattern=r"^https?://[^\s?#]+$",
-        description="Where browsers reach the checkout page; absent: as the API was called.",
-    )
-    checkout_session_s: float = Field(
-        86_400.0, gt=0, le=30 * 86_400, description="How long a checkout session may be paid."
-    )
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Private listener for /metrics (on LAVA_METRICS_HOST)."
     )

@@ -198,12 +198,6 @@ async def wait_for_provider(conn: Connection, payment_id: str, ref: str | None) 
     await Q["wait_for_provider"].execute(conn, payment_id=payment_id, ref=ref)
 
 
-async def payer_ref(conn: Connection, owner_id: str, provider: str) -> str | None:
-    """Who a customer (or a merchant, for its wallet) is at a provider; None where it met nobody."""
-    found: str | None = await Q["payer_of"].fetchval(conn, owner_id=owner_id, provider=provider)
-    return found
-
-
 async def find(conn: Connection, merchant_id: str, payment_id: str) -> PaymentRow | None:
     """A merchant's payment."""
     row = await Q["find_payment"].fetchrow(conn, merchant_id=merchant_id, payment_id=payment_id)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from api_kit import Api, Reply, call_app, unknown_secret
 from books_kit import fetch
 
+from lava_adapters.registry import Registry
+from lava_proxy.books.bank import Books
 from lava_proxy.core.ids import new_id
-from lava_proxy.manage.app import ROUTES
+from lava_proxy.manage.app import ROUTES, Management, create_management
 from lava_proxy.manage.call import Route
-from lava_proxy.store import keys
+from lava_proxy.payments.manual import Manual
+from lava_proxy.payments.seam import CheckoutAnswer, CheckoutAsk, StoredMethod
+from lava_proxy.store import keys, payers
 
 SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("POST", "customers"): {"reference_id": "new"},
@@ -45,6 +49,13 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("PATCH", "subscriptions/*"): {},
     ("DELETE", "subscriptions/*"): {},
     ("POST", "payments/*/complete"): {},
+    ("POST", "payments/*/confirm"): {"return_url": "https://shop.test/back"},
+    ("POST", "payment_methods"): {
+        "customer_id": "CUSTOMER",
+        "return_url": "https://shop.test/back",
+    },
+    ("PATCH", "payment_methods/*"): {"is_default": True},
+    ("DELETE", "payment_methods/*"): {},
     ("POST", "webhooks"): {"name": "n", "url": "https://example.com/hook"},
     ("PATCH", "webhooks/*"): {"name": "m"},
     ("DELETE", "webhooks/*"): {},
@@ -74,6 +85,7 @@ FILTERS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "meter_id": "METER",
     },
     ("GET", "credit_bundles"): {"plan_id": "PLAN"},
+    ("GET", "payment_methods"): {"customer_id": "CUSTOMER", "connection_id": "CUSTOMER"},
 }
 """Filters that name objects."""
 
@@ -93,10 +105,36 @@ OWN_LISTS |= {("POST", "webhooks"), ("GET", "webhooks")}
 
 OPEN = {("POST", "auth/callback"), ("GET", "services"), ("GET", "services/providers/*")}
 OPEN |= {("GET", "models"), ("POST", "payment_events/*")}
-"""Routes that ask for no secret key."""
+"""Routes that ask for no secret key; a payment provider signs what it says."""
 
 KEYED = [route for route in ROUTES if route.auth == "secret_key"]
 IDS = [f"{route.method} {route.path}" for route in KEYED]
+
+
+class Drawer(Manual):
+    """Payments by hand, with a card of every payer: ``pm_`` and who it is."""
+
+    async def payer_of(self, payment_method_id: str) -> str | None:
+        return payment_method_id.removeprefix("pm_")
+
+    async def methods(self, payer_ref: str) -> Sequence[StoredMethod]:
+        return [StoredMethod(f"pm_{payer_ref}", "visa", "4242", "07", "2031", True)]
+
+    async def checkout(self, ask: CheckoutAsk) -> CheckoutAnswer:
+        return CheckoutAnswer("https://pay.test/page")
+
+
+@pytest.fixture
+def app(books: Books) -> Management:
+    """The application, with means of payment."""
+    return create_management(books, Registry.builtin(), Drawer())
+
+
+async def _card(api: Api, customer: str) -> str:
+    """A card of a customer's."""
+    async with api.database.transaction() as conn:
+        await payers.save_payer(conn, customer, "manual", customer, api.books.now())
+    return f"pm_{customer}"
 
 
 async def _payment(api: Api, customer: str) -> str:
@@ -105,7 +143,7 @@ async def _payment(api: Api, customer: str) -> str:
     await fetch(
         api.database,
         "INSERT INTO payments (payment_id, merchant_id, customer_id, purpose, amount_e10, status, "
-        "provider, credit_bundle_id) SELECT $1, $2, $3, 'bundle', 1, 'pending', 'manual', "
+        "provider, credit_bundle_id) SELECT $1, $2, $3, 'top_up', 1, 'pending', 'manual', "
         "min(credit_bundle_id) FROM credit_bundles WHERE merchant_id = $2",
         payment_id,
         api.merchant_id,
@@ -153,6 +191,7 @@ class Objects:
         made = (await api.made("subscriptions", fresh))["subscription"]
         by_path["subscriptions"] = made["subscription_id"]
         by_path["payments"] = await _payment(api, customer)
+        by_path["payment_methods"] = await _card(api, customer)
         unique = {path: name for path, name in by_path.items() if path != "requests"}
         return cls(api, ids | unique, by_path)
 

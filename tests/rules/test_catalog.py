@@ -142,7 +142,7 @@ def test_every_bundled_model_agrees_with_the_oracle():
 
 def test_every_provider_finds_its_prices_under_the_name_its_row_gives():
     known = {p.id: p.prices for p in Registry.builtin().providers if p.prices}
-    named = Catalog(names=known)
+    named = Catalog(bundled=known)
     assert named.rates("azure-foundry", "gpt-4o", NOW) is not None
     assert Catalog().rates("azure-foundry", "gpt-4o", NOW) is None
     for theirs in known.values():
