@@ -20,7 +20,7 @@ from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.environment import load_settings
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.intake import Message, Receive, Scope, Send
+from lava_proxy.core.intake import Receive, Scope, Send
 from lava_proxy.core.providers import OWN_PATHS, registry_of
 from lava_proxy.core.settings import Settings
 from lava_proxy.manage.app import create_management
