@@ -52,13 +52,26 @@ def installed() -> Path:
     return folder
 
 
-async def _node(folder: Path, *command: str) -> str:
+async def _node(folder: Path, *command: str, **env: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command,
+        cwd=folder,
+        env=os.environ | env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     told, _ = await process.communicate()
     assert process.returncode == 0, told.decode()
     return told.decode()
+
+
+def _browser(folder: Path) -> Path:
+    """A folder with the command by which the SDK opens a browser."""
+    for name in ("xdg-open", "open"):
+        command = folder / name
+        command.write_text(f'#!/bin/sh\nexec node "{NODE / "browser.mjs"}" "$1"\n')
+        command.chmod(0o755)
+    return folder
 
 
 def _typed(answers: list[dict[str, object]]) -> str:
@@ -69,7 +82,8 @@ def _typed(answers: list[dict[str, object]]) -> str:
     ]
     for answer in answers:
         resource, method = str(answer["method"]).split(".")
-        kind = f"Awaited<ReturnType<Lava['{resource}']['{method}']>>"
+        owner = "(typeof Lava)" if resource == "Lava" else f"Lava['{resource}']"
+        kind = f"Awaited<ReturnType<{owner}['{method}']>>"
         lines.append(f"is<{kind}>()({json.dumps(_as_typed(answer['value']))});")
     return "\n".join(lines)
 
@@ -100,7 +114,9 @@ async def test_every_method(
         async with serving(tmp_path / "data", APP, **settings) as server:
             out = tmp_path / "answers.json"
             base = f"http://127.0.0.1:{server.port}"
-            told = await _node(installed, "node", "drive.mjs", base, made.secret_key, str(out))
+            command = ("node", "drive.mjs", base, made.secret_key, str(out))
+            path = f"{_browser(tmp_path)}{os.pathsep}{os.environ['PATH']}"
+            told = await _node(installed, *command, PATH=path, TYPED_KEY=made.secret_key)
             assert "methods" in told
             assert await server.stop() == 0
     answers = json.loads(out.read_text())
