@@ -32,6 +32,8 @@ class Draining:
     most: int = 100
 
 
+READING_KINDS = frozenset({"retrieve", "cancel"})
+"""Routes that read a stored response: which model made it, only the answer says."""
 DRAINABLE = frozenset({State.SENT, State.ERROR, State.BODY})
 
 
@@ -91,6 +93,11 @@ class Run:
     stop: Stop | None = None
     """Why somebody cancelled the call's task."""
     flags: set[str] = field(default_factory=set)
+
+    @property
+    def reads_object(self) -> bool:
+        """The call reads a stored response rather than making one."""
+        return self.route is not None and self.route.kind in READING_KINDS
 
     def cancel(self, why: Stop) -> None:
         """Stop the call from outside; its own task books it."""

@@ -15,6 +15,8 @@ from lava_proxy.rules.settlement import Call
 
 NO_USAGE_SEEN = "no_usage"
 ZERO_USAGE = "zero_usage"
+BACKGROUND = "background"
+"""The response runs on at the provider, and is charged when its usage is read by its id."""
 
 
 def tally(gateway: Gateway, run: Run, step: Step) -> Final:
@@ -26,6 +28,9 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
     if running is None or tap is None:  # the client left before the answer's head
         return _timed(call, ask, final_counts(NO_USAGE, False, input_tokens=call.input_tokens))
     reader = tap.reader
+    if ask.background and not reader.final and reader.response_id and not reader.failed:
+        run.flags.add(BACKGROUND)
+        return Final(NO_USAGE, "estimate")
     cut = step.outcome == "cut_off"
     usage = running.usage() if cut else reader.usage()
     whole = step.outcome == "completed" and reader.final

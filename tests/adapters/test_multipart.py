@@ -160,7 +160,8 @@ def test_a_recording_is_as_long_as_its_bytes_allow(
     ask = MEDIA.ask("POST", "/v1/audio/transcriptions", "", TYPE, form(MODEL, FILE + sound))
     assert (ask.model, ask.input_ms, ask.input_ms_most) == ("whisper-1", likely_ms, most_ms)
     assert ask.makes_output
-    raw = MEDIA.ask("POST", "/v1/listen", "model=nova-3", "audio/wav", sound or b"x")
+    deepgram = Media(Quirks(model_in_query=True), "transcription")
+    raw = deepgram.ask("POST", "/v1/listen", "a=b&model=nova-3", "audio/wav", sound or b"x")
     assert raw.model == "nova-3"
     assert raw.input_ms == likely_ms
 
@@ -181,10 +182,33 @@ def test_forms_of_the_routes() -> None:
             MEDIA.ask("POST", "/", "", TYPE, form(MODEL, part(f'name="{name}"', value)))
 
 
+@pytest.mark.parametrize(
+    ("in_query", "query", "model"),
+    [(True, "model=aura-2", "aura-2"), (True, "model=a%2Db", "a-b"), (True, "", None),
+     (True, "model=a&model=b", None), (False, "model=aura-2", "tts-1")],
+)  # fmt: skip
+def test_the_model_stands_where_the_provider_looks(
+    in_query: bool, query: str, model: str | None
+) -> None:
+    adapter = Media(Quirks(model_in_query=in_query), "speech")
+    body = b'{"model": "tts-1", "text": "hello"}'
+    assert adapter.ask("POST", "/v1/speak", query, "application/json", body).model == model
+
+
+def test_two_names_of_the_model_may_not_differ() -> None:
+    for adapter, content_type, body in (
+        (Media(Quirks(), "speech"), "application/json", b'{"model": "a", "model_id": "b"}'),
+        (MEDIA, TYPE, form(MODEL, part('name="model_id"', b"scribe_v1"))),
+    ):
+        with pytest.raises(AskError):
+            adapter.ask("POST", "/", "", content_type, body)
+
+
 def test_every_route_with_uploads_reads_its_form() -> None:
     for provider in Registry.builtin().providers:
         for route in provider.routes:
             if route.family == "media" and route.kind in ("transcription", "images"):
                 adapter = Registry.builtin().adapter(provider, route)
-                ask = adapter.ask("POST", route.path, "", TYPE, form(MODEL, FILE + b"x" * 100))
+                sent = form(MODEL, FILE + b"x" * 100)
+                ask = adapter.ask("POST", route.path, "model=whisper-1", TYPE, sent)
                 assert ask.model == "whisper-1", (provider.id, route.path)
