@@ -39,7 +39,12 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
         outputs += _lag_allowance(gateway, run, outputs)
     if whole:
         _learn(gateway, run, usage)
-    elif step.outcome == "completed" and usage == NO_USAGE and ask.makes_output:
+    elif (
+        step.outcome == "completed"
+        and usage == NO_USAGE
+        and ask.makes_output
+        and not ask.spoken_tokens
+    ):
         run.flags.add(NO_USAGE_SEEN)
     if whole and not usage.output_tokens and reader.delta_bytes:
         run.flags.add(ZERO_USAGE)
@@ -50,7 +55,18 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
         input_tokens=running.inputs,
         output_tokens=outputs,
     )
+    if step.outcome == "completed":
+        found = _spoken(ask, found)
     return _timed(call, ask, found)
+
+
+def _spoken(ask: Ask, final: Final) -> Final:
+    """Speech without usage: sound is not countable, so the text's length says what was made."""
+    usage = final.usage
+    if not ask.spoken_tokens or usage.output_tokens or final.source == "provider":
+        return final
+    made = ask.spoken_tokens
+    return Final(replace(usage, output_tokens=made, output_audio_tokens=made), final.source)
 
 
 def _timed(call: Call, ask: Ask, final: Final) -> Final:

@@ -74,6 +74,8 @@ class Media(Plain):
         )
         if self._kind == "images":
             return _pictured(ask)
+        if ask.input_characters:
+            return _spoken(ask, ask.input_characters)
         return self._heard(ask, b"", [])
 
     def _of_form(self, form: Form, body: bytes) -> Ask:
@@ -111,6 +113,12 @@ class Media(Plain):
 
     def reader(self, ask: Ask) -> Reader:
         return Unread(ask) if ask.free else MediaReader(ask, self._kind)
+
+
+def _spoken(ask: Ask, characters: int) -> Ask:
+    """Held is twice what is likely: slow voices, and instructions that make them slow."""
+    likely = sound.spoken_tokens(characters)
+    return replace(ask, makes_output=True, output_cap=2 * likely, spoken_tokens=likely)
 
 
 def _pictured(ask: Ask) -> Ask:
