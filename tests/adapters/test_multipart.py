@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
+from email import message_from_bytes
+from email.policy import HTTP
 
 import pytest
 from httpx import Request
 from hypothesis import given
 from hypothesis import strategies as st
+from werkzeug.formparser import MultiPartParser
 
 from lava_adapters import AskError, Quirks, Registry
 from lava_adapters.families.media import PICTURE_TOKENS, Media
@@ -35,6 +39,7 @@ def read(body: bytes, content_type: str = TYPE) -> Form:
 
 
 def test_a_form_is_read() -> None:
+    assert read(form(part('name="model"', b"m", "Content-Length: 1\r\n"))).fields == {"model": "m"}
     got = read(form(MODEL, FILE + b"\0sound\r\n\r\n--xy", part('name="prompt"', b"hello")))
     assert got.fields == {"model": "whisper-1"}
     assert [(file.name, file.size) for file in got.files] == [("file", 14)]
@@ -104,6 +109,10 @@ HOSTILE = {
     "a folded header": (form(b'Content-Disposition: form-data;\r\n name="model"\r\n\r\nx'), TYPE),
     "NUL in a header": (form(part('name="model"', more="X: \0\r\n")), TYPE),
     "base64": (form(part('name="model"', more="Content-Transfer-Encoding: base64\r\n")), TYPE),
+    "a length that is not the part's": (
+        form(part('name="a"', more="Content-Length: 99\r\n")),
+        TYPE,
+    ),
     "another charset": (
         form(part('name="model"', more="Content-Type: text/plain; charset=utf-16\r\n")),
         TYPE,
@@ -212,3 +221,43 @@ def test_every_route_with_uploads_reads_its_form() -> None:
                 sent = form(MODEL, FILE + b"x" * 100)
                 ask = adapter.ask("POST", route.path, "model=whisper-1", TYPE, sent)
                 assert ask.model == "whisper-1", (provider.id, route.path)
+
+
+def by_werkzeug(body: bytes) -> list[str]:
+    """Every value of the field, as a parser of the other school reads it."""
+    parser = MultiPartParser(stream_factory=lambda **_: io.BytesIO())
+    fields, _ = parser.parse(io.BytesIO(body), b"xyz", len(body))
+    return list(fields.getlist("model"))
+
+
+def by_email(body: bytes) -> list[str]:
+    head = f"Content-Type: {TYPE}\r\n\r\n".encode()
+    found = []
+    for item in message_from_bytes(head + body, policy=HTTP).walk():
+        if item.get_param("name", header="content-disposition") == "model":
+            found.append(bytes(item.get_payload(decode=True) or b"").decode("utf-8", "replace"))
+    return found
+
+
+PIECES = [
+    b"\r\n", b"\n", b"\r", b"--xyz", b"--", b"\r\n--xyz\r\n", MODEL, FILE, b'name="model"',
+    b"model", b"; filename=x", b"; name=y", b"Content-Disposition: form-data", b'"', b"\\", b"%",
+    b" ", b":", b"\0", b"dear",
+]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 6), st.sampled_from(PIECES)),
+                min_size=1, max_size=3))  # fmt: skip
+def test_other_readers_find_the_same_model(changes: list[tuple[int, int, bytes]]) -> None:
+    """Whatever is done to a form: if we take it, everybody reads the model that we read."""
+    body = form(part('name="prompt"', b"hello"), MODEL, FILE + b"sound", part('name="n"', b"1"))
+    for at, gone, put in changes:
+        at %= len(body)
+        body = body[:at] + put + body[at + gone :]
+    try:
+        ours = read(body).fields
+    except AskError:
+        return
+    wanted = [ours["model"]] if "model" in ours else []
+    assert by_werkzeug(body) == wanted
+    assert by_email(body) == wanted
