@@ -3,6 +3,7 @@ what a spend key may not do is said in the SDK's own errors."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -144,6 +145,39 @@ async def test_a_stream_ends_with_the_money(
     with pytest.raises(sdk.APIStatusError) as caught:
         await ask(gate, key.key, messages=say("sim-9000-0"))
     assert _code(caught.value) == "spend_limit_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "most"),
+    [
+        ({"request_limit": {"count": 10, "cycle": "total"}}, "request_limit_exceeded", 10),
+        ({"spend_limit": {"amount": "0.000083", "cycle": "total"}}, "spend_limit_exceeded", 10),
+        ({"rate_limit": {"rpm": 1, "burst": 10}}, "rate_limit_exceeded", 10),
+    ],
+)
+async def test_many_at_once_stay_within_the_limit(
+    gate: Gate, limit: dict[str, Any], code: str, most: int
+) -> None:
+    """12 tokens out and 7 in cost 0.00000825 USD; a call holds more than that before it starts."""
+    key = await spender(gate, **limit)
+    headers = {"authorization": f"Bearer {key.key}"}
+    asked = {"model": CHEAP, "messages": say(SIM), "max_tokens": 12}
+
+    async def one() -> str:
+        answer = await gate.call(OPENAI, asked, None, headers)
+        return "" if answer.status == 200 else str(answer.error()["code"])
+
+    found = await asyncio.gather(*(one() for _ in range(25)))
+    assert set(found) == {"", code}
+    served = found.count("")
+    while code == "spend_limit_exceeded" and await one() == "":
+        served += 1
+        await gate.booked()
+    shown = await key.shown()
+    assert shown["total_requests"] == served <= most
+    assert parse_e10(shown["total_spend"]) == served * parse_e10("0.00000825")
+    if code != "spend_limit_exceeded":
+        assert served == most
 
 
 async def test_an_expired_key(gate: Gate) -> None:
