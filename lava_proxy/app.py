@@ -16,17 +16,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from lava_adapters.registry import Registry, RegistryError, load_family, read_rows
+from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.environment import load_settings, unknown_names
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.settings import ConfigurationError, Settings
+from lava_proxy.core.providers import OWN_PATHS, registry_of
+from lava_proxy.core.settings import Settings
 from lava_proxy.manage.app import create_management
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
 from lava_proxy.proxy.by_model import ENDPOINTS
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.refuse import refuse_websocket
 from lava_proxy.proxy.run import StreamCut
 from lava_proxy.store.database import Database
@@ -51,8 +53,6 @@ NOT_STARTED = (
     "`async with proxy.lifespan(app): ...` in the host app's lifespan (see README, Mount)"
 )
 
-OWN_PATHS = frozenset({"v1", "forward", "healthz", "readyz", "metrics"})
-
 FORWARDED = frozenset({"forward", *(path.decode()[4:] for path in ENDPOINTS)})
 """Below ``/v1/``: what is passed on to a provider."""
 
@@ -67,7 +67,8 @@ class LavaProxy:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings(os.environ)
-        providers = [provider.id for provider in Registry.builtin().providers]
+        self._registry = registry_of(self.settings)
+        providers = [provider.id for provider in self._registry.providers]
         self.metrics = Metrics(providers)
         self._heads = OWN_PATHS.union(providers)
         self._warned = False
@@ -93,7 +94,7 @@ class LavaProxy:
         if self._open is not None:
             yield
             return
-        self._open = await _Open.start(self.settings, self.metrics, self.on_broken)
+        self._open = await _Open.start(self.settings, self._registry, self.metrics, self.on_broken)
         try:
             yield
         finally:
@@ -175,11 +176,16 @@ class _Open:
 
     @classmethod
     async def start(
-        cls, settings: Settings, metrics: Metrics, on_broken: Callable[[str], None]
+        cls,
+        settings: Settings,
+        registry: Registry,
+        metrics: Metrics,
+        on_broken: Callable[[str], None],
     ) -> _Open:
         """Database, schema, journals, writer, loops: in this order."""
-        registry = _registry(settings)
-        origins_of(registry, settings)  # a wrong override stops us before anything is started
+        # A wrong override or key stops us before anything is started.
+        origins_of(registry, settings)
+        ManagedKeys(settings, registry)
         server = None
         if settings.database_url is None:
             server = await start_embedded(settings.data_dir)
@@ -224,6 +230,7 @@ class _Open:
             await asyncio.sleep(0.05)
             deadline -= 0.05
         await self._upkeep.stop()
+        await self.gateway.keys.close()
         await self.gateway.upstreams.close()
         await self.gateway.books.close()
         await self._database.close()
@@ -271,19 +278,6 @@ class _Open:
 def create_app() -> LavaProxy:
     """For servers that want a factory: settings from the environment."""
     return LavaProxy(load_settings(os.environ))
-
-
-def _registry(settings: Settings) -> Registry:
-    registry = Registry.builtin()
-    if settings.adapters:
-        registry = registry.with_families({name: load_family(name) for name in settings.adapters})
-    if settings.providers_file is not None:
-        try:
-            rows = read_rows(settings.providers_file.read_text("utf-8"))
-            registry = registry.with_providers(rows)
-        except (OSError, UnicodeDecodeError, RegistryError) as error:
-            raise ConfigurationError(f"LAVA_PROVIDERS_FILE: {error}") from None
-    return registry
 
 
 async def _reply(

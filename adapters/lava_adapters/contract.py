@@ -104,7 +104,7 @@ class Ask:
     """Answers asked for at once (n, best_of, candidateCount); each may be as long as the cap."""
     input_bytes: int = 0
     """UTF-8 bytes of everything that becomes prompt tokens: an upper bound for byte-level
-    tokenizers."""
+    tokenizers. For sound, the tokens that it may have beyond `media_tokens`."""
     text_bytes: int = 0
     """UTF-8 bytes of the text in it, names and punctuation of the JSON left aside: what an estimate
     starts from."""
@@ -130,6 +130,12 @@ class Ask:
     path): they must belong to the same customer."""
     input_characters: int | None = None
     """Characters to be spoken, where the provider bills those."""
+    input_ms: int | None = None
+    """How long the recording probably is, where the provider bills that."""
+    input_ms_most: int = 0
+    """It is not longer than this."""
+    images: int = 0
+    """Pictures asked for."""
     as_array: bool = False
     """The answer, and so a refusal, is one JSON array (Gemini's stream without alt=sse)."""
 

@@ -54,6 +54,10 @@ class Provider:
     credential: Credential = "bearer"
     compatible_credential: Credential | None = None
     """Where its OpenAI-compatible paths expect the key, if elsewhere."""
+    aws_service: str = ""
+    """Its name in AWS signatures: a managed key may be an access key, and callers may sign."""
+    service_account: bool = False
+    """A managed key may be the path of a Google service account's key file."""
     extra_headers: tuple[tuple[str, str], ...] = ()
     """Sent with managed keys where the caller gave none."""
     prices: str | None = None

@@ -41,6 +41,8 @@ _PLAIN: Mapping[str, type] = {
     "disconnect": str,
     "credential": str,
     "compatible_credential": str,
+    "aws_service": str,
+    "service_account": bool,
 }
 _REQUIRED = frozenset(("id", "hosts", "base"))
 _OTHER = frozenset(

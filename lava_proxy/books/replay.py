@@ -139,12 +139,17 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
         0,
     )
     rates = prices.of(call.merchant_id).rates(call.provider, call.model or "", call.created_at)
-    usage = Usage(input_tokens=inputs, output_tokens=outputs, input_characters=input_characters)
+    usage = Usage(
+        input_tokens=inputs,
+        output_tokens=outputs,
+        input_characters=input_characters,
+        input_ms=call.input_ms or None,
+    )
     return Settlement(
         call=call,
         outcome="recovered",
         usage_source="estimate",
-        counts=Counts(inputs, outputs, input_characters, output_characters),
+        counts=Counts(inputs, outputs, input_characters, output_characters, call.input_ms),
         cost=None if rates is None else cost(rates, usage),
         model=call.model,
         price_version=None if rates is None else rates.version,

@@ -50,6 +50,18 @@ def new_id(kind: str, *, test: bool = False) -> str:
     return f"{PREFIXES[kind]}{'test_' if test else ''}{_ulid()}"
 
 
+def wallet_id_of(merchant_id: str, *, test: bool = False) -> str:
+    """A merchant's wallet, one per mode: it is there before anything was paid in."""
+    own = merchant_id.removeprefix(PREFIXES["merchant"])
+    return f"{PREFIXES['wallet']}{'test_' if test else ''}{own}"
+
+
+def id_from(kind: str, seed: str, *, test: bool = False) -> str:
+    """The same id for the same seed: what is asked for twice is made once."""
+    digits = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).digest()[:26]
+    return f"{PREFIXES[kind]}{'test_' if test else ''}{digits.translate(_FIVE_BITS).decode()}"
+
+
 def _ulid() -> str:
     """A ULID: 48 bits of milliseconds and 80 random bits, 5 to a digit. Every call needs one, and
     the library takes six times as long."""

@@ -21,6 +21,7 @@ from lava_proxy.manage import (
     fallback,
     forward_tokens,
     ledger,
+    login,
     meters,
     models,
     openapi,
@@ -32,15 +33,19 @@ from lava_proxy.manage import (
     reports,
     requests,
     secret_keys,
+    services,
     spend_keys,
     subscriptions,
     usage,
+    wallet,
     webhooks,
 )
 from lava_proxy.manage.auth import authenticate
 from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage.call import Answer, Call, Route
 from lava_proxy.manage.desk import Desk
+from lava_proxy.payments.factory import make_payments
+from lava_proxy.payments.seam import Payments
 from lava_proxy.store.database import StoreConflict, StoreDown, StorePoison
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.problem import envelope, storable
@@ -67,6 +72,9 @@ ROUTES: tuple[Route, ...] = (
     *fallback.ROUTES,
     *models.ROUTES,
     *usage.ROUTES,
+    *wallet.ROUTES,
+    *login.ROUTES,
+    *services.ROUTES,
 )
 
 
@@ -138,18 +146,23 @@ class Management:
         raise LavaError("not_found", "there is no such route")
 
 
-def create_management(books: Books, registry: Registry) -> Management:
-    """The management API on these books, and its own description."""
+def create_management(
+    books: Books, registry: Registry, payments: Payments | None = None
+) -> Management:
+    """The management API on these books, and its own description. `payments`: as set, if absent."""
     document = openapi.describe(ROUTES)
     described = (
         Route("GET", "openapi.json", openapi.served(document), auth="none"),
         Route("GET", "docs", reference.served(document), auth="none"),
+        *login.PAGES,
     )
-    return Management(Desk(books, registry), (*ROUTES, *described))
+    desk = Desk(books, registry, payments or make_payments(books.settings))
+    return Management(desk, (*ROUTES, *described))
 
 
 def _segments(scope: Scope) -> list[str]:
-    """The path's segments behind ``/v1/``, each decoded by itself; 404 for other paths."""
+    """The path's segments behind ``/v1/``, each decoded by itself; 404 for other paths. Tools open
+    a login's page without ``/v1``."""
     path: str = scope["path"]
     raw: str = scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1")
     if unquote(raw) != path:
@@ -162,6 +175,8 @@ def _segments(scope: Scope) -> list[str]:
         segments = []
     if segments[-1:] == [""]:  # one slash at the end does no harm
         segments.pop()
+    if segments[:1] == ["auth"]:
+        segments.insert(0, "v1")
     usable = all(segment and storable(segment) for segment in segments)
     if not usable or segments[:1] != ["v1"]:
         raise LavaError("not_found", "there is no such route")

@@ -1,4 +1,4 @@
-"""What every handler needs: the books, the provider table, and a fair share of the database.
+"""What every handler needs: books, provider table, payments, and a fair share of the database.
 
 Management calls use at most half of the pool at once, so that a burst of them never keeps the
 ledger writer or a lease waiting for a connection.
@@ -16,6 +16,8 @@ from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage.call import Call
+from lava_proxy.manage.catalogue import Catalogue
+from lava_proxy.payments.seam import Payments
 from lava_proxy.rules.limits import Shape
 from lava_proxy.rules.settlement import Customer, Meter
 from lava_proxy.store.database import Connection
@@ -36,9 +38,11 @@ class ListedModel:
 class Desk:
     """One per process."""
 
-    def __init__(self, books: Books, registry: Registry) -> None:
+    def __init__(self, books: Books, registry: Registry, payments: Payments) -> None:
         self.books = books
         self.registry = registry
+        self.payments = payments
+        self.catalogue = Catalogue(registry, books.settings.provider_keys)
         self.models = Models(registry)
         self.listed_models: Sequence[ListedModel] | None = None
         """The list of models, once somebody has asked for it."""

@@ -12,7 +12,7 @@ from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import customer_named, read_query
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import time_text
-from lava_proxy.store import outbox
+from lava_proxy.rules.limits import wallet_account
 from lava_proxy.store import payments as store
 from lava_proxy.store.payments import PaymentRow
 
@@ -67,15 +67,15 @@ async def complete(desk: Desk, call: Call) -> Answer:
             raise no_such("payment")
         if row.provider != MANUAL:
             raise LavaError("conflict", f"{row.provider} itself says when this payment is made")
-        if await store.succeeded(conn, row.payment_id, None, now) and row.customer_id:
-            news = outbox.Event(call.merchant_id, outbox.BALANCE, row.customer_id)
-            await outbox.emit(conn, [news], now)
+        if row.customer_id is None and desk.books.settings.wallet_enforced:
+            raise LavaError("conflict", "the operator says when money for the wallet is there")
+        await store.succeeded(conn, row.payment_id, None, now)
         row = await store.find(conn, call.merchant_id, call.params[0])
     if row is None:
         raise no_such("payment")
     if row.customer_id is not None:
         desk.books.directory.changed("customers", row.customer_id)
-        desk.books.leases.credit_changed(row.customer_id)
+    desk.books.leases.credit_changed(row.customer_id or wallet_account(call.merchant_id))
     return answer(view(row))
 
 

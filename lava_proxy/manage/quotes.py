@@ -26,7 +26,7 @@ from lava_proxy.manage.fields import Body, Cost, Name, customer_named, read_fiel
 from lava_proxy.manage.text import exact_json
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge, gauge
-from lava_proxy.rules.quote import OutputLimits, input_units, quote
+from lava_proxy.rules.quote import OutputLimits, gauge_of, input_units, quote
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Meter
 from lava_proxy.store import balance as store
@@ -155,7 +155,8 @@ def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
 def _gauge(meter: Meter, ask: Ask, rates: Rates | None) -> Gauge | None:
     if meter.tariff.rate_type == "percentage" and ask.free:
         return FREE
-    return gauge(meter.tariff, rates, text_only=not ask.media_tokens)
+    found = gauge(meter.tariff, rates, text_only=not ask.media_tokens)
+    return None if found is None else gauge_of(ask, found)
 
 
 def _ask(desk: Desk, url: str, method: str, sent: bytes) -> tuple[str, Ask]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from lava_adapters.contract import AskError
 from lava_proxy.books.holds import CREDIT, Holds
@@ -15,7 +16,7 @@ from lava_proxy.proxy.run import Run
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.estimate import input_tokens_estimate
 from lava_proxy.rules.gauge import FREE, Gauge, gauge
-from lava_proxy.rules.quote import Quote, quote
+from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.target import check_path
 
@@ -39,12 +40,17 @@ def find_route(gateway: Gateway, run: Run, method: str) -> None:
         )
     check_path(target.path, encoded_slash=provider.encoded_slash)
     found = provider.route(method, target.path)
-    run.managed = caller.token.provider_key is None
+    run.managed = caller.token.provider_key is None and run.signed is None
     if found is None or (run.managed and not found[0].managed):
         raise LavaError(
             "forward_endpoint_not_supported",
             f"{method} {target.path} is not an endpoint of {provider.id} that may be called"
             + (" with a managed key" if found else ""),
+        )
+    if run.signed is not None and not (provider.aws_service and caller.token.provider_key is None):
+        raise LavaError(
+            "invalid_request",
+            "The Authorization header is an AWS signature, and another key goes to this provider.",
         )
     run.provider = provider
     run.route = found[0]
@@ -57,10 +63,14 @@ def read_ask(run: Run, method: str, content_type: str, body: bytes) -> None:
     if adapter is None or target is None:
         raise LavaError("internal_error")
     try:
-        run.ask = adapter.ask(method, target.path, target.query, content_type, body)
+        ask = adapter.ask(method, target.path, target.query, content_type, body)
     except AskError as error:
         where = f"{error.path}: " if error.path else ""
         raise LavaError("invalid_request", f"{where}{error}") from None
+    # A signed body cannot be changed.
+    run.ask = (
+        ask if run.signed is None else replace(ask, capable_of_cap=False, capable_of_usage=False)
+    )
 
 
 async def check_objects(gateway: Gateway, run: Run) -> None:
@@ -139,6 +149,7 @@ def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
         metadata=run.metadata or None,
         input_tokens=0 if ask.free else input_tokens_estimate(ask.text_bytes, ask.media_tokens),
         input_characters=ask.input_characters or 0,
+        input_ms=ask.input_ms or 0,
         budgets=tuple(
             (want.kind, want.owner_id)
             for want in limits.wants(gateway, run, now)
@@ -167,7 +178,7 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
             f"{provider.id} has no known price for {ask.model!r}; add a price override, or use a "
             "fixed meter",
         )
-    return found
+    return gauge_of(ask, found)
 
 
 async def _hold(gateway: Gateway, run: Run, plan: Quote) -> Hold:

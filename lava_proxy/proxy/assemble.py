@@ -11,9 +11,11 @@ from lava_adapters.models import Models
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.settings import ConfigurationError, Settings
+from lava_proxy.net.google_account import TOKEN_HOST
 from lava_proxy.net.upstream import Timeouts, Upstreams
 from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.run import Draining, OpenRuns
 from lava_proxy.proxy.turnstile import Turnstile
 from lava_proxy.proxy.watch import Watchers
@@ -41,21 +43,25 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
             settings.client_drains_max,
         ),
     )
+    upstreams = Upstreams(
+        Timeouts(
+            settings.connect_timeout_s,
+            settings.first_byte_timeout_s,
+            settings.idle_timeout_s,
+            settings.pool_timeout_s,
+        ),
+        connections_per_host=settings.upstream_connections_per_host,
+        named_hosts=frozenset(urlsplit(base).netloc for base in origins.values()),
+    )
+    keys = ManagedKeys(settings, registry)
+    keys.open(upstreams, origins.get(TOKEN_HOST, f"https://{TOKEN_HOST}"), books.clock)
     return Gateway(
         settings=settings,
         books=books,
         registry=registry,
+        keys=keys,
         models=Models(registry),
-        upstreams=Upstreams(
-            Timeouts(
-                settings.connect_timeout_s,
-                settings.first_byte_timeout_s,
-                settings.idle_timeout_s,
-                settings.pool_timeout_s,
-            ),
-            connections_per_host=settings.upstream_connections_per_host,
-            named_hosts=frozenset(urlsplit(base).netloc for base in origins.values()),
-        ),
+        upstreams=upstreams,
         callers=Callers(books.directory, books.clock),
         metrics=metrics,
         turnstile=Turnstile(loop),
@@ -93,7 +99,8 @@ def origins_of(registry: Registry, settings: Settings) -> dict[str, str]:
 
 
 def sweep(gateway: Gateway) -> None:
-    """Watch the clocks of open calls; count them."""
+    """Watch the clocks of open calls; count them; renew tokens."""
+    gateway.keys.tend()
     leases = gateway.books.leases
     over = {a.owner_id for a in leases.accounts.values() if a.held_e10 and not leases.in_grace(a)}
     gateway.open_runs.sweep(gateway.books.clock.boot_s(), over)

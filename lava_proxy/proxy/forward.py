@@ -19,6 +19,7 @@ from lava_proxy.proxy.sending import send_cut, send_end, send_rest
 from lava_proxy.proxy.watch import Watcher
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.metadata import read_metadata
+from lava_proxy.wire.sigv4 import signed_headers
 from lava_proxy.wire.target import Target, parse_prefix, parse_target, split_named
 from lava_proxy.wire.token import find_credential
 
@@ -78,6 +79,7 @@ async def _take_in(
     named = by_model.begin(gateway, run, method, path, query)
     target = run.target = named or _target(gateway, path, query)
     credential = find_credential(scope["headers"], target.key)
+    run.signed = signed_headers(scope["headers"])
     run.caller = await gateway.callers.resolve(credential)
     run.metadata = read_metadata(scope["headers"], target.metadata)
     if named:
@@ -92,11 +94,11 @@ async def _take_in(
         admission.find_route(gateway, run, method)
     admission.read_ask(run, method, outbound.content_type(scope), body)
     await admission.check_objects(gateway, run)
-    key = outbound.provider_key(gateway, run)
-    cap = await admission.admit(gateway, run, method, len(body))
+    key = await outbound.provider_key(gateway, run)
+    cap = await admission.admit(gateway, run, scope["method"], len(body))
     run.exchange.on(Event.ADMITTED)
-    headers = outbound.headers(gateway, run, scope, credential, key)
-    return headers, outbound.body(run, body, cap)
+    body = outbound.body(run, body, cap)
+    return outbound.headers(gateway, run, scope, credential, key, body), body
 
 
 async def _exchange(
@@ -121,6 +123,8 @@ async def _exchange(
     run.exchange.on(Event.ANSWERED_ERROR if failed else Event.ANSWERED)
     if run.managed and answer.status in AUTH_ERRORS:
         gateway.metrics.anomaly("upstream_auth")
+        if run.provider is not None:
+            gateway.keys.refused(run.provider)
         raise LavaError("upstream_auth_failed")
     open_tap(gateway, run, answer, asked_usage=run.asked_usage)
     if run.left_s is not None:

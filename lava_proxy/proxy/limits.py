@@ -14,8 +14,8 @@ from lava_proxy.proxy.caller import Caller
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.gauge import FREE, Gauge, cost_gauge
-from lava_proxy.rules.limits import COST, Limit, SpendKey, Want
-from lava_proxy.rules.quote import Quote, quote
+from lava_proxy.rules.limits import COST, Limit, SpendKey, Want, wallet_account
+from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Merchant
 
 OPEN = "open"
@@ -123,7 +123,7 @@ def _cost(gateway: Gateway, run: Run, merchant_id: str) -> Gauge:
             f"{provider.id} has no known price for {ask.model!r}, so a money limit cannot be kept; "
             "add a price override",
         )
-    return cost_gauge(rates, text_only=not ask.media_tokens)
+    return gauge_of(ask, cost_gauge(rates, text_only=not ask.media_tokens))
 
 
 def _open_calls(caller: Caller, most: int) -> Want:
@@ -132,4 +132,4 @@ def _open_calls(caller: Caller, most: int) -> Want:
 
 
 def _wallet(merchant: Merchant) -> Want:
-    return Want("wallet", f"{merchant.merchant_id}:wallet", Limit(merchant.merchant_id, None))
+    return Want("wallet", wallet_account(merchant.merchant_id), Limit(merchant.merchant_id, None))

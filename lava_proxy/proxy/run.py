@@ -58,6 +58,8 @@ class Run:
     """Whose endpoint was called, where the provider is found by the model (`by_model`)."""
     ask: Ask | None = None
     managed: bool = True
+    signed: frozenset[bytes] | None = None
+    """Headers that the caller's own AWS signature covers: the request goes on as it came."""
     metadata: dict[str, str] = field(default_factory=dict)
     gauge: Gauge | None = None
     call: Call | None = None

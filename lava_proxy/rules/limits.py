@@ -83,6 +83,11 @@ class Want:
     """When its cycle is over and another account takes its place."""
 
 
+def wallet_account(merchant_id: str) -> str:
+    """The account of a merchant's wallet."""
+    return f"{merchant_id}:wallet"
+
+
 def account_of(spend_key_id: str, kind: str, cycle: Cycle, at: datetime) -> str:
     """The account of a key's money or requests in the cycle that `at` falls in."""
     return f"{spend_key_id}:{kind}:{cycle_name(cycle, at)}"

@@ -88,6 +88,13 @@ def quote(
     )
 
 
+def gauge_of(ask: Ask, gauge: Gauge) -> Gauge:
+    """The gauge of this call: with what it has beside tokens."""
+    return gauge.beside(
+        ms=ask.input_ms_most, characters=ask.input_characters or 0, images=ask.images
+    )
+
+
 def input_units(ask: Ask, gauge: Gauge, *, body_bytes: int, bound: bool) -> int:
     """Input units of a call, estimated or bounded from above."""
     if gauge.kind == "flat":

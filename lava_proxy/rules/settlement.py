@@ -99,6 +99,7 @@ class Call:
     input_tokens: int = 0
     """Estimate before the call: what a crash after SENT costs."""
     input_characters: int = 0
+    input_ms: int = 0
     budgets: tuple[tuple[str, str], ...] = ()
     """(kind, account) of each budget beside the customer's credit that the call's use is booked on;
     kinds as in `rules.limits`."""

@@ -38,6 +38,8 @@ CHECKS = (
     "costs_unbalanced",
     "counters_unbalanced",
     "rollups_unbalanced",
+    "wallets_unbalanced",
+    "wallet_costs_unbalanced",
 )
 MOST = 20
 """Differences shown per check."""

@@ -18,6 +18,7 @@ from lava_proxy.core.invariant import invariant
 from lava_proxy.core.money import format_e10
 from lava_proxy.rules.credit import burn
 from lava_proxy.rules.limits import Limit
+from lava_proxy.store import wallets
 from lava_proxy.store.database import Connection
 from lava_proxy.store.entries import Entries
 from lava_proxy.store.sql import load
@@ -82,10 +83,10 @@ async def _lock_for(conn: Connection, ask: LeaseAsk) -> asyncpg.Record:
     if ask.limit is None:
         return await lock(conn, ask.owner_id)
     merchant_id, amount = ask.limit.merchant_id, ask.limit.amount
-    if amount is None:
-        amount = await Q["wallet_funded"].fetchval(conn, merchant_id=merchant_id) or 0
     await Q["insert_account"].execute(conn, owner_id=ask.owner_id, merchant_id=merchant_id)
     account = await lock(conn, ask.owner_id)
+    if amount is None:
+        amount = await wallets.size(conn, merchant_id, ask.owner_id)
     if amount > 0:
         await Q["insert_limit"].execute(
             conn, owner_id=ask.owner_id, merchant_id=merchant_id, amount=amount

@@ -13,10 +13,13 @@ from typing import Literal
 
 import asyncpg
 
-from lava_proxy.core.ids import new_id
-from lava_proxy.store import credit, subscriptions
+from lava_proxy.core.ids import PREFIXES, new_id
+from lava_proxy.rules.limits import wallet_account
+from lava_proxy.store import credit, subscriptions, wallets
+from lava_proxy.store.cycles import next_cycle
 from lava_proxy.store.database import Connection
 from lava_proxy.store.ledger import announce_credit
+from lava_proxy.store.news import credit_moved
 from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
 
@@ -28,6 +31,8 @@ AGAIN_S = 60.0
 RENEWAL_PAUSES_H = (1, 6, 24)
 """Between the tries of a declined renewal; the last one repeats."""
 TOP_UP_PAUSE_MAX_S = 86_400.0
+TEST_PAYMENT = PREFIXES["payment"] + "test_"
+"""How the id of a payment of the test mode begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class Due:
     customer_id: str
     amount_e10: int
     attempts: int
+    provider_ref: str | None
+    """The charge that an earlier try made there: one that waits for its payer is not made twice."""
     payer_ref: str | None
 
 
@@ -130,7 +137,9 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
         now=now,
     )
     if row["customer_id"] is not None:
-        await announce_credit(conn, row["customer_id"])
+        await credit_moved(conn, row["customer_id"], now)
+    else:
+        await announce_credit(conn, wallet_account(row["merchant_id"]))
     return True
 
 
@@ -169,12 +178,19 @@ async def failed(
     )
     if row["purpose"] == "renewal" and next_at is None:
         await subscriptions.end(conn, row["customer_id"], row["subscription_id"], now)
+        await credit_moved(conn, row["customer_id"], now)
     return True
 
 
 async def wait_for_provider(conn: Connection, payment_id: str, ref: str | None) -> None:
     """The answer will come by itself."""
     await Q["wait_for_provider"].execute(conn, payment_id=payment_id, ref=ref)
+
+
+async def payer_ref(conn: Connection, owner_id: str, provider: str) -> str | None:
+    """Who a customer (or a merchant, for its wallet) is at a provider; None where it met nobody."""
+    found: str | None = await Q["payer_of"].fetchval(conn, owner_id=owner_id, provider=provider)
+    return found
 
 
 async def find(conn: Connection, merchant_id: str, payment_id: str) -> PaymentRow | None:
@@ -211,11 +227,10 @@ async def _lock(conn: Connection, payment_id: str) -> asyncpg.Record | None:
 
 
 def _renewal_retry(row: asyncpg.Record, now: datetime, retry: Retry) -> datetime | None:
-    """When a declined renewal is tried again; None when its grace is over."""
+    """When a declined renewal is tried again, for the last time as its grace ends; then None."""
     pause_h = RENEWAL_PAUSES_H[min(row["attempts"], len(RENEWAL_PAUSES_H) - 1)]
-    next_at = now + timedelta(hours=pause_h)
     last: datetime = row["created_at"] + timedelta(days=retry.grace_days)
-    return next_at if next_at <= last else None
+    return min(now + timedelta(hours=pause_h), last) if now < last else None
 
 
 async def _deliver(
@@ -223,9 +238,19 @@ async def _deliver(
 ) -> tuple[str | None, str | None]:
     """What a payment pays for; answers (grant, subscription)."""
     customer_id, source = row["customer_id"], f"payments:{row['provider']}"
-    if row["purpose"] == "wallet" or customer_id is None:
+    if customer_id is None:
+        await wallets.fund(
+            conn,
+            merchant_id=row["merchant_id"],
+            test=row["payment_id"].startswith(TEST_PAYMENT),
+            amount_e10=row["amount_e10"],
+            source=source,
+            now=now,
+        )
         return None, None
-    if row["purpose"] == "subscription":
+    if row["purpose"] == "subscription" and await subscriptions.on_sale(
+        conn, customer_id, row["plan_id"], now
+    ):
         return None, await subscriptions.start(
             conn,
             customer_id=customer_id,
@@ -236,15 +261,21 @@ async def _deliver(
         )
     if row["purpose"] == "renewal":
         return await _renew(conn, row, now, source), None
+    return await _buy(conn, row, now, source), None
+
+
+async def _buy(conn: Connection, row: asyncpg.Record, now: datetime, source: str) -> str | None:
+    """A bundle's credit; what was paid, where there is no bundle: for a plan that the customer
+    is on by now, or one of them gone."""
     terms = await Q["bundle_terms"].fetchrow(
-        conn, credit_bundle_id=row["credit_bundle_id"], customer_id=customer_id
+        conn, credit_bundle_id=row["credit_bundle_id"], customer_id=row["customer_id"]
     )
     if terms is None:
-        return None, None
+        return await _bundle(conn, row, row["amount_e10"], None, now, source)
     expires_at = terms["cycle_end_at"] if terms["bundle_rollover_type"] == "none" else None
     if expires_at is not None and expires_at <= now:
         expires_at = None  # the next cycle is not paid for yet: what was bought must be of use
-    return await _bundle(conn, row, terms["credit_e10"], expires_at, now, source), None
+    return await _bundle(conn, row, terms["credit_e10"], expires_at, now, source)
 
 
 async def _renew(conn: Connection, row: asyncpg.Record, now: datetime, source: str) -> str | None:
@@ -254,7 +285,7 @@ async def _renew(conn: Connection, row: asyncpg.Record, now: datetime, source: s
     wanted = (row["subscription_id"], row["seq"] - 1)
     if current is None or (current["subscription_id"], current["cycle_seq"]) != wanted:
         return await _bundle(conn, row, row["amount_e10"], None, now, source)
-    return await subscriptions.next_cycle(conn, current, now, source, row["payment_id"])
+    return await next_cycle(conn, current, now, now, source, row["payment_id"])
 
 
 async def _bundle(

@@ -6,6 +6,7 @@ under the same key, which charges once.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from lava_proxy.books.bank import Books
@@ -22,8 +23,10 @@ async def ask_for_due(books: Books, payments: Payments, purpose: Purpose) -> int
     """Ask for the payments of one purpose that are due; answers how many."""
     async with books.database.transaction() as conn:
         due = await store.claim(conn, purpose, payments.name, books.now(), MOST)
-    for payment in due:
-        await _ask(books, payments, payment, purpose)
+    asked = [_ask(books, payments, payment, purpose) for payment in due]
+    for failure in await asyncio.gather(*asked, return_exceptions=True):
+        if failure is not None:
+            raise failure
     return len(due)
 
 
@@ -35,6 +38,7 @@ async def _ask(books: Books, payments: Payments, due: Due, purpose: Purpose) -> 
         payer_ref=due.payer_ref,
         amount_e10=due.amount_e10,
         description="Auto top-up" if purpose == "top_up" else "Subscription renewal",
+        provider_ref=due.provider_ref,
         attempt=due.attempts + 1,
     )
     try:

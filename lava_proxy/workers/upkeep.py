@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
 from lava_proxy.payments.factory import make_payments
-from lava_proxy.store import credit, directory, idempotency, learned, reaping, retention
+from lava_proxy.store import credit, directory, idempotency, learned, logins, reaping, retention
 from lava_proxy.store.database import StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers import renewals, top_ups
@@ -44,6 +44,7 @@ RECALL_CHANNEL = "lava_recall"
 WORK_CHANNEL = "lava_work"
 RENEWALS_S = 5.0
 TOP_UPS_S = 2.0
+WORK_PAUSE_S = 0.05
 STATES: Mapping[State, int] = {"normal": 0, "leases": 1, "drain": 2, "closed": 3}
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Upkeep:
         self._sender = Sender(books.settings, books.database, books.clock, metrics)
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
+        self._work_due = False
 
     def start(self) -> None:
         """Start every loop; `stop` ends them."""
@@ -187,6 +189,7 @@ class Upkeep:
         async with database.transaction() as conn:
             await directory.prune_changes(conn, CHANGES_KEPT_S)
             await idempotency.prune(conn, self._books.now())
+            await logins.prune(conn)
             await learned.forget(conn, LEARNED_KEPT_DAYS)
 
     def _credit_heard(self, owner_id: str | None) -> None:
@@ -211,9 +214,19 @@ class Upkeep:
         await top_ups.run_once(self._books, self._payments)
 
     def _work_heard(self, payload: str | None) -> None:
-        task = asyncio.create_task(self._quietly(self.buy_top_ups()))
+        if self._work_due:
+            return
+        self._work_due = True
+        task = asyncio.create_task(self._pay_soon())
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
+
+    async def _pay_soon(self) -> None:
+        """When many payments are due at once, as at a month's end, one look finds many. A provider
+        that is slow does not keep the next look waiting."""
+        await asyncio.sleep(WORK_PAUSE_S)
+        self._work_due = False
+        await asyncio.gather(self._quietly(self.buy_top_ups()), self._quietly(self.renew_cycles()))
 
     async def _quietly(self, going: Coroutine[object, object, None]) -> None:
         """The loop tries again, and says why it fails."""

@@ -4,6 +4,7 @@ denial comes only after a recall, all that was not used comes back, and a journa
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,37 @@ async def test_two_workers_share_a_limit_to_the_last_unit(
         used += outcome == "completed"
     await stop(first, second, tasks=tasks)
     assert await shop.grants(owner) == [(20 - used, 0, used, 0, 0)]
+    await sound(database)
+
+
+async def test_two_workers_never_run_more_at_once_than_the_limit(
+    database: Database, tmp_path: Path
+) -> None:
+    """Calls in flight are never spent: each slot comes back, to whichever worker asks."""
+    shop = await open_shop(database)
+    both = await _pair(database, tmp_path)
+    owner, limit = f"{shop.merchant_id}:open", Limit(shop.merchant_id, 5)
+    rng, running, most, refused = random.Random(5), 0, 0, 0
+
+    async def one(books: Books) -> None:
+        nonlocal running, most, refused
+        await asyncio.sleep(rng.uniform(0, 0.5))
+        books.leases.credit_changed(owner)
+        hold = await _take(books, owner, limit)
+        if hold is None:
+            refused += 1
+            return
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(rng.choice((0.001, 0.02)))
+        running -= 1
+        hold.release(0)
+
+    await asyncio.gather(*(one(books) for books in both[:2] for _ in range(100)))
+    assert most == 5
+    assert 0 < refused < 150
+    await _stop(*both[:2], tasks=both[2])
+    assert await shop.grants(owner) == [(5, 0, 0, 0, 0)]
     await sound(database)
 
 

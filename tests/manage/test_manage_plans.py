@@ -45,6 +45,27 @@ async def test_bundles_and_meters_belong_to_the_plan(api: Api, other: Api) -> No
     assert [b["name"] for b in listed] == ["Three", "Eleven"]
 
 
+async def test_a_bundle_that_is_removed_is_no_top_up_any_more(api: Api) -> None:
+    body = NEW | {"period_amount": "0", "credit_bundles": [BUNDLE, BUNDLE]}
+    made = await api.made("plans", body | {"default_auto_top_up_bundle_index": 0})
+    customer = await api.customer()
+    ids = {"customer_id": customer, "plan_id": made["plan_id"]}
+    on = (await api.made("subscriptions", ids))["subscription"]
+    first, second = [b["credit_bundle_id"] for b in made["credit_bundles"]]
+    assert on["auto_top_up_bundle_id"] == first
+    gone = {"credit_bundles": [{"credit_bundle_id": first, "is_deleted": True}]}
+    assert (await api.call("PATCH", f"plans/{made['plan_id']}", gone)).status == 200
+    for found in (
+        (await api.get(f"customers/{customer}/subscription")).json["subscription"],
+        (await api.get("subscriptions")).json["data"][0],
+    ):
+        assert found["auto_top_up_bundle_id"] is None
+    path = f"subscriptions/{on['subscription_id']}"
+    refused = await api.call("PATCH", path, {"auto_top_up_bundle_id": first})
+    assert refused.paths == ["auto_top_up_bundle_id"]
+    assert (await api.call("PATCH", path, {"auto_top_up_bundle_id": second})).status == 200
+
+
 async def test_what_is_wrong_is_named(api: Api) -> None:
     wrong: list[tuple[dict[str, object], str]] = [
         ({"period_amount": "10000.01"}, "period_amount"),

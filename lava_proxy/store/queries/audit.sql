@@ -33,9 +33,11 @@ LIMIT :most::int;
 WITH books AS (
     SELECT account, sum(amount_e10)::bigint AS ledger_e10
     FROM (
-        SELECT account, amount_e10 FROM audit_ledger WHERE :since::bigint > 0
+        SELECT account, amount_e10 FROM audit_ledger
+        WHERE account LIKE 'customer:%' AND :since::bigint > 0
         UNION ALL
-        SELECT account, amount_e10 FROM retired_ledger WHERE :since::bigint = 0
+        SELECT account, amount_e10 FROM retired_ledger
+        WHERE account LIKE 'customer:%' AND :since::bigint = 0
         UNION ALL
         SELECT account, amount_e10 FROM ledger_entries
         WHERE account LIKE 'customer:%' AND booked_xid >= :since::bigint
@@ -50,6 +52,42 @@ FROM accounts a
 FULL JOIN books b ON b.account = 'customer:' || a.owner_id
 LEFT JOIN credit c ON c.owner_id = a.owner_id
 WHERE coalesce(b.ledger_e10, 0) <> coalesce(c.credit_e10, 0) - coalesce(a.debt_e10, 0)
+LIMIT :most::int;
+
+-- name: wallets_unbalanced
+-- Wallets into which something else was paid than their ledger says.
+-- args: since bigint, most int
+WITH books AS (
+    SELECT account, sum(amount_e10)::bigint AS ledger_e10
+    FROM (
+        SELECT account, amount_e10 FROM audit_ledger
+        WHERE account LIKE 'wallet:%' AND :since::bigint > 0
+        UNION ALL
+        SELECT account, amount_e10 FROM retired_ledger
+        WHERE account LIKE 'wallet:%' AND :since::bigint = 0
+        UNION ALL
+        SELECT account, amount_e10 FROM ledger_entries
+        WHERE account LIKE 'wallet:%' AND booked_xid >= :since::bigint
+    ) AS entries GROUP BY account
+)
+SELECT coalesce('wallet:' || w.wallet_id, b.account) AS account,
+       coalesce(b.ledger_e10, 0)::bigint AS ledger_e10,
+       coalesce(w.funded_e10, 0)::bigint AS funded_e10
+FROM wallets w FULL JOIN books b ON b.account = 'wallet:' || w.wallet_id
+WHERE coalesce(b.ledger_e10, 0) <> coalesce(w.funded_e10, 0)
+LIMIT :most::int;
+
+-- name: wallet_costs_unbalanced
+-- Merchants whose cost of managed keys differs from their quarters of an hour; only from the
+-- beginning, because neither has a checkpoint.
+-- args: since bigint, most int
+SELECT merchant_id, coalesce(w.cost_e10, 0)::bigint AS cost_e10,
+       coalesce(u.cost_e10, 0)::bigint AS rolled_e10
+FROM (SELECT merchant_id, sum(cost_e10)::bigint AS cost_e10 FROM wallet_costs
+      WHERE :since::bigint = 0 GROUP BY merchant_id) w
+FULL JOIN (SELECT merchant_id, sum(managed_cost_e10)::bigint AS cost_e10 FROM usage_rollups
+           WHERE :since::bigint = 0 GROUP BY merchant_id) u USING (merchant_id)
+WHERE coalesce(w.cost_e10, 0) <> coalesce(u.cost_e10, 0)
 LIMIT :most::int;
 
 -- name: overdrafts_unbalanced
@@ -208,14 +246,15 @@ DELETE FROM audit_ledger;
 DELETE FROM audit_units;
 
 -- name: keep_ledger
--- Adds the verified entries of customers to the checkpoint; from the beginning, those too that were
+-- Adds the verified entries of customers and wallets to the checkpoint; from the beginning, those too that were
 -- signed off and dropped.
 -- args: since bigint, upto bigint
 INSERT INTO audit_ledger AS a (account, amount_e10)
 SELECT account, sum(amount_e10)::bigint
 FROM (
     SELECT account, amount_e10 FROM ledger_entries
-    WHERE account LIKE 'customer:%' AND booked_xid >= :since::bigint AND booked_xid < :upto::bigint
+    WHERE (account LIKE 'customer:%' OR account LIKE 'wallet:%')
+      AND booked_xid >= :since::bigint AND booked_xid < :upto::bigint
     UNION ALL
     SELECT account, amount_e10 FROM retired_ledger WHERE :since::bigint = 0
 ) AS verified
