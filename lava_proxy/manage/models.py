@@ -18,9 +18,9 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import hash_secret
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, ListedModel
-from lava_proxy.rules.catalog import priced_models
 from lava_proxy.rules.key_use import model_refusal, refusal
 from lava_proxy.rules.limits import Shape, SpendKey
+from lava_proxy.rules.pricelist import listed
 from lava_proxy.wire.token import CREDENTIAL_HEADERS, decode_token, find_credential, invalid_token
 
 _KINDS: Mapping[Shape, Kind] = {"openai": "chat", "anthropic": "messages"}
@@ -82,9 +82,10 @@ def _listed(desk: Desk) -> Sequence[ListedModel]:
     found = [
         one
         for provider in desk.registry.providers
-        if provider.id in keys
-        for name in priced_models(provider.prices or provider.id, at)
-        for one in _of(desk.models, provider, name)
+        if provider.id in keys and provider.prices
+        for priced in listed(provider.prices, at)
+        if priced.output is not None
+        for one in _of(desk.models, provider, priced.model)
     ]
     return sorted(found, key=lambda one: one.id)
 

@@ -11,7 +11,7 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from lava_proxy.core.ids import hash_secret, new_id, new_secret, preview_of
+from lava_proxy.core.ids import hash_secret, new_id, new_secret, preview_of, wallet_id_of
 from lava_proxy.core.money import format_e10
 from lava_proxy.manage.call import Answer, Call, Route, Success, answer
 from lava_proxy.manage.desk import Desk, no_such
@@ -83,7 +83,7 @@ async def create(desk: Desk, call: Call) -> Answer:
         wanted = SpendKeyRow(
             spend_key_id=new_id("spend_key", test=call.test),
             merchant_id=call.merchant_id,
-            wallet_id=await store.wallet_of(conn, call.merchant_id),
+            wallet_id=wallet_id_of(call.merchant_id, test=call.test),
             key_preview=preview_of(key),
             created_at=now,
             rules=rules,

@@ -17,9 +17,8 @@ from lava_proxy.store.spend_keys import Rules, SpendKeyRow
 async def _key(shop: Shop) -> str:
     spend_key_id = new_id("spend_key")
     async with shop.database.transaction() as conn:
-        wallet_id = await store.wallet_of(conn, shop.merchant_id)
         rules = Rules("k", "active", "openai")
-        made = SpendKeyRow(spend_key_id, shop.merchant_id, wallet_id, "p", NOW, rules)
+        made = SpendKeyRow(spend_key_id, shop.merchant_id, "wal_1", "p", NOW, rules)
         await store.create(conn, made, hash_secret(spend_key_id))
     return spend_key_id
 

@@ -72,7 +72,7 @@ async def test_two_workers_never_run_more_at_once_than_the_limit(
 ) -> None:
     """Calls in flight are never spent: each slot comes back, to whichever worker asks."""
     shop = await open_shop(database)
-    both = await _pair(database, tmp_path)
+    both = await pair(database, tmp_path)
     owner, limit = f"{shop.merchant_id}:open", Limit(shop.merchant_id, 5)
     rng, running, most, refused = random.Random(5), 0, 0, 0
 
@@ -80,7 +80,7 @@ async def test_two_workers_never_run_more_at_once_than_the_limit(
         nonlocal running, most, refused
         await asyncio.sleep(rng.uniform(0, 0.5))
         books.leases.credit_changed(owner)
-        hold = await _take(books, owner, limit)
+        hold = await take(books, owner, limit)
         if hold is None:
             refused += 1
             return
@@ -93,7 +93,7 @@ async def test_two_workers_never_run_more_at_once_than_the_limit(
     await asyncio.gather(*(one(books) for books in both[:2] for _ in range(100)))
     assert most == 5
     assert 0 < refused < 150
-    await _stop(*both[:2], tasks=both[2])
+    await stop(*both[:2], tasks=both[2])
     assert await shop.grants(owner) == [(5, 0, 0, 0, 0)]
     await sound(database)
 
