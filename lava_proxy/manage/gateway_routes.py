@@ -65,6 +65,7 @@ def _by_model(name: str, dialect: str, shape: str) -> dict[str, Any]:
 GATEWAY_PATHS: Mapping[str, Any] = {
     "/chat/completions": _by_model("chat_completions", "OpenAI's chat completions", "openai"),
     "/messages": _by_model("messages", "Anthropic's messages", "anthropic"),
+    "/messages/count_tokens": _by_model("tokens", "Anthropic's count of tokens", "anthropic"),
     "/forward": _any_method(
         "Call a provider; the answer is metered as it passes.",
         {

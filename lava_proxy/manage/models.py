@@ -48,11 +48,11 @@ async def page(desk: Desk, call: Call) -> Answer:
     key = await _spend_key(desk, call)
     if desk.listed_models is None:  # the same for the life of the process
         desk.listed_models = await asyncio.to_thread(_listed, desk)  # some 50 ms of work
+    shown = desk.listed_models if key is None else _of_key(desk, key, desk.listed_models)
     made_s = desk.models.checked_s
     data: list[ModelView] = [
         {"id": one.id, "object": "model", "created": made_s, "owned_by": one.provider}
-        for one in desk.listed_models
-        if key is None or _allowed(key, one)
+        for one in shown
     ]
     return answer(ModelListView(object="list", data=data))
 
@@ -73,8 +73,24 @@ async def _spend_key(desk: Desk, call: Call) -> SpendKey | None:
     return key
 
 
-def _allowed(key: SpendKey, one: ListedModel) -> bool:
-    return key.request_shape in one.shapes and model_refusal(key, one.model, one.provider) is None
+def _of_key(desk: Desk, key: SpendKey, known: Sequence[ListedModel]) -> Sequence[ListedModel]:
+    """What a key may use: of the list, and what its own list names beyond that (dated names)."""
+    shape = key.request_shape
+    named = [_as_listed(desk, name, shape) for name in sorted(key.allowed_models or ())]
+    there = {(one.provider, one.model) for one in known}
+    more = [one for one in named if one and (one.provider, one.model) not in there]
+    return [
+        one
+        for one in (*known, *more)
+        if shape in one.shapes and model_refusal(key, one.model, one.provider) is None
+    ]
+
+
+def _as_listed(desk: Desk, name: str, shape: Shape) -> ListedModel | None:
+    served = desk.models.served(name, _KINDS[shape])
+    if served is None or served.provider.id not in desk.books.settings.provider_keys:
+        return None
+    return ListedModel(name, served.provider.id, served.model, frozenset({shape}))
 
 
 def _listed(desk: Desk) -> Sequence[ListedModel]:

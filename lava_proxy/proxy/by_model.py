@@ -1,4 +1,4 @@
-"""`/v1/chat/completions` and `/v1/messages`: the provider is found by the model's name.
+"""`/v1/chat/completions`, `/v1/messages`: the provider is found by the model's name.
 
 From there on the call is like any other: its target is the URL in the provider's row.
 """
@@ -32,6 +32,8 @@ class Endpoint:
     path: str
     shape: Shape
     kind: Kind
+    behind: str = ""
+    """What stands behind the provider's own path for this kind."""
 
 
 ENDPOINTS: Mapping[bytes, Endpoint] = {
@@ -39,6 +41,7 @@ ENDPOINTS: Mapping[bytes, Endpoint] = {
     for endpoint in (
         Endpoint("/v1/chat/completions", "openai", "chat"),
         Endpoint("/v1/messages", "anthropic", "messages"),
+        Endpoint("/v1/messages/count_tokens", "anthropic", "messages", "/count_tokens"),
     )
 }
 
@@ -82,15 +85,16 @@ def place(gateway: Gateway, run: Run, path: bytes, body: bytes) -> bytes:
     code = model_refusal(key, served.model, served.provider.id) if key else None
     if code is not None:
         raise LavaError(code, f"this spend key may not use {served.provider.id}/{served.model}")
-    run.target = _at(served, target)
+    run.target = _at(served, endpoint, target)
     if served.model == model:
         return body
     return set_member(body, "model", orjson.dumps(served.model))
 
 
-def _at(served: Served, asked: Target) -> Target:
+def _at(served: Served, endpoint: Endpoint, asked: Target) -> Target:
     """The provider's URL, with the caller's own query."""
-    there = parse_prefix(served.provider.base, served.route.path.encode(), b"")
+    path = served.route.path + endpoint.behind
+    there = parse_prefix(served.provider.base, path.encode(), b"")
     return replace(asked, host=there.host, port=there.port, path=there.path)
 
 
@@ -106,7 +110,7 @@ def _model(body: bytes) -> str:
 
 def _unknown(gateway: Gateway, model: str, endpoint: Endpoint) -> str:
     for other in ENDPOINTS.values():
-        if other is not endpoint and gateway.models.served(model, other.kind):
+        if other.kind != endpoint.kind and gateway.models.served(model, other.kind):
             return f"{model:.100} is served at {other.path}, not at {endpoint.path}"
     return (
         f"no provider is known for the model {model:.100} at {endpoint.path}; "

@@ -78,6 +78,9 @@ async def test_a_spend_key_sees_what_it_may_use(keyed: Api) -> None:
     assert "gpt-4o-mini" not in ids
     only = await key(allowed_models=["gpt-4o-mini", "groq/openai/gpt-oss-120b", "grok-3"])
     assert _ids(await _list(keyed, only)) == {"gpt-4o-mini", "groq/openai/gpt-oss-120b"}
+    dated = ["claude-haiku-4-5-20251001", "claude-haiku-4-5", "anthropic/claude-haiku-4-5", "o3"]
+    own = await key(request_shape="anthropic", allowed_models=dated)
+    assert _ids(await _list(keyed, own)) == {"claude-haiku-4-5-20251001", "claude-haiku-4-5"}
     groq = await key(allowed_providers=["groq"])
     ids = _ids(await _list(keyed, groq))
     assert "llama-3.3-70b-versatile" in ids

@@ -187,7 +187,10 @@ async def test_an_expired_key(gate: Gate) -> None:
         await conn.execute(
             "UPDATE spend_keys SET expires_at = now() WHERE spend_key_id = $1", key.spend_key_id
         )
-    await gate.gateway.books.directory.poll()
+    headers, asked = {"authorization": f"Bearer {key.key}"}, {"model": CHEAP, "messages": say(SIM)}
+    async with asyncio.timeout(5):  # the change feed tells the workers
+        while (await gate.call(OPENAI, asked, None, headers)).status == 200:
+            await asyncio.sleep(0.01)
     with pytest.raises(openai.PermissionDeniedError) as caught:
         await _chat(gate, key.key)
     assert _code(caught.value) == "key_expired"
@@ -248,9 +251,27 @@ async def test_a_provider_may_be_named(gate: Gate) -> None:
     assert row["endpoint"] == "POST https://api.groq.com/openai/v1/chat/completions"
 
 
+async def test_tokens_are_counted_for_nothing(gate: Gate) -> None:
+    key = await spender(gate, request_shape="anthropic", allowed_models=[CLAUDE])
+    async with anthropic.AsyncAnthropic(base_url=gate.url, api_key=key.key) as client:
+        counted = await client.messages.count_tokens(model=CLAUDE, messages=say("hello"))  # type: ignore[arg-type]
+        assert counted.input_tokens > 0
+        with pytest.raises(anthropic.PermissionDeniedError):
+            await client.messages.count_tokens(model="claude-opus-4-5", messages=say("hello"))  # type: ignore[arg-type]
+    assert [request.target for request in gate.sim.requests] == [ANTHROPIC + "/count_tokens"]
+    assert (await key.shown())["total_spend"] == "0.0000000000"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "code"),
     [
+        (ANTHROPIC + "/count_tokens", {"model": CHEAP}, 400, "forward_model_not_supported"),
+        (
+            ANTHROPIC + "/count_tokens",
+            {"model": "deepseek-chat", "messages": []},
+            400,
+            "forward_endpoint_not_supported",
+        ),
         (OPENAI, {"model": "nobody-knows", "messages": []}, 400, "forward_model_not_supported"),
         (OPENAI, {"model": CLAUDE, "messages": []}, 400, "forward_model_not_supported"),
         (ANTHROPIC, {"model": CHEAP, "messages": []}, 400, "forward_model_not_supported"),
@@ -265,7 +286,7 @@ async def test_a_provider_may_be_named(gate: Gate) -> None:
 async def test_what_cannot_be_placed(
     gate: Gate, path: str, body: object, status: int, code: str
 ) -> None:
-    key = await spender(gate, request_shape="openai" if path != ANTHROPIC else "anthropic")
+    key = await spender(gate, request_shape="anthropic" if path.startswith(ANTHROPIC) else "openai")
     answer = await gate.call(path, body, None, {"authorization": f"Bearer {key.key}"})
     assert (answer.status, answer.error()["code"]) == (status, code), answer.body
     assert gate.sim.requests == []
