@@ -7,10 +7,14 @@ is written by hand.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -22,6 +26,7 @@ from lava_proxy.rules.catalog import OVERRIDE_UNITS
 from lava_proxy.rules.tiers import MILLION, MS_PER_MINUTE
 
 DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
 _MARKED = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _MIB, _KIB = 2**20, 2**10
 
@@ -71,11 +76,34 @@ def routes() -> str:
     return _table(("Route", "What it does"), rows)
 
 
+def python_sdks() -> str:
+    """Every official Python SDK and what it raises."""
+    return _sdks(_matrix().PYTHON, _pinned)
+
+
+def node_sdks() -> str:
+    """The same for JavaScript."""
+    package = json.loads((ROOT / "tests" / "node" / "package.json").read_text(encoding="utf-8"))
+    return _sdks(_matrix().NODE, package["dependencies"].__getitem__)
+
+
+def _sdks(matrix: Iterable[Any], version: Callable[[str], str]) -> str:
+    rows = []
+    for row in matrix:
+        raised = (f"`{row.cut}`", f"`{row.refused}`", f"`{row.failed}`")
+        base = f"`/{row.provider}{row.base}`"
+        rows.append((f"{row.sdk} {version(row.sdk)}", row.api, base, "whole, billed", *raised))
+    head = ("SDK", "API", "Base URL", "Stream, plain answer", "Cut off", "Refused", "400")
+    return _table(head, rows)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "exchange": exchange,
     "override-units": override_units,
     "routes": routes,
+    "python-sdks": python_sdks,
+    "node-sdks": node_sdks,
 }
 
 
@@ -95,8 +123,26 @@ def main() -> int:
         new = rendered(old)
         if new != old:
             page.write_text(new, encoding="utf-8")
-            print(page.relative_to(DOCS.parent))
+            print(page.relative_to(ROOT))
     return 0
+
+
+def _matrix() -> ModuleType:
+    """The data that the tests of the SDKs prove."""
+    spec = spec_from_file_location("sdk_matrix", ROOT / "tests" / "proxy" / "sdk_matrix.py")
+    if spec is None or spec.loader is None:
+        raise RuntimeError("tests/proxy/sdk_matrix.py is not there")
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _pinned(package: str) -> str:
+    """The version that the tests run."""
+    pins = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
+    found = re.search(rf"^{re.escape(package)}==(\S+)", pins, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _default(name: str, value: object) -> str:

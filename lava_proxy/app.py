@@ -24,6 +24,9 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.core.providers import OWN_PATHS, registry_of
 from lava_proxy.core.settings import Settings
 from lava_proxy.manage.app import create_management
+from lava_proxy.pages import app as pages
+from lava_proxy.payments.factory import make_payments
+from lava_proxy.payments.seam import Payments
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
 from lava_proxy.proxy.by_model import ENDPOINTS
 from lava_proxy.proxy.forward import forward
@@ -163,13 +166,17 @@ class _Open:
         self,
         gateway: Gateway,
         management: ASGIApp,
+        pages: ASGIApp,
         upkeep: Upkeep,
+        payments: Payments,
         database: Database,
         server: EmbeddedServer | None,
     ) -> None:
         self.gateway = gateway
         self._management = management
+        self._pages = pages
         self._upkeep = upkeep
+        self._payments = payments
         self._database = database
         self._server = server
         self._prefixes = frozenset(name for name, _ in gateway.prefixes)
@@ -186,6 +193,7 @@ class _Open:
         # A wrong override or key stops us before anything is started.
         origins_of(registry, settings)
         ManagedKeys(settings, registry)
+        payments = make_payments(settings)
         server = None
         if settings.database_url is None:
             server = await start_embedded(settings.data_dir)
@@ -208,19 +216,20 @@ class _Open:
             if server is not None:
                 await server.release()
             raise
-        clock = SystemClock()
         books = Books(
             settings,
             database,
-            clock,
+            SystemClock(),
             on_flush=metrics.flushed,
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
         )
         await books.open()
         gateway = make_gateway(settings, books, registry, metrics)
-        upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken)
+        upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
         upkeep.start()
-        return cls(gateway, create_management(books, registry), upkeep, database, server)
+        management = create_management(books, registry, payments)
+        shown = pages.Pages(books, payments)
+        return cls(gateway, management, shown, upkeep, payments, database, server)
 
     async def stop(self) -> None:
         """The other way round: loops, provider connections, books, database."""
@@ -231,6 +240,7 @@ class _Open:
             deadline -= 0.05
         await self._upkeep.stop()
         await self.gateway.keys.close()
+        self._payments.close()
         await self.gateway.upstreams.close()
         await self.gateway.books.close()
         await self._database.close()
@@ -250,6 +260,8 @@ class _Open:
             or (head == "v1" and (rest in FORWARDED or rest.startswith("forward/")))
         ):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
+        elif head == pages.HEAD:
+            await self._pages(scope, receive, send)
         elif path == "/healthz":
             await _reply(send, 200, b'{"status":"ok"}')
         elif path == "/readyz":

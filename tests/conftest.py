@@ -7,7 +7,11 @@ off here: what a test writes need not survive the machine.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
+import os
+import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -20,6 +24,7 @@ from lava_proxy.store.database import Database
 from lava_proxy.store.embedded import EmbeddedServer, start_embedded
 from lava_proxy.store.migrate import migrate
 
+NODE = Path(__file__).parent / "node"
 TEMPLATE = "lava_template"
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
@@ -68,6 +73,30 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await pool.open()
     yield pool
     await pool.close()
+
+
+@pytest.fixture(scope="session")
+def node_folder() -> Path:
+    """The SDKs of JavaScript and our programs that drive them, as the lock file pins them; the
+    packages are kept between runs."""
+    pinned = hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"lava-node-{os.getuid()}-{pinned}"
+    if not (folder / "node_modules" / "typescript").is_dir():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(NODE / name, folder)
+        done = subprocess.run(
+            ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip(f"npm cannot install the SDKs: {done.stderr[-200:]}")
+    for program in NODE.glob("*.mjs"):
+        shutil.copy(program, folder)
+    return folder
 
 
 @asynccontextmanager

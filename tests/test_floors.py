@@ -29,6 +29,7 @@ FLOORS: Mapping[str, int] = {
     "books": 4,
     "proxy": 5,
     "manage": 5,
+    "pages": 5,
     "workers": 5,
     "app": 6,
     "cli": 6,

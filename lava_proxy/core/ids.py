@@ -71,6 +71,11 @@ def _ulid() -> str:
     return at + os.urandom(16).translate(_FIVE_BITS).decode("ascii")
 
 
+def is_test(object_id: str) -> bool:
+    """Whether an object was made in test mode."""
+    return "_test_" in object_id
+
+
 def new_secret(prefix: str) -> str:
     """A fresh secret: `prefix` (``aks_live_``, ...) and 43 url-safe characters."""
     return prefix + secrets.token_urlsafe(32)

@@ -7,12 +7,13 @@ table by a test. How they are read, and what an unknown name does: `environment.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from lava_proxy.core.money import parse_e10
+from lava_proxy.core.payment_settings import PaymentSettings
 
 PREFIX = "LAVA_"
 PROVIDER_KEY_PREFIX = "LAVA_PROVIDER_KEY_"
@@ -24,7 +25,7 @@ class ConfigurationError(Exception):
     """The configuration is wrong; the message says which name and what to do."""
 
 
-class Settings(BaseSettings):
+class Settings(PaymentSettings):
     """The gateway's settings. Keyword arguments win over the environment."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
@@ -146,9 +147,6 @@ class Settings(BaseSettings):
     )
 
     # Plans and payments
-    payments: Literal["manual"] = Field(
-        "manual", description="Who moves money: manual (by hand; test mode succeeds at once)."
-    )
     renewal_grace_days: int = Field(
         7, ge=0, le=365, description="A renewal that is declined is tried again for so long."
     )
@@ -238,6 +236,14 @@ class Settings(BaseSettings):
     )
 
     # Operation
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="Where browsers reach the checkout page; absent: as the API was called.",
+    )
+    checkout_session_s: float = Field(
+        86_400.0, gt=0, le=30 * 86_400, description="How long a checkout session may be paid."
+    )
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Private listener for /metrics (on LAVA_METRICS_HOST)."
     )

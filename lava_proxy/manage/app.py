@@ -14,7 +14,9 @@ from urllib.parse import unquote
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.intake import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage import (
+    checkout_sessions,
     credit,
     credit_bundles,
     customers,
@@ -25,6 +27,7 @@ from lava_proxy.manage import (
     meters,
     models,
     openapi,
+    payment_events,
     payments,
     plans,
     prices,
@@ -41,14 +44,13 @@ from lava_proxy.manage import (
     webhooks,
 )
 from lava_proxy.manage.auth import authenticate
-from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage.call import Answer, Call, Route
 from lava_proxy.manage.desk import Desk
 from lava_proxy.payments.factory import make_payments
-from lava_proxy.payments.seam import Payments
+from lava_proxy.payments.seam import Payments, PaymentsDown
 from lava_proxy.store.database import StoreConflict, StoreDown, StorePoison
 from lava_proxy.wire.headers import guard
-from lava_proxy.wire.problem import envelope, storable
+from lava_proxy.wire.problem import BODY_MAX_BYTES, envelope, storable
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,9 @@ ROUTES: tuple[Route, ...] = (
     *plans.ROUTES,
     *subscriptions.ROUTES,
     *payments.ROUTES,
+    *payment_events.ROUTES,
     *credit_bundles.ROUTES,
+    *checkout_sessions.ROUTES,
     *prices.ROUTES,
     *secret_keys.ROUTES,
     *spend_keys.ROUTES,
@@ -123,7 +127,12 @@ class Management:
             principal = await authenticate(books.directory, headers)
         body = b""
         if method != "GET":
-            body = await receive_body(headers, receive, books.settings.body_timeout_s)
+            body = await receive_body(
+                headers,
+                receive,
+                timeout_s=books.settings.body_timeout_s,
+                bytes_max=BODY_MAX_BYTES,
+            )
         call = Call(
             method,
             "/".join(segments),
@@ -191,6 +200,11 @@ def _mapped(error: Exception) -> LavaError:
         log.warning("management: %s", error)
         return LavaError(
             "unavailable", "the database is away or busy; try again", headers={"retry-after": "1"}
+        )
+    if isinstance(error, PaymentsDown):
+        log.warning("management: %s", error)
+        return LavaError(
+            "unavailable", "the payment provider is away; try again", headers={"retry-after": "5"}
         )
     if isinstance(error, StorePoison):
         log.warning("management: %s", error)

@@ -52,6 +52,7 @@ IDENTIFIED = {
     "spend_keys": "spend_key_id",
     "forward_tokens": "forward_token_id",
     "payments": "payment_id",
+    "payment_events": "provider",
     "providers": "provider",
 }
 """What the variable segment behind these is called."""

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import asyncpg
 
-from lava_proxy.core.ids import new_id
+from lava_proxy.core.ids import is_test, new_id
 from lava_proxy.core.money import format_e10
 from lava_proxy.rules.cycle import Span, cycle_at
 from lava_proxy.store import credit
@@ -108,7 +108,7 @@ async def _grant(
     amount: int = plan["included_credit_e10"]
     if not amount:
         return None
-    grant_id = new_id("credit", test="_test_" in customer_id)
+    grant_id = new_id("credit", test=is_test(customer_id))
     await credit.grant(
         conn,
         grant_id=grant_id,

@@ -22,7 +22,7 @@ from datetime import datetime
 import asyncpg
 
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.ids import new_id
+from lava_proxy.core.ids import is_test, new_id
 from lava_proxy.rules.cycle import cycle_at
 from lava_proxy.store.cycles import OPERATOR, begin, move, next_cycle
 from lava_proxy.store.database import Connection
@@ -54,7 +54,7 @@ async def start(
     current = await Q["lock_subscription"].fetchrow(conn, customer_id=customer_id)
     span = cycle_at(now, plan["billing_interval"], now)
     if current is None:
-        subscription_id, seq = new_id("subscription", test="_test_" in customer_id), 1
+        subscription_id, seq = new_id("subscription", test=is_test(customer_id)), 1
         await Q["insert_subscription"].execute(
             conn,
             subscription_id=subscription_id,
@@ -239,7 +239,7 @@ async def _drop(
 async def _ask_for_payment(conn: Connection, row: asyncpg.Record, now: datetime) -> None:
     await PAYMENTS["open_renewal"].execute(
         conn,
-        payment_id=new_id("payment", test="_test_" in row["customer_id"]),
+        payment_id=new_id("payment", test=is_test(row["customer_id"])),
         merchant_id=row["merchant_id"],
         customer_id=row["customer_id"],
         amount=row["period_amount_e10"],

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
 from lava_proxy.payments.factory import make_payments
+from lava_proxy.payments.seam import Payments
 from lava_proxy.store import credit, directory, idempotency, learned, logins, reaping, retention
 from lava_proxy.store.database import StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
@@ -59,12 +60,13 @@ class Upkeep:
         metrics: Metrics,
         sweep: Callable[[], None],
         on_broken: Callable[[str], None] = lambda why: None,
+        payments: Payments | None = None,
     ) -> None:
         """`on_broken` is told, once, why this process can never write its journal again."""
         self._books = books
         self._metrics = metrics
         self._sweep = sweep
-        self._payments = make_payments(books.settings)
+        self._payments = payments or make_payments(books.settings)
         self._on_broken = on_broken
         self._broken = False
         self._state: State = "normal"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -40,7 +41,7 @@ class Reply:
 
 
 async def call_app(
-    app: Management,
+    app: Callable[[Any, Any, Any], Awaitable[None]],
     method: str,
     path: str,
     *,

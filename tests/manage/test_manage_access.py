@@ -52,6 +52,12 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("DELETE", "forward_tokens/*"): {},
     ("PATCH", "account/fallback"): {"fallback_chain": None},
     ("POST", "wallet/fund"): {"payment_method_id": "pm_1", "amount": "10"},
+    ("POST", "checkout_sessions"): {
+        "checkout_mode": "subscription",
+        "origin_url": "https://shop.example",
+        "plan_id": "PLAN",
+        "customer_id": "CUSTOMER",
+    },
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
@@ -86,7 +92,7 @@ OWN_LISTS |= {("POST", "webhooks"), ("GET", "webhooks")}
 """Routes that name no object at all."""
 
 OPEN = {("POST", "auth/callback"), ("GET", "services"), ("GET", "services/providers/*")}
-OPEN |= {("GET", "models")}
+OPEN |= {("GET", "models"), ("POST", "payment_events/*")}
 """Routes that ask for no secret key."""
 
 KEYED = [route for route in ROUTES if route.auth == "secret_key"]

@@ -1,13 +1,29 @@
 -- name: open_payment
 -- A payment before its provider is asked; harmless when it is there.
 -- args: payment_id text, merchant_id text, customer_id text, purpose text, amount bigint,
---   provider text, plan_id text, subscription_id text, credit_bundle_id text, now timestamptz
+--   provider text, plan_id text, subscription_id text, credit_bundle_id text,
+--   checkout_session_id text, due_at timestamptz, now timestamptz
 INSERT INTO payments (payment_id, merchant_id, customer_id, purpose, amount_e10, status, provider,
-                      plan_id, subscription_id, credit_bundle_id, created_at)
+                      plan_id, subscription_id, credit_bundle_id, checkout_session_id,
+                      next_attempt_at, created_at)
 VALUES (:payment_id::text, :merchant_id::text, :customer_id::text, :purpose::text, :amount::bigint,
         'pending', :provider::text, :plan_id::text, :subscription_id::text,
-        :credit_bundle_id::text, :now::timestamptz)
+        :credit_bundle_id::text, :checkout_session_id::text, :due_at::timestamptz,
+        :now::timestamptz)
 ON CONFLICT DO NOTHING;
+
+-- name: ask_again
+-- A payment is to be asked for once more, unless it is made.
+-- args: payment_id text, provider text, now timestamptz
+UPDATE payments
+SET status = 'pending', provider = :provider::text, next_attempt_at = :now::timestamptz,
+    error_code = NULL, error_message = NULL
+WHERE payment_id = :payment_id::text AND status <> 'succeeded';
+
+-- name: set_payer
+-- The customer that a payment made.
+-- args: payment_id text, customer_id text
+UPDATE payments SET customer_id = :customer_id::text WHERE payment_id = :payment_id::text;
 
 -- name: open_renewal
 -- The payment for a cycle, once per cycle; whoever asks the provider first puts its name in.
