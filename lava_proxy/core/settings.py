@@ -99,6 +99,12 @@ class Settings(PaymentSettings):
     output_default_tokens: int = Field(
         4096, ge=1, description="Output assumed where neither the caller nor the model says a cap."
     )
+    rewrite_output_tokens: int = Field(
+        4096,
+        ge=1,
+        description="max_tokens of a rewritten request to a format that needs one, where the "
+        "caller says none.",
+    )
     extension_wait_s: float = Field(
         0.5, ge=0, description="Longest pause of a stream while its hold is extended."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote as percent_encode
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -13,7 +12,7 @@ from lava_proxy.manage.call import Answer, Call, Route, Success, answer
 from lava_proxy.manage.desk import Desk
 from lava_proxy.manage.fields import Body, Name, read_fields, refuse
 from lava_proxy.store import fallback as store
-from lava_proxy.wire.target import check_path, parse_target
+from lava_proxy.wire.target import check_path, parse_written
 
 CHAIN_MAX = 5
 URL_MAX_CHARS = 2048
@@ -66,11 +65,9 @@ async def update(desk: Desk, call: Call) -> Answer:
 
 def _check(desk: Desk, url: str, path: str) -> None:
     """The URL must be one that POST can be forwarded to."""
-    full = url if "://" in url else f"https://{url}"
-    encoded = percent_encode(full, safe="", errors="replace").encode()
     hosts = desk.books.settings.upstream_overrides
     try:
-        target = parse_target(b"/v1/forward", b"u=" + encoded, plain_hosts=hosts.keys())
+        target = parse_written(url, plain_hosts=hosts.keys())
         provider = desk.registry.by_host(target.host)
         if provider is not None:
             check_path(target.path, encoded_slash=provider.encoded_slash)

@@ -22,21 +22,14 @@ _ANSWER = {
 }
 
 
-def _any_method(summary: str, *parameters: Mapping[str, Any]) -> dict[str, Any]:
-    common = {
+def _operation(name: str, summary: str, *parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "summary": summary,
+        "operationId": name,
         "tags": ["gateway"],
         "security": [{"secret_key": []}],
         "parameters": list(parameters),
         "responses": _ANSWER,
-    }
-    return {
-        "get": common | {"operationId": f"get_{parameters[0]['name']}_gateway"},
-        "post": common
-        | {
-            "operationId": f"post_{parameters[0]['name']}_gateway",
-            "requestBody": {"content": {"application/json": {}}},
-        },
     }
 
 
@@ -62,18 +55,38 @@ def _by_model(name: str, dialect: str, shape: str) -> dict[str, Any]:
     }
 
 
+_BODY: Mapping[str, Any] = {"requestBody": {"content": {"application/json": {}}}}
+_URL = {
+    "name": "u",
+    "in": "query",
+    "required": True,
+    "description": "The provider's URL, percent-encoded or as it is.",
+    "schema": {"type": "string", "format": "uri"},
+}
+_FORMAT = {
+    "name": "format",
+    "in": "path",
+    "required": True,
+    "description": "The format that the client speaks; the provider's is that of its endpoint.",
+    "schema": {"enum": ["openai", "anthropic", "google"]},
+}
+_PATH_URL = _URL | {
+    "name": "url",
+    "in": "path",
+    "description": "The provider's URL as it is; its scheme may be left out.",
+}
+_FORWARD = "Call a provider; the answer is metered as it passes."
+_REWRITE = "Call a provider in another provider's format; requests and answers are translated."
+
 GATEWAY_PATHS: Mapping[str, Any] = {
     "/chat/completions": _by_model("chat_completions", "OpenAI's chat completions", "openai"),
     "/messages": _by_model("messages", "Anthropic's messages", "anthropic"),
     "/messages/count_tokens": _by_model("tokens", "Anthropic's count of tokens", "anthropic"),
-    "/forward": _any_method(
-        "Call a provider; the answer is metered as it passes.",
-        {
-            "name": "u",
-            "in": "query",
-            "required": True,
-            "description": "The provider's URL, percent-encoded or as it is.",
-            "schema": {"type": "string", "format": "uri"},
-        },
-    ),
+    "/forward": {
+        "get": _operation("get_u_gateway", _FORWARD, _URL),
+        "post": _operation("post_u_gateway", _FORWARD, _URL) | dict(_BODY),
+    },
+    "/rewrite/{format}/{url}": {
+        "post": _operation("post_rewrite_gateway", _REWRITE, _FORMAT, _PATH_URL) | dict(_BODY)
+    },
 }

@@ -7,23 +7,21 @@ listed: a model that is newer than the price list, or ``provider/model`` of any 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from typing_extensions import TypedDict
 
-from lava_adapters.models import Kind, Models
+from lava_adapters.models import Models
 from lava_adapters.provider import Provider
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import hash_secret
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, ListedModel
 from lava_proxy.rules.key_use import model_refusal, refusal
-from lava_proxy.rules.limits import Shape, SpendKey
+from lava_proxy.rules.limits import SpendKey
 from lava_proxy.rules.pricelist import listed
 from lava_proxy.wire.token import CREDENTIAL_HEADERS, decode_token, find_credential, invalid_token
-
-_KINDS: Mapping[Shape, Kind] = {"openai": "chat", "anthropic": "messages"}
 
 
 class ModelView(TypedDict):
@@ -75,22 +73,17 @@ async def _spend_key(desk: Desk, call: Call) -> SpendKey | None:
 
 def _of_key(desk: Desk, key: SpendKey, known: Sequence[ListedModel]) -> Sequence[ListedModel]:
     """What a key may use: of the list, and what its own list names beyond that (dated names)."""
-    shape = key.request_shape
-    named = [_as_listed(desk, name, shape) for name in sorted(key.allowed_models or ())]
+    named = [_as_listed(desk, name) for name in sorted(key.allowed_models or ())]
     there = {(one.provider, one.model) for one in known}
     more = [one for one in named if one and (one.provider, one.model) not in there]
-    return [
-        one
-        for one in (*known, *more)
-        if shape in one.shapes and model_refusal(key, one.model, one.provider) is None
-    ]
+    return [one for one in (*known, *more) if model_refusal(key, one.model, one.provider) is None]
 
 
-def _as_listed(desk: Desk, name: str, shape: Shape) -> ListedModel | None:
-    served = desk.models.served(name, _KINDS[shape])
+def _as_listed(desk: Desk, name: str) -> ListedModel | None:
+    served = desk.models.served(name, "chat") or desk.models.served(name, "messages")
     if served is None or served.provider.id not in desk.books.settings.provider_keys:
         return None
-    return ListedModel(name, served.provider.id, served.model, frozenset({shape}))
+    return ListedModel(name, served.provider.id, served.model)
 
 
 def _listed(desk: Desk) -> Sequence[ListedModel]:
@@ -114,11 +107,8 @@ def _of(models: Models, provider: Provider, name: str) -> Iterator[ListedModel]:
     if owner not in (None, provider.id) or strange or not models.makes_text(name):
         return
     as_named = name if owner else f"{provider.id}/{name}"
-    shapes = frozenset(
-        shape for shape, kind in _KINDS.items() if models.served(as_named, kind) is not None
-    )
-    if shapes:
-        yield ListedModel(as_named, provider.id, name, shapes)
+    if models.served(as_named, "chat") or models.served(as_named, "messages"):
+        yield ListedModel(as_named, provider.id, name)
 
 
 ROUTES = (
