@@ -143,9 +143,9 @@ async def remove_price(settings: Settings, price_id: str) -> None:
 async def rerate_requests(settings: Settings, *, dry: bool) -> list[Change]:
     """Re-rate what was booked without a price and has one now."""
     now = SystemClock().now()
-    known = {each.id: each.prices for each in Registry.builtin().providers if each.prices}
+    names = registry_of(settings).price_names
     async with open_database(settings) as database:
-        prices = await load_prices(database, now, known)
+        prices = await load_prices(database, now, names)
         return [change async for change in rerate(database, prices, now, dry=dry)]
 
 
