@@ -28,8 +28,7 @@ from lava_proxy.pages import app as pages
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
-from lava_proxy.proxy.by_model import FORWARDED
-from lava_proxy.proxy.forward import forward
+from lava_proxy.proxy.forward import forward, passes_on
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.refuse import refuse_websocket
@@ -215,9 +214,8 @@ class _Open:
             await refuse_websocket(scope, receive, send)
             return
         path = path_of(scope)
-        head, _, rest = path.lstrip("/").partition("/")
-        below = head == "v1" and (rest in FORWARDED or rest.startswith(("forward/", "rewrite/")))
-        if below or head in self._prefixes or head == "forward":
+        head = path.lstrip("/").partition("/")[0]
+        if head in self._prefixes or passes_on(path):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
         elif head == pages.HEAD:
             await self._pages(scope, receive, send)

@@ -135,6 +135,8 @@ class Ask:
     path): they must belong to the same customer."""
     input_characters: int | None = None
     """Characters to be spoken, where the provider bills those."""
+    spoken_tokens: int = 0
+    """Tokens that speaking those characters probably makes, where the answer never says."""
     input_ms: int | None = None
     """How long the recording probably is, where the provider bills that."""
     input_ms_most: int = 0

@@ -87,6 +87,7 @@ _REWRITE = "Call a provider in another provider's format; requests and answers a
 GATEWAY_PATHS: Mapping[str, Any] = {
     "/chat/completions": _by_model("chat_completions", "OpenAI's chat completions", "openai"),
     "/messages": _by_model("messages", "Anthropic's messages", "anthropic"),
+    "/messages/count_tokens": _by_model("tokens", "Anthropic's count of tokens", "anthropic"),
     "/forward": {
         "get": _operation("get_u_gateway", _FORWARD, _URL),
         "post": _operation("post_u_gateway", _FORWARD, _URL) | dict(_BODY),

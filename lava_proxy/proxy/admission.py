@@ -150,7 +150,12 @@ def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
         stream=ask.stream,
         created_at=now,
         metadata=run.metadata or None,
-        input_tokens=0 if ask.free else input_tokens_estimate(ask.text_bytes, ask.media_tokens),
+        # A background response is charged when its usage is read.
+        input_tokens=(
+            0
+            if ask.free or ask.background
+            else input_tokens_estimate(ask.text_bytes, ask.media_tokens)
+        ),
         input_characters=ask.input_characters or 0,
         input_ms=ask.input_ms or 0,
         budgets=tuple(
@@ -168,7 +173,7 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
     tariff = caller.meter.tariff
     rates = None
     if tariff.rate_type == "percentage":
-        if ask.free:
+        if ask.free or run.reads_object:
             return FREE
         catalog = gateway.books.prices.of(caller.merchant.merchant_id)
         policy, now = caller.meter.unpriced, gateway.books.now()

@@ -16,7 +16,7 @@ from lava_proxy.core.invariant import invariant
 from lava_proxy.proxy.costing import cost_of_call
 from lava_proxy.proxy.exchange import Books, Step
 from lava_proxy.proxy.gateway import Gateway
-from lava_proxy.proxy.run import Run
+from lava_proxy.proxy.run import READING_KINDS, Run
 from lava_proxy.proxy.tally import tally
 from lava_proxy.rules.charge import Counts, counts_of, highest_rate, units_of
 from lava_proxy.rules.estimate import Final
@@ -124,7 +124,7 @@ def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settle
         completed_at=gateway.books.now(),
         object_ids=_objects_made(run),
         metered_object=_metered_object(run, final),
-        reads_object=run.route is not None and run.route.kind in READING_KINDS,
+        reads_object=run.reads_object,
         duration_ms=_since_start_ms(run, gateway.books.clock.boot_s()),
         first_byte_ms=_since_start_ms(run, run.first_byte_s),
     )
@@ -186,7 +186,6 @@ def _metered_object(run: Run, final: Final) -> str | None:
 
 
 OBJECT_KINDS = frozenset({"responses", "conversations"})
-READING_KINDS = frozenset({"retrieve", "cancel"})
 STORED_KINDS = READING_KINDS | {"responses"}
 
 

@@ -114,7 +114,7 @@ async def _permit(gateway: Gateway, key: SpendKey, holds: Holds) -> None:
 def _cost(gateway: Gateway, run: Run, merchant_id: str) -> Gauge:
     """What the provider charges for a running answer."""
     ask, provider = run.ask, run.provider
-    if ask is None or provider is None or ask.free:
+    if ask is None or provider is None or ask.free or run.reads_object:
         return FREE
     catalog = gateway.books.prices.of(merchant_id)
     meter = run.caller.meter if run.caller else None

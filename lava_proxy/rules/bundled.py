@@ -77,21 +77,6 @@ def compile_rates(
         return None  # data that its own library finds invalid is no price
 
 
-def priced_models(provider_name: str, at: datetime) -> list[str]:
-    """Models that the bundled data have an output price for, by their usual names; some entries
-    are patterns and no names."""
-    provider = _provider(provider_name.lower())
-    found = []
-    for info in provider.models if provider else ():
-        try:
-            priced = info.get_prices(at).output_mtok is not None
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
-            continue
-        if priced and not info.id.endswith("-"):
-            found.append(info.id)
-    return found
-
-
 def bucket(at: datetime) -> datetime:
     """The span of time that a compiled price holds for: the UTC minute of `at`."""
     return at.astimezone(UTC).replace(second=0, microsecond=0)

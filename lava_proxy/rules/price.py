@@ -255,9 +255,12 @@ def _output_kinds(band: Band, usage: Usage) -> list[tuple[int, int]]:
 def _left_free(rates: Rates, usage: Usage, *, paid: bool) -> bool:
     """Something was counted that these rates have no price for. Characters, time, images and pages
     are often stated beside tokens that pay for them."""
+    spoken = usage.input_characters and "input_characters" not in rates.unpriced
+    heard = usage.input_ms and "input_ms" not in rates.unpriced
+    tokens = not (spoken or heard)  # characters or time pay for the tokens beside them
     priced_apart = (
-        ("input", _input_total(usage)),
-        ("output", _output_total(usage)),
+        ("input", tokens and _input_total(usage)),
+        ("output", tokens and _output_total(usage)),
         ("citation", usage.citation_tokens),
         *((kind, getattr(usage, name)) for name, kind in _TOOLS),
     )

@@ -229,6 +229,8 @@ class Gate:
         gateway = self.gateway
         await self.until(lambda: not gateway.open_runs.runs)
         await gateway.books.writer.flush()
+        opened = self.app._open
+        await self.until(lambda: opened is None or not opened._upkeep._answers)  # to recalls
         await self.until(
             lambda: all(a.trip is None for a in gateway.books.leases.accounts.values())
         )

@@ -95,6 +95,20 @@ async def test_what_is_signed_is_the_body_as_it_was_changed(gate: Gate) -> None:
     assert sent.headers["authorization"] == expected(sent, f"127.0.0.1:{gate.sim.port}", "bedrock")
 
 
+async def test_an_invoked_claude_has_its_cap_lowered_too(gate: Gate) -> None:
+    payer = await gate.payer("0.0200", mode="strict")
+    path = "/model/anthropic.claude-sonnet-4-5-20250929-v1%3A0/invoke"
+    gate.sim.script[path] = Script.json({"usage": {"input_tokens": 1, "output_tokens": 1}})
+    body = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 100_000,
+            "messages": [{"role": "user", "content": "hello"}]}  # fmt: skip
+    assert (await gate.call(forward_url(f"https://{HOST}{path}"), body, payer)).status == 200
+    sent = gate.sim.requests[-1]
+    lowered = json.loads(sent.body)
+    assert 0 < lowered.pop("max_tokens") < 2_000
+    assert lowered == {name: body[name] for name in lowered}
+    assert sent.headers["authorization"] == expected(sent, f"127.0.0.1:{gate.sim.port}", "bedrock")
+
+
 async def test_a_refused_signature_stays_between_us_and_aws(gate: Gate) -> None:
     payer = await gate.payer()
     path = f"/model/{MODEL}/converse"
