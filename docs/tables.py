@@ -115,7 +115,14 @@ def providers() -> str:
     return _table(head, sorted(rows, key=lambda row: row[0].lower()))
 
 
-TABLES: Mapping[str, Callable[[], str]] = {
+def estimates() -> str | None:
+    """How far our own count is from the provider's; None where there are no recordings."""
+    measured = _load(ROOT / "benchmarks" / "estimates.py")
+    found = measured.rows()
+    return _table(measured.HEAD, found) if found else None
+
+
+TABLES: Mapping[str, Callable[[], str | None]] = {
     "settings": settings,
     "exchange": exchange,
     "override-units": override_units,
@@ -123,14 +130,16 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "python-sdks": python_sdks,
     "node-sdks": node_sdks,
     "providers": providers,
+    "estimates": estimates,
 }
 
 
 def rendered(text: str) -> str:
-    """`text` with every marked table made anew."""
+    """`text` with every marked table made anew; one that cannot be made here stays as it is."""
 
     def fill(match: re.Match[str]) -> str:
-        return f"{match[1]}{TABLES[match[2]]()}{match[3]}"
+        made = TABLES[match[2]]()
+        return match[0] if made is None else f"{match[1]}{made}{match[3]}"
 
     return _MARKED.sub(fill, text)
 
@@ -148,9 +157,13 @@ def main() -> int:
 
 def _matrix() -> ModuleType:
     """The data that the tests of the SDKs prove."""
-    spec = spec_from_file_location("sdk_matrix", ROOT / "tests" / "proxy" / "sdk_matrix.py")
+    return _load(ROOT / "tests" / "proxy" / "sdk_matrix.py")
+
+
+def _load(path: Path) -> ModuleType:
+    spec = spec_from_file_location(f"tables_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise RuntimeError("tests/proxy/sdk_matrix.py is not there")
+        raise RuntimeError(f"{path} is not there")
     module = module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

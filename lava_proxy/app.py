@@ -4,7 +4,7 @@ Composition only: everything is made in `_open` and passed down. Three ways to u
 
 * standalone: ``lava-proxy serve`` (the server sends lifespan events here);
 * mounted: ``app.mount("/ai", proxy)``; a mount gets no lifespan, so the host's must run `lifespan`;
-* as middleware: `LavaMiddleware(app, settings)` takes its own paths and hands everything else on.
+* as middleware: `middleware.LavaMiddleware(app, settings)` hands all other paths on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
-from lava_proxy.core.environment import load_settings, unknown_names
+from lava_proxy.core.environment import load_settings
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.providers import OWN_PATHS, registry_of
 from lava_proxy.core.settings import Settings
@@ -28,8 +28,7 @@ from lava_proxy.pages import app as pages
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
-from lava_proxy.proxy.by_model import FORWARDED
-from lava_proxy.proxy.forward import forward
+from lava_proxy.proxy.forward import forward, passes_on
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.refuse import refuse_websocket
@@ -122,38 +121,6 @@ class LavaProxy:
         await receive()
         await manager.__aexit__(None, None, None)
         await send({"type": "lifespan.shutdown.complete"})
-
-
-class LavaMiddleware:
-    """Wraps a host app: paths of the gateway are served here, everything else goes on untouched.
-    It sees the host's lifespan pass and starts itself with it."""
-
-    def __init__(self, app: ASGIApp, settings: Settings | None = None) -> None:
-        self.app = app
-        self.proxy = LavaProxy(settings)
-        for complaint in unknown_names(os.environ):
-            log.warning("%s", complaint)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._pass_lifespan(scope, receive, send)
-        elif scope["type"] in ("http", "websocket") and self.proxy.takes(path_of(scope)):
-            await self.proxy(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start before the host's start-up completes, stop after its shutdown completes."""
-        manager = self.proxy.lifespan()
-
-        async def watched(message: Message) -> None:
-            if message["type"] == "lifespan.startup.complete":
-                await manager.__aenter__()
-            elif message["type"] == "lifespan.shutdown.complete":
-                await manager.__aexit__(None, None, None)
-            await send(message)
-
-        await self.app(scope, receive, watched)
 
 
 class _Open:
@@ -251,9 +218,8 @@ class _Open:
             await refuse_websocket(scope, receive, send)
             return
         path = path_of(scope)
-        head, _, rest = path.lstrip("/").partition("/")
-        below = head == "v1" and (rest in FORWARDED or rest.startswith(("forward/", "rewrite/")))
-        if below or head in self._prefixes or head == "forward":
+        head = path.lstrip("/").partition("/")[0]
+        if head in self._prefixes or passes_on(path):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
         elif head == pages.HEAD:
             await self._pages(scope, receive, send)
@@ -295,4 +261,4 @@ async def _reply(
     await send({"type": "http.response.body", "body": body})
 
 
-__all__ = ["LavaMiddleware", "LavaProxy", "Settings", "StreamCut", "create_app"]
+__all__ = ["LavaProxy", "Settings", "StreamCut", "create_app"]

@@ -74,7 +74,12 @@ class Usage:
     input_ms: int | None = None
     output_ms: int | None = None
     total_reported: int | None = None
+    citation_tokens: int | None = None
+    """Beside the output (Perplexity's deep research)."""
     web_searches: int | None = None
+    file_searches: int | None = None
+    containers: int | None = None
+    """Sandboxes for code that the provider opened for this answer."""
     images: int | None = None
     pages: int | None = None
     search_units: int | None = None
@@ -130,6 +135,8 @@ class Ask:
     path): they must belong to the same customer."""
     input_characters: int | None = None
     """Characters to be spoken, where the provider bills those."""
+    spoken_tokens: int = 0
+    """Tokens that speaking those characters probably makes, where the answer never says."""
     input_ms: int | None = None
     """How long the recording probably is, where the provider bills that."""
     input_ms_most: int = 0

@@ -151,6 +151,8 @@ def _take(
         raise AskError("a part must have one name")
     if headers.get("content-transfer-encoding", "binary").lower() not in _ENCODINGS:
         raise AskError("a part has a Content-Transfer-Encoding; send its bytes as they are")
+    if headers.get("content-length", str(end - start)) != str(end - start):
+        raise AskError("a part's Content-Length is not its length")
     name, kind = params["name"], headers.get("content-type", "")
     is_file = "filename" in params or "filename*" in params
     plain = _plainly(name)

@@ -28,7 +28,12 @@ _COMPATIBLE: Mapping[str, tuple[Route, ...]] = {
 _ID = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _HOST = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]*(?::\d{1,5})?")
 _BASE = re.compile(r"https?://[a-z0-9.-]+(?::\d{1,5})?")
-_QUIRKS: Mapping[str, type] = {"usage_opt_in": bool, "cap_member": str, "named_errors": bool}
+_QUIRKS: Mapping[str, type] = {
+    "usage_opt_in": bool,
+    "cap_member": str,
+    "named_errors": bool,
+    "model_in_query": bool,
+}
 _PLAIN: Mapping[str, type] = {
     "one_token_events": bool,
     "bytes_per_token_e3": int,

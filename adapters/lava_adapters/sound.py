@@ -15,6 +15,9 @@ TOKENS_PER_S = 32
 """The most tokens that a provider makes of a second of audio (Gemini 32, OpenAI 17, Mistral 13)."""
 SPOKEN_TOKENS_PER_S = 8
 """More than anybody says in a second."""
+SPEECH_CHARACTERS_PER_S = 15
+SPEECH_TOKENS_PER_S = 21
+"""OpenAI's own estimate for its speech: 0.015 USD a minute at 12 USD per million."""
 
 _TYPICAL_BYTES_PER_S = 4_000
 """32 kbit/s: voice in Opus or AAC."""
@@ -38,6 +41,11 @@ def longest_ms(body: bytes, start: int, end: int) -> int:
     """The recording is not longer than this."""
     least = _pcm_bytes_per_s(body[start : min(end, start + _WAV_HEADER)]) or LEAST_BYTES_PER_S
     return -(-(end - start) * 1000 // least)
+
+
+def spoken_tokens(characters: int) -> int:
+    """Tokens of speech that so much text probably makes."""
+    return -(-characters * SPEECH_TOKENS_PER_S // SPEECH_CHARACTERS_PER_S)
 
 
 def tokens(ms: int, per_s: int = TOKENS_PER_S) -> int:

@@ -16,18 +16,16 @@ from lava_proxy.manage.catalogue import Catalogue
 from lava_proxy.manage.fields import refuse
 from lava_proxy.manage.pace import Pace
 from lava_proxy.payments.seam import Payments
-from lava_proxy.rules.limits import Shape
 from lava_proxy.rules.settlement import Customer, Meter
 
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model that may be named here: how, whose it is, what it is called there, and where."""
+    """A model that may be named here: how, whose it is, and what it is called there."""
 
     id: str
     provider: str
     model: str
-    shapes: frozenset[Shape]
 
 
 class Desk(Share):

@@ -68,12 +68,18 @@ _FORMAT = {
     "in": "path",
     "required": True,
     "description": "The format that the client speaks; the provider's is that of its endpoint.",
-    "schema": {"enum": ["openai", "anthropic", "google"]},
+    "schema": {"enum": ["openai", "anthropic", "google", "bedrock"]},
 }
 _PATH_URL = _URL | {
     "name": "url",
     "in": "path",
     "description": "The provider's URL as it is; its scheme may be left out.",
+}
+_FALLBACKS = {
+    "name": "x-lava-fallbacks",
+    "in": "header",
+    "description": 'Where the call goes if that fails: a JSON array of at most 5 {"url", "model"}.',
+    "schema": {"type": "string"},
 }
 _FORWARD = "Call a provider; the answer is metered as it passes."
 _REWRITE = "Call a provider in another provider's format; requests and answers are translated."
@@ -81,11 +87,13 @@ _REWRITE = "Call a provider in another provider's format; requests and answers a
 GATEWAY_PATHS: Mapping[str, Any] = {
     "/chat/completions": _by_model("chat_completions", "OpenAI's chat completions", "openai"),
     "/messages": _by_model("messages", "Anthropic's messages", "anthropic"),
+    "/messages/count_tokens": _by_model("tokens", "Anthropic's count of tokens", "anthropic"),
     "/forward": {
         "get": _operation("get_u_gateway", _FORWARD, _URL),
         "post": _operation("post_u_gateway", _FORWARD, _URL) | dict(_BODY),
     },
     "/rewrite/{format}/{url}": {
-        "post": _operation("post_rewrite_gateway", _REWRITE, _FORMAT, _PATH_URL) | dict(_BODY)
+        "post": _operation("post_rewrite_gateway", _REWRITE, _FORMAT, _PATH_URL, _FALLBACKS)
+        | dict(_BODY)
     },
 }

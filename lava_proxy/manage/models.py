@@ -7,23 +7,21 @@ listed: a model that is newer than the price list, or ``provider/model`` of any 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from typing_extensions import TypedDict
 
-from lava_adapters.models import Kind, Models
+from lava_adapters.models import Models
 from lava_adapters.provider import Provider
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import hash_secret
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, ListedModel
-from lava_proxy.rules.catalog import priced_models
 from lava_proxy.rules.key_use import model_refusal, refusal
-from lava_proxy.rules.limits import Shape, SpendKey
+from lava_proxy.rules.limits import SpendKey
+from lava_proxy.rules.pricelist import listed
 from lava_proxy.wire.token import CREDENTIAL_HEADERS, decode_token, find_credential, invalid_token
-
-_KINDS: Mapping[Shape, Kind] = {"openai": "chat", "anthropic": "messages"}
 
 
 class ModelView(TypedDict):
@@ -48,11 +46,11 @@ async def page(desk: Desk, call: Call) -> Answer:
     key = await _spend_key(desk, call)
     if desk.listed_models is None:  # the same for the life of the process
         desk.listed_models = await asyncio.to_thread(_listed, desk)  # some 50 ms of work
+    shown = desk.listed_models if key is None else _of_key(desk, key, desk.listed_models)
     made_s = desk.models.checked_s
     data: list[ModelView] = [
         {"id": one.id, "object": "model", "created": made_s, "owned_by": one.provider}
-        for one in desk.listed_models
-        if key is None or _allowed(key, one)
+        for one in shown
     ]
     return answer(ModelListView(object="list", data=data))
 
@@ -73,8 +71,19 @@ async def _spend_key(desk: Desk, call: Call) -> SpendKey | None:
     return key
 
 
-def _allowed(key: SpendKey, one: ListedModel) -> bool:
-    return key.request_shape in one.shapes and model_refusal(key, one.model, one.provider) is None
+def _of_key(desk: Desk, key: SpendKey, known: Sequence[ListedModel]) -> Sequence[ListedModel]:
+    """What a key may use: of the list, and what its own list names beyond that (dated names)."""
+    named = [_as_listed(desk, name) for name in sorted(key.allowed_models or ())]
+    there = {(one.provider, one.model) for one in known}
+    more = [one for one in named if one and (one.provider, one.model) not in there]
+    return [one for one in (*known, *more) if model_refusal(key, one.model, one.provider) is None]
+
+
+def _as_listed(desk: Desk, name: str) -> ListedModel | None:
+    served = desk.models.served(name, "chat") or desk.models.served(name, "messages")
+    if served is None or served.provider.id not in desk.books.settings.provider_keys:
+        return None
+    return ListedModel(name, served.provider.id, served.model)
 
 
 def _listed(desk: Desk) -> Sequence[ListedModel]:
@@ -82,9 +91,10 @@ def _listed(desk: Desk) -> Sequence[ListedModel]:
     found = [
         one
         for provider in desk.registry.providers
-        if provider.id in keys
-        for name in priced_models(provider.prices or provider.id, at)
-        for one in _of(desk.models, provider, name)
+        if provider.id in keys and provider.prices
+        for priced in listed(provider.prices, at)
+        if priced.output is not None
+        for one in _of(desk.models, provider, priced.model)
     ]
     return sorted(found, key=lambda one: one.id)
 
@@ -97,11 +107,8 @@ def _of(models: Models, provider: Provider, name: str) -> Iterator[ListedModel]:
     if owner not in (None, provider.id) or strange or not models.makes_text(name):
         return
     as_named = name if owner else f"{provider.id}/{name}"
-    shapes = frozenset(
-        shape for shape, kind in _KINDS.items() if models.served(as_named, kind) is not None
-    )
-    if shapes:
-        yield ListedModel(as_named, provider.id, name, shapes)
+    if models.served(as_named, "chat") or models.served(as_named, "messages"):
+        yield ListedModel(as_named, provider.id, name)
 
 
 ROUTES = (

@@ -6,12 +6,13 @@ change on, since each kind of cycle has accounts of its own; the total is kept a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from lava_proxy.core.ids import hash_secret, new_id, new_secret, preview_of
+from lava_proxy.core.ids import hash_secret, new_id, new_secret, preview_of, wallet_id_of
 from lava_proxy.core.money import format_e10
 from lava_proxy.manage.call import Answer, Call, Route, Success, answer
 from lava_proxy.manage.desk import Desk, no_such
@@ -83,7 +84,7 @@ async def create(desk: Desk, call: Call) -> Answer:
         wanted = SpendKeyRow(
             spend_key_id=new_id("spend_key", test=call.test),
             merchant_id=call.merchant_id,
-            wallet_id=await store.wallet_of(conn, call.merchant_id),
+            wallet_id=wallet_id_of(call.merchant_id, test=call.test),
             key_preview=preview_of(key),
             created_at=now,
             rules=rules,
@@ -124,16 +125,21 @@ async def update(desk: Desk, call: Call) -> Answer:
             raise no_such("spend key")
         rules = changed(row.rules, body, now)
         await store.change(conn, row.spend_key_id, rules)
-        for owner_id in store.limit_accounts(row.spend_key_id, rules, now):
-            # A smaller limit holds at once for what lies idle at workers, a larger one for those
-            # who were just refused.
-            await recall_credit(conn, owner_id, "")
-            await announce_credit(conn, owner_id)
+        if body.model_fields_set & {"spend_limit", "request_limit"}:
+            await _tell(conn, store.limit_accounts(row.spend_key_id, rules, now))
         row = await store.find(conn, call.merchant_id, row.spend_key_id, now)
     if row is None:
         raise no_such("spend key")
     desk.books.directory.changed("spend_keys", row.spend_key_id)
     return answer(view(row))
+
+
+async def _tell(conn: Connection, owner_ids: Iterable[str]) -> None:
+    """A smaller limit holds at once for what lies idle at workers, a larger one for those who were
+    just refused."""
+    for owner_id in owner_ids:
+        await recall_credit(conn, owner_id, "")
+        await announce_credit(conn, owner_id)
 
 
 async def rotate(desk: Desk, call: Call) -> Answer:

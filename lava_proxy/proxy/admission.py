@@ -16,6 +16,7 @@ from lava_proxy.proxy.run import Run
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.estimate import input_tokens_estimate
 from lava_proxy.rules.gauge import FREE, Gauge, gauge
+from lava_proxy.rules.pricebook import price_of
 from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.target import check_path
@@ -149,7 +150,12 @@ def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
         stream=ask.stream,
         created_at=now,
         metadata=run.metadata or None,
-        input_tokens=0 if ask.free else input_tokens_estimate(ask.text_bytes, ask.media_tokens),
+        # A background response is charged when its usage is read.
+        input_tokens=(
+            0
+            if ask.free or ask.background
+            else input_tokens_estimate(ask.text_bytes, ask.media_tokens)
+        ),
         input_characters=ask.input_characters or 0,
         input_ms=ask.input_ms or 0,
         budgets=tuple(
@@ -167,18 +173,20 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
     tariff = caller.meter.tariff
     rates = None
     if tariff.rate_type == "percentage":
-        if ask.free:
+        if ask.free or run.reads_object:
             return FREE
         catalog = gateway.books.prices.of(caller.merchant.merchant_id)
-        rates = catalog.rates(provider.id, ask.model or "", gateway.books.now())
+        policy, now = caller.meter.unpriced, gateway.books.now()
+        price = price_of(catalog, policy, provider.id, (ask.model,), now)
+        rates = price.rates if price else None
     # A strict hold is a bound: the dearest kind of token (cache writes, audio) may come.
     text_only = caller.meter.enforcement != "strict" and not ask.media_tokens
     found = gauge(tariff, rates, text_only=text_only)
     if found is None:
         raise LavaError(
             "model_unpriced",
-            f"{provider.id} has no known price for {ask.model!r}; add a price override, or use a "
-            "fixed meter",
+            f"{provider.id} has no known price for {ask.model!r}; add a price override, use a "
+            "fixed meter, or let the meter take the provider's dearest (unpriced: dearest)",
         )
     return gauge_of(ask, found)
 

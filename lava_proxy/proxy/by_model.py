@@ -1,6 +1,7 @@
-"""`/v1/chat/completions` and `/v1/messages`: the provider is found by the model's name.
+"""`/v1/chat/completions`, `/v1/messages`: the provider is found by the model's name.
 
-From there on the call is like any other: its target is the URL in the provider's row.
+From there on the call is like any other: its target is the URL in the provider's row. Where the
+provider speaks the other dialect only, the call is translated as those of `/v1/rewrite` are.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from lava_adapters.models import Kind, Served, route_of
 from lava_adapters.strict import parse, text
 from lava_proxy.core.errors import LavaError
 from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.rewrite import Rewrite
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.key_use import model_refusal, refusal
 from lava_proxy.rules.limits import Shape, SpendKey
 from lava_proxy.wire.target import Target, parse_prefix
+from lava_proxy.wire.translate.dialects import DIALECTS
 
 _NOWHERE = "https://by-model.invalid"
 _MODEL = frozenset(("model",))
@@ -32,6 +35,15 @@ class Endpoint:
     path: str
     shape: Shape
     kind: Kind
+    behind: str = ""
+    """What stands behind the provider's own path for this kind. Such a call is not translated."""
+
+    @property
+    def other(self) -> Kind | None:
+        """As what it may be asked of a provider that does not speak this dialect."""
+        if self.behind:
+            return None
+        return "chat" if self.kind == "messages" else "messages"
 
 
 ENDPOINTS: Mapping[bytes, Endpoint] = {
@@ -39,10 +51,11 @@ ENDPOINTS: Mapping[bytes, Endpoint] = {
     for endpoint in (
         Endpoint("/v1/chat/completions", "openai", "chat"),
         Endpoint("/v1/messages", "anthropic", "messages"),
+        Endpoint("/v1/messages/count_tokens", "anthropic", "messages", "/count_tokens"),
     )
 }
-FORWARDED = frozenset({"forward", *(path.decode()[4:] for path in ENDPOINTS)})
-"""Below ``/v1/``: what is passed on to a provider."""
+
+PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS.values())
 
 
 def begin(gateway: Gateway, run: Run, method: str, path: bytes, query: bytes) -> Target | None:
@@ -78,21 +91,26 @@ def place(gateway: Gateway, run: Run, path: bytes, body: bytes) -> bytes:
         raise LavaError("internal_error")
     model = _model(body)
     served = gateway.models.served(model, endpoint.kind)
+    if served is None and endpoint.other is not None and run.adapter is not None:
+        served = gateway.models.served(model, endpoint.other)
+        run.rewrite = Rewrite(DIALECTS[endpoint.shape], run.adapter)
+        target = replace(target, query="")  # what it says is for the dialect's own provider
     if served is None:
-        raise LavaError("forward_model_not_supported", _unknown(gateway, model, endpoint))
+        raise LavaError("forward_model_not_supported", _unknown(model, endpoint))
     key = caller.spend_key
     code = model_refusal(key, served.model, served.provider.id) if key else None
     if code is not None:
         raise LavaError(code, f"this spend key may not use {served.provider.id}/{served.model}")
-    run.target = _at(served, target)
+    run.target = _at(served, endpoint, target)
     if served.model == model:
         return body
     return set_member(body, "model", orjson.dumps(served.model))
 
 
-def _at(served: Served, asked: Target) -> Target:
+def _at(served: Served, endpoint: Endpoint, asked: Target) -> Target:
     """The provider's URL, with the caller's own query."""
-    there = parse_prefix(served.provider.base, served.route.path.encode(), b"")
+    path = served.route.path + endpoint.behind
+    there = parse_prefix(served.provider.base, path.encode(), b"")
     return replace(asked, host=there.host, port=there.port, path=there.path)
 
 
@@ -106,10 +124,7 @@ def _model(body: bytes) -> str:
     return model
 
 
-def _unknown(gateway: Gateway, model: str, endpoint: Endpoint) -> str:
-    for other in ENDPOINTS.values():
-        if other is not endpoint and gateway.models.served(model, other.kind):
-            return f"{model:.100} is served at {other.path}, not at {endpoint.path}"
+def _unknown(model: str, endpoint: Endpoint) -> str:
     return (
         f"no provider is known for the model {model:.100} at {endpoint.path}; "
         "name one as provider/model, or use /v1/forward"

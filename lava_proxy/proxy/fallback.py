@@ -3,7 +3,8 @@
 Each attempt is a call of its own, with a request id, a hold and a row. The next one is made ready
 before the failed one is let go, without await: where none can be made, the failure is the answer.
 A target that cannot serve this call (no key for it, a request that its format cannot say) is passed
-over. Nothing follows once a head went to the client, nor a refusal of ours.
+over. Nothing follows once a head went to the client, nor a refusal of ours, nor a request that its
+caller signed.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def begin(gateway: Gateway, run: Run, scope: Scope, credential: Credential, body
 def prepare(gateway: Gateway, run: Run, scope: Scope) -> None:
     """Make the next attempt that can be made ready as `run.following`."""
     rewrite = run.rewrite
-    if rewrite is None or run.response_started or run.left_s is not None:
+    if rewrite is None or run.response_started or run.left_s is not None or run.signed is not None:
         return
     while rewrite.steps and run.following is None:
         try:

@@ -38,6 +38,13 @@ _WITHOUT_CLIENT = {
 """How an answer ended that was read on without its client: the customer left first."""
 
 
+def passes_on(path: str) -> bool:
+    """Whether a path, of those that begin with no provider's name, leads to a provider."""
+    if path.removeprefix("/v1").startswith("/forward"):
+        return path.removeprefix("/v1")[8:9] in ("", "/")
+    return path in by_model.PATHS or path.startswith("/v1/rewrite/")
+
+
 async def forward(
     gateway: Gateway, scope: Scope, receive: Receive, send: Send, path: bytes
 ) -> None:
@@ -104,7 +111,7 @@ async def _take_in(
         admission.find_route(gateway, run, method)
     elif run.rewrite is not None:
         fallback.begin(gateway, run, scope, credential, body)
-        body = rewriting.translate(gateway, run, body)
+    body = rewriting.translate(gateway, run, body)
     admission.read_ask(run, method, outbound.content_type(scope), body)
     return await _pay(gateway, run, scope, credential, body)
 

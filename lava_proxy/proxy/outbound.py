@@ -76,6 +76,8 @@ def headers(
     elif key is not None:
         kept.append(_credential(provider.credential_for(route), key))
         run.upstream_secrets = (key.encode(),)
+    if run.rewrite is not None and run.managed:
+        run.rewrite.hide(run.upstream_secrets)
     run.response_prefixes = gateway.response_prefixes[provider.id]
     return kept
 

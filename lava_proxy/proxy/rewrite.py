@@ -53,6 +53,11 @@ class Rewrite:
             return headers
         return [pair for pair in headers if not pair[0].startswith(_CLIENT_ONLY)]
 
+    def hide(self, secrets: tuple[bytes, ...]) -> None:
+        """The managed key, which a provider's error may echo."""
+        if self.translation is not None:
+            self.translation.secrets = secrets
+
     def head(self, answer: Answer, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """The head that goes with the translated body. Nothing follows it: what a next attempt
         would need is let go."""

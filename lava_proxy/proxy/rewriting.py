@@ -25,12 +25,14 @@ _MADE_BY: dict[Name, tuple[str, str]] = {
     "openai": ("openai", "/v1/chat/completions"),
     "anthropic": ("anthropic", "/v1/messages"),
     "google": ("google", "/v1beta/models/m:generateContent"),
+    "bedrock": ("bedrock", "/model/m/converse"),
 }
 """Dialect -> the provider row that speaks it, and the path there."""
 _KINDS: dict[tuple[str, str], Name] = {
     ("openai_chat", "chat"): "openai",
     ("anthropic_messages", "messages"): "anthropic",
     ("gemini", "gemini"): "google",
+    ("bedrock", "converse"): "bedrock",
 }
 
 
@@ -81,6 +83,8 @@ def translate(gateway: Gateway, run: Run, body: bytes, model: str | None = None)
     dialect, client = _dialect(run.route), rewrite.client
     if dialect is client:
         return body if model is None else _with_model(run, rewrite, target, body, model)
+    if run.signed is not None:
+        raise LavaError("invalid_request", "a request that its caller signed cannot be translated")
     request = client.read_request(body, rewrite.named)
     model = model or model_in(dialect.name, target.path)
     if model is not None:

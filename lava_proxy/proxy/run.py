@@ -35,6 +35,8 @@ class Draining:
     most: int = 100
 
 
+READING_KINDS = frozenset({"retrieve", "cancel"})
+"""Routes that read a stored response: which model made it, only the answer says."""
 DRAINABLE = frozenset({State.SENT, State.ERROR, State.BODY})
 
 
@@ -102,6 +104,11 @@ class Run:
     stop: Stop | None = None
     """Why somebody cancelled the call's task."""
     flags: set[str] = field(default_factory=set)
+
+    @property
+    def reads_object(self) -> bool:
+        """The call reads a stored response rather than making one."""
+        return self.route is not None and self.route.kind in READING_KINDS
 
     def conceal(self) -> None:
         """The provider reports an error: from here on its bytes may show the managed key."""

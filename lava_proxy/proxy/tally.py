@@ -15,6 +15,8 @@ from lava_proxy.rules.settlement import Call
 
 NO_USAGE_SEEN = "no_usage"
 ZERO_USAGE = "zero_usage"
+BACKGROUND = "background"
+"""The response runs on at the provider, and is charged when its usage is read by its id."""
 
 
 def tally(gateway: Gateway, run: Run, step: Step) -> Final:
@@ -26,6 +28,9 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
     if running is None or tap is None:  # the client left before the answer's head
         return _timed(call, ask, final_counts(NO_USAGE, False, input_tokens=call.input_tokens))
     reader = tap.reader
+    if ask.background and not reader.final and reader.response_id and not reader.failed:
+        run.flags.add(BACKGROUND)
+        return Final(NO_USAGE, "estimate")
     cut = step.outcome == "cut_off"
     usage = running.usage() if cut else reader.usage()
     whole = step.outcome == "completed" and reader.final
@@ -34,7 +39,12 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
         outputs += _lag_allowance(gateway, run, outputs)
     if whole:
         _learn(gateway, run, usage)
-    elif step.outcome == "completed" and usage == NO_USAGE and ask.makes_output:
+    elif (
+        step.outcome == "completed"
+        and usage == NO_USAGE
+        and ask.makes_output
+        and not ask.spoken_tokens
+    ):
         run.flags.add(NO_USAGE_SEEN)
     if whole and not usage.output_tokens and reader.delta_bytes:
         run.flags.add(ZERO_USAGE)
@@ -45,7 +55,18 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
         input_tokens=running.inputs,
         output_tokens=outputs,
     )
+    if step.outcome == "completed":
+        found = _spoken(ask, found)
     return _timed(call, ask, found)
+
+
+def _spoken(ask: Ask, final: Final) -> Final:
+    """Speech without usage: sound is not countable, so the text's length says what was made."""
+    usage = final.usage
+    if not ask.spoken_tokens or usage.output_tokens or final.source == "provider":
+        return final
+    made = ask.spoken_tokens
+    return Final(replace(usage, output_tokens=made, output_audio_tokens=made), final.source)
 
 
 def _timed(call: Call, ask: Ask, final: Final) -> Final:

@@ -13,7 +13,6 @@ from typing import Literal
 
 import asyncpg
 
-from lava_proxy.core.ids import new_id
 from lava_proxy.rules.limits import Cycle, Shape, account_of
 from lava_proxy.store.database import Connection
 from lava_proxy.store.place import Place
@@ -65,13 +64,6 @@ class SpendKeyRow:
     rules: Rules
     last_used_at: datetime | None = None
     used: Used = Used()
-
-
-async def wallet_of(conn: Connection, merchant_id: str) -> str:
-    """The merchant's wallet, which pays for what its keys use; made where there is none."""
-    await Q["open_wallet"].execute(conn, merchant_id=merchant_id, wallet_id=new_id("wallet"))
-    wallet_id: str = await Q["wallet_of"].fetchval(conn, merchant_id=merchant_id)
-    return wallet_id
 
 
 async def create(conn: Connection, wanted: SpendKeyRow, key_hash: bytes) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
+from email import message_from_bytes
+from email.policy import HTTP
 
 import pytest
 from httpx import Request
 from hypothesis import given
 from hypothesis import strategies as st
+from werkzeug.formparser import MultiPartParser
 
 from lava_adapters import AskError, Quirks, Registry
 from lava_adapters.families.media import PICTURE_TOKENS, Media
@@ -35,6 +39,7 @@ def read(body: bytes, content_type: str = TYPE) -> Form:
 
 
 def test_a_form_is_read() -> None:
+    assert read(form(part('name="model"', b"m", "Content-Length: 1\r\n"))).fields == {"model": "m"}
     got = read(form(MODEL, FILE + b"\0sound\r\n\r\n--xy", part('name="prompt"', b"hello")))
     assert got.fields == {"model": "whisper-1"}
     assert [(file.name, file.size) for file in got.files] == [("file", 14)]
@@ -104,6 +109,10 @@ HOSTILE = {
     "a folded header": (form(b'Content-Disposition: form-data;\r\n name="model"\r\n\r\nx'), TYPE),
     "NUL in a header": (form(part('name="model"', more="X: \0\r\n")), TYPE),
     "base64": (form(part('name="model"', more="Content-Transfer-Encoding: base64\r\n")), TYPE),
+    "a length that is not the part's": (
+        form(part('name="a"', more="Content-Length: 99\r\n")),
+        TYPE,
+    ),
     "another charset": (
         form(part('name="model"', more="Content-Type: text/plain; charset=utf-16\r\n")),
         TYPE,
@@ -160,7 +169,8 @@ def test_a_recording_is_as_long_as_its_bytes_allow(
     ask = MEDIA.ask("POST", "/v1/audio/transcriptions", "", TYPE, form(MODEL, FILE + sound))
     assert (ask.model, ask.input_ms, ask.input_ms_most) == ("whisper-1", likely_ms, most_ms)
     assert ask.makes_output
-    raw = MEDIA.ask("POST", "/v1/listen", "model=nova-3", "audio/wav", sound or b"x")
+    deepgram = Media(Quirks(model_in_query=True), "transcription")
+    raw = deepgram.ask("POST", "/v1/listen", "a=b&model=nova-3", "audio/wav", sound or b"x")
     assert raw.model == "nova-3"
     assert raw.input_ms == likely_ms
 
@@ -181,10 +191,73 @@ def test_forms_of_the_routes() -> None:
             MEDIA.ask("POST", "/", "", TYPE, form(MODEL, part(f'name="{name}"', value)))
 
 
+@pytest.mark.parametrize(
+    ("in_query", "query", "model"),
+    [(True, "model=aura-2", "aura-2"), (True, "model=a%2Db", "a-b"), (True, "", None),
+     (True, "model=a&model=b", None), (False, "model=aura-2", "tts-1")],
+)  # fmt: skip
+def test_the_model_stands_where_the_provider_looks(
+    in_query: bool, query: str, model: str | None
+) -> None:
+    adapter = Media(Quirks(model_in_query=in_query), "speech")
+    body = b'{"model": "tts-1", "text": "hello"}'
+    assert adapter.ask("POST", "/v1/speak", query, "application/json", body).model == model
+
+
+def test_two_names_of_the_model_may_not_differ() -> None:
+    for adapter, content_type, body in (
+        (Media(Quirks(), "speech"), "application/json", b'{"model": "a", "model_id": "b"}'),
+        (MEDIA, TYPE, form(MODEL, part('name="model_id"', b"scribe_v1"))),
+    ):
+        with pytest.raises(AskError):
+            adapter.ask("POST", "/", "", content_type, body)
+
+
 def test_every_route_with_uploads_reads_its_form() -> None:
     for provider in Registry.builtin().providers:
         for route in provider.routes:
             if route.family == "media" and route.kind in ("transcription", "images"):
                 adapter = Registry.builtin().adapter(provider, route)
-                ask = adapter.ask("POST", route.path, "", TYPE, form(MODEL, FILE + b"x" * 100))
+                sent = form(MODEL, FILE + b"x" * 100)
+                ask = adapter.ask("POST", route.path, "model=whisper-1", TYPE, sent)
                 assert ask.model == "whisper-1", (provider.id, route.path)
+
+
+def by_werkzeug(body: bytes) -> list[str]:
+    """Every value of the field, as a parser of the other school reads it."""
+    parser = MultiPartParser(stream_factory=lambda **_: io.BytesIO())
+    fields, _ = parser.parse(io.BytesIO(body), b"xyz", len(body))
+    return list(fields.getlist("model"))
+
+
+def by_email(body: bytes) -> list[str]:
+    head = f"Content-Type: {TYPE}\r\n\r\n".encode()
+    found = []
+    for item in message_from_bytes(head + body, policy=HTTP).walk():
+        if item.get_param("name", header="content-disposition") == "model":
+            found.append(bytes(item.get_payload(decode=True) or b"").decode("utf-8", "replace"))
+    return found
+
+
+PIECES = [
+    b"\r\n", b"\n", b"\r", b"--xyz", b"--", b"\r\n--xyz\r\n", MODEL, FILE, b'name="model"',
+    b"model", b"; filename=x", b"; name=y", b"Content-Disposition: form-data", b'"', b"\\", b"%",
+    b" ", b":", b"\0", b"dear",
+]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 6), st.sampled_from(PIECES)),
+                min_size=1, max_size=3))  # fmt: skip
+def test_other_readers_find_the_same_model(changes: list[tuple[int, int, bytes]]) -> None:
+    """Whatever is done to a form: if we take it, everybody reads the model that we read."""
+    body = form(part('name="prompt"', b"hello"), MODEL, FILE + b"sound", part('name="n"', b"1"))
+    for at, gone, put in changes:
+        at %= len(body)
+        body = body[:at] + put + body[at + gone :]
+    try:
+        ours = read(body).fields
+    except AskError:
+        return
+    wanted = [ours["model"]] if "model" in ours else []
+    assert by_werkzeug(body) == wanted
+    assert by_email(body) == wanted

@@ -141,10 +141,11 @@ def test_every_paid_route_knows_its_model_and_whether_it_streams() -> None:
             if "{" in path:
                 path = path.replace("{", "").replace("}", "")
             adapter = REGISTRY.adapter(provider, route)
-            ask = adapter.ask("POST", path, "", "application/json", body)
+            query = "model=m-1" if provider.quirks.model_in_query else ""
+            ask = adapter.ask("POST", path, query, "application/json", body)
             found = provider.route("POST", path)
             assert found is not None, (provider.id, path)
             assert provider.named(ask, *found).model == "m-1", (provider.id, path)
             in_path = route.family in ("gemini", "bedrock") or "embed" in route.kind
-            one_piece = route.kind in ("rerank", "prediction")
+            one_piece = route.kind in ("rerank", "prediction", "pages")
             assert ask.stream or in_path or one_piece, (provider.id, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from api_kit import Api, Reply, call_app, unknown_secret
@@ -12,7 +13,7 @@ from books_kit import fetch
 
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
-from lava_proxy.core.ids import new_id
+from lava_proxy.core.ids import new_id, new_secret
 from lava_proxy.manage.app import ROUTES, Management, create_management
 from lava_proxy.manage.call import Route
 from lava_proxy.payments.manual import Manual
@@ -162,12 +163,14 @@ class Objects:
         """The object behind the first segment of a path."""
 
     @classmethod
-    async def made(cls, api: Api) -> Objects:
+    async def made(cls, api: Api, only: str | None = None) -> Objects:
         customer = await api.customer(reference_id="mine")
         meter = str((await api.meter("mine"))["meter_id"])
         await api.made(f"customers/{customer}/credit", {"amount": "5"})
         report = {"request_id": "r1", "customer_id": customer, "meter_slug": meter}
         await api.made("requests", report)
+        if only is not None:
+            await api.made("requests", report | {"request_id": only})
         by_path = {"customers": customer, "meters": meter, "requests": "r1"}
         ids = {"CUSTOMER": customer, "METER": meter}
         for path, name in (
@@ -219,7 +222,7 @@ def test_routes_for_everybody() -> None:
 
 @pytest.mark.parametrize("route", KEYED, ids=IDS)
 async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
-    mine = await Objects.made(api)
+    mine = await Objects.made(api, only="mine-only")
     body, path = mine.body(route), mine.path(route)
     for secret, status, code in (
         (None, 401, "invalid_token"),
@@ -228,6 +231,8 @@ async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
         (api.secret + "x", 401, "invalid_token"),
         (api.secret[:-1], 401, "invalid_token"),
         (unknown_secret(), 401, "invalid_token"),
+        (new_secret("aks_test_"), 401, "invalid_token"),
+        (api.secret.replace("aks_live_", "aks_test_"), 401, "invalid_token"),
         ("lava_sk_" + "a" * 43, 403, "forbidden"),
         ("lava_ft_" + "a" * 43, 403, "forbidden"),
         (_forward_token(api.secret), 403, "forbidden"),
@@ -236,8 +241,14 @@ async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
         reply = await _as(api, secret, route.method, path, body)
         assert (reply.status, reply.code) == (status, code), secret
         assert (reply.headers.get("www-authenticate") == "Bearer") == (status == 401)
-    await _strangers_see_nothing(route, mine, other)
+    theirs = await Objects.made(other)
+    tester = await _in_test_mode(other)
+    await _strangers_see_nothing(route, mine, theirs, other)
+    await _strangers_see_nothing(route, mine, theirs, tester)
     query = QUERIES.get((route.method, route.path), {})
+    if (route.method, route.path) not in OWN_LISTS:  # those the tester has just called
+        own = await tester.call(route.method, theirs.path(route), theirs.body(route), **query)
+        assert own.status == route.status  # a test-mode key is a key of the same merchant
     assert (await api.call(route.method, path, body, **query)).status == route.status
     async with api.database.transaction() as conn:
         assert not await keys.revoke(conn, other.merchant_id, api.secret_key_id)
@@ -247,29 +258,57 @@ async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
     assert (revoked.status, revoked.code) == (401, "invalid_token")
 
 
-async def _strangers_see_nothing(route: Route, mine: Objects, other: Api) -> None:
-    """With another merchant's key, every id of mine is as unknown as one that nobody has."""
+async def _in_test_mode(api: Api) -> Api:
+    async with api.database.transaction() as conn:
+        made = await keys.add_key(conn, api.merchant_id, name="t", test=True)
+    return replace(api, secret=made.secret_key, secret_key_id=made.secret_key_id)
+
+
+def _unlike(name: str) -> str:
+    """An id of the same length that nobody has."""
+    return name[:-1] + ("0" if name[-1] != "0" else "1")
+
+
+def _told(reply: Reply) -> tuple[object, ...]:
+    """All that a caller gets, but how many calls are left."""
+    assert (reply.status, reply.code) == (404, "not_found")
+    kept = {n: v for n, v in reply.headers.items() if not n.startswith("x-ratelimit-")}
+    return reply.status, kept, reply.body
+
+
+async def _strangers_see_nothing(route: Route, mine: Objects, theirs: Objects, other: Api) -> None:
+    """With another merchant's key, an id of mine gets the very bytes that one gets which nobody
+    has."""
     name = (route.method, route.path)
-    theirs = await Objects.made(other)
     if name in OWN_LISTS:
-        text = (await other.call(route.method, route.path, theirs.body(route))).body.decode()
+        reply = await other.call(route.method, route.path, theirs.body(route))
+        assert reply.status == 200
+        text = reply.body.decode()
         assert not any(i in text for i in (*mine.ids.values(), mine.api.merchant_id))
         return
     if "*" in route.path:
-        if not route.path.startswith("requests"):  # both merchants have an r1
-            reply = await other.call(route.method, mine.path(route), theirs.body(route))
-            assert (reply.status, reply.code) == (404, "not_found")
-        else:
+        kind = route.path.split("/")[0]
+        if kind == "requests":  # both merchants have an r1
             shown = (await other.call(route.method, mine.path(route))).json
             assert shown["customer_id"] == theirs.ids["CUSTOMER"]
+        ids = [mine.by_path[kind] if kind != "requests" else "mine-only"]
+        answers = [
+            await other.call(route.method, route.path.replace("*", one), theirs.body(route))
+            for one in (*ids, _unlike(ids[0]))
+        ]
+        assert _told(answers[0]) == _told(answers[1])
     for field, place in _named(SAMPLES.get(name, {})):
-        body = (theirs.body(route) or {}) | {field: mine.ids[place]}
-        reply = await other.call(route.method, route.path, body)
-        assert (reply.status, reply.code) == (404, "not_found"), field
+        answers = [
+            await other.call(route.method, route.path, (theirs.body(route) or {}) | {field: one})
+            for one in (mine.ids[place], _unlike(mine.ids[place]))
+        ]
+        assert _told(answers[0]) == _told(answers[1]), field
     for field, place in FILTERS.get(name, {}).items():
-        asked = {field: mine.ids[place], **QUERIES.get(name, {})}
-        reply = await other.get(route.path, **asked)
-        assert (reply.status, reply.code) == (404, "not_found"), field
+        answers = [
+            await other.get(route.path, **{field: one, **QUERIES.get(name, {})})
+            for one in (mine.ids[place], _unlike(mine.ids[place]))
+        ]
+        assert _told(answers[0]) == _told(answers[1]), field
     if route.method == "GET" and "*" not in route.path:
         text = (await other.get(route.path, **QUERIES.get(name, {"limit": "100"}))).body.decode()
         assert not any(i in text for i in (*mine.ids.values(), mine.api.merchant_id))

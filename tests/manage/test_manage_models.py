@@ -70,14 +70,21 @@ async def test_a_spend_key_sees_what_it_may_use(keyed: Api) -> None:
         return str(made["key"])
 
     ids = _ids(await _list(keyed, await key()))
-    assert "gpt-4o-mini" in ids
-    assert "claude-haiku-4-5" not in ids  # of the other shape
-    claude = await key(request_shape="anthropic")
+    assert {"gpt-4o-mini", "claude-haiku-4-5"} <= ids  # the other dialect is translated
+    claude = await key(request_shape="anthropic", allowed_providers=["anthropic", "deepseek"])
     ids = _ids(await _list(keyed, claude, "x-api-key"))
     assert {"claude-haiku-4-5", "deepseek-chat"} <= ids
     assert "gpt-4o-mini" not in ids
     only = await key(allowed_models=["gpt-4o-mini", "groq/openai/gpt-oss-120b", "grok-3"])
     assert _ids(await _list(keyed, only)) == {"gpt-4o-mini", "groq/openai/gpt-oss-120b"}
+    dated = [
+        "claude-haiku-4-5-20251001",
+        "claude-haiku-4-5",
+        "anthropic/claude-haiku-4-5",
+        "grok-3",
+    ]
+    own = await key(request_shape="anthropic", allowed_models=dated)
+    assert _ids(await _list(keyed, own)) == {"claude-haiku-4-5-20251001", "claude-haiku-4-5"}
     groq = await key(allowed_providers=["groq"])
     ids = _ids(await _list(keyed, groq))
     assert "llama-3.3-70b-versatile" in ids

@@ -56,7 +56,7 @@ async def test_a_key_is_shown_once_and_kept_hashed(api: Api) -> None:
     assert made["key_preview"] == key[:16] + "****"
     assert {name: made[name] for name in PLAIN} == PLAIN
     assert made["spend_key_id"].startswith("spk_")
-    assert made["wallet_id"].startswith("wal_")
+    assert made["wallet_id"] == (await api.get("wallet")).json["wallet_id"]
     assert (await api.get(f"spend_keys/{made['spend_key_id']}")).json == made
     assert (await api.get("spend_keys")).json["data"] == [made]
     async with api.database.connection() as conn:

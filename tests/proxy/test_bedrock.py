@@ -95,6 +95,20 @@ async def test_what_is_signed_is_the_body_as_it_was_changed(gate: Gate) -> None:
     assert sent.headers["authorization"] == expected(sent, f"127.0.0.1:{gate.sim.port}", "bedrock")
 
 
+async def test_an_invoked_claude_has_its_cap_lowered_too(gate: Gate) -> None:
+    payer = await gate.payer("0.0200", mode="strict")
+    path = "/model/anthropic.claude-sonnet-4-5-20250929-v1%3A0/invoke"
+    gate.sim.script[path] = Script.json({"usage": {"input_tokens": 1, "output_tokens": 1}})
+    body = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 100_000,
+            "messages": [{"role": "user", "content": "hello"}]}  # fmt: skip
+    assert (await gate.call(forward_url(f"https://{HOST}{path}"), body, payer)).status == 200
+    sent = gate.sim.requests[-1]
+    lowered = json.loads(sent.body)
+    assert 0 < lowered.pop("max_tokens") < 2_000
+    assert lowered == {name: body[name] for name in lowered}
+    assert sent.headers["authorization"] == expected(sent, f"127.0.0.1:{gate.sim.port}", "bedrock")
+
+
 async def test_a_refused_signature_stays_between_us_and_aws(gate: Gate) -> None:
     payer = await gate.payer()
     path = f"/model/{MODEL}/converse"
@@ -174,6 +188,45 @@ async def test_where_a_signature_does_not_belong(gate: Gate) -> None:
         answer = await gate.call(url, b"{}", None, signature | credential)
         assert answer.status == status
     assert len(gate.sim.requests) == before
+
+
+async def test_a_signed_request_is_neither_translated_nor_asked_elsewhere(gate: Gate) -> None:
+    payer = await gate.payer("20.00")
+    path = f"/model/{MODEL}/converse"
+    gate.sim.script[path] = Script.json({"message": "busy"}, status=503)
+    body = b'{"messages":[{"role":"user","content":[{"text":"hello"}]}]}'
+    headers = signed_by_caller(path, body) | {
+        "x-api-key": payer.token(),
+        "x-lava-fallbacks": '[{"url": "api.openai.com/v1/chat/completions", "model": "sim-3-0"}]',
+    }
+    before = len(gate.sim.requests)
+    answer = await gate.call(f"/v1/rewrite/bedrock/https://{HOST}{path}", body, None, headers)
+    assert (answer.status, answer.json()) == (503, {"message": "busy"})
+    assert [s.body for s in gate.sim.requests[before:]] == [body]
+    assert gate.sim.requests[-1].headers["authorization"] == headers["authorization"]
+    chat = b'{"model":"any","messages":[{"role":"user","content":"hello"}]}'
+    refused = await gate.call(f"/v1/rewrite/openai/https://{HOST}{path}", chat, None, headers)
+    assert (refused.status, refused.error()["code"]) == (400, "invalid_request")
+    assert len(gate.sim.requests) == before + 1
+
+
+async def test_a_translated_request_is_signed_as_it_goes_out(gate: Gate) -> None:
+    payer = await gate.payer("20.00")
+    path = f"/model/{MODEL}/converse"
+    gate.sim.script[path] = Script.json(
+        {
+            "output": {"message": {"role": "assistant", "content": [{"text": "hi"}]}},
+            "stopReason": "end_turn",
+            "usage": {"inputTokens": 3, "outputTokens": 1},
+        }
+    )
+    body = {"model": "any", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
+    url = f"/v1/rewrite/openai/https://{HOST}/model/{MODEL.replace('%3A', ':')}/converse"
+    answer = await gate.call(url, body, payer)
+    assert answer.json()["choices"][0]["message"]["content"] == "hi"
+    sent = gate.sim.requests[-1]
+    assert json.loads(sent.body) == HELLO | {"inferenceConfig": {"maxTokens": 9}}
+    assert sent.headers["authorization"] == expected(sent, f"127.0.0.1:{gate.sim.port}", "bedrock")
 
 
 @pytest.mark.parametrize("key", ["AKIAIOSFODNN7EXAMPLE:", "a:b", "AKIAIOSFODNN7EXAMPLE:se cret"])

@@ -3,6 +3,7 @@ what a spend key may not do is said in the SDK's own errors."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -146,6 +147,39 @@ async def test_a_stream_ends_with_the_money(
     assert _code(caught.value) == "spend_limit_exceeded"
 
 
+@pytest.mark.parametrize(
+    ("limit", "code", "most"),
+    [
+        ({"request_limit": {"count": 10, "cycle": "total"}}, "request_limit_exceeded", 10),
+        ({"spend_limit": {"amount": "0.000083", "cycle": "total"}}, "spend_limit_exceeded", 10),
+        ({"rate_limit": {"rpm": 1, "burst": 10}}, "rate_limit_exceeded", 10),
+    ],
+)
+async def test_many_at_once_stay_within_the_limit(
+    gate: Gate, limit: dict[str, Any], code: str, most: int
+) -> None:
+    """12 tokens out and 7 in cost 0.00000825 USD; a call holds more than that before it starts."""
+    key = await spender(gate, **limit)
+    headers = {"authorization": f"Bearer {key.key}"}
+    asked = {"model": CHEAP, "messages": say(SIM), "max_tokens": 12}
+
+    async def one() -> str:
+        answer = await gate.call(OPENAI, asked, None, headers)
+        return "" if answer.status == 200 else str(answer.error()["code"])
+
+    found = await asyncio.gather(*(one() for _ in range(25)))
+    assert set(found) == {"", code}
+    served = found.count("")
+    while code == "spend_limit_exceeded" and await one() == "":
+        served += 1
+        await gate.booked()
+    shown = await key.shown()
+    assert shown["total_requests"] == served <= most
+    assert parse_e10(shown["total_spend"]) == served * parse_e10("0.00000825")
+    if code != "spend_limit_exceeded":
+        assert served == most
+
+
 async def test_an_expired_key(gate: Gate) -> None:
     key = await spender(gate, expires_at="2100-01-01T00:00:00Z")
     assert await _chat(gate, key.key)
@@ -153,7 +187,10 @@ async def test_an_expired_key(gate: Gate) -> None:
         await conn.execute(
             "UPDATE spend_keys SET expires_at = now() WHERE spend_key_id = $1", key.spend_key_id
         )
-    await gate.gateway.books.directory.poll()
+    headers, asked = {"authorization": f"Bearer {key.key}"}, {"model": CHEAP, "messages": say(SIM)}
+    async with asyncio.timeout(5):  # the change feed tells the workers
+        while (await gate.call(OPENAI, asked, None, headers)).status == 200:
+            await asyncio.sleep(0.01)
     with pytest.raises(openai.PermissionDeniedError) as caught:
         await _chat(gate, key.key)
     assert _code(caught.value) == "key_expired"
@@ -215,11 +252,61 @@ async def test_a_provider_may_be_named(gate: Gate) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ask", "shape", "sdk", "model"),
+    [
+        (_chat, "openai", openai, CLAUDE),
+        (_message, "anthropic", anthropic, CHEAP),
+        (_message, "anthropic", anthropic, "gemini-2.5-flash"),
+    ],
+)
+async def test_models_of_the_other_dialect_are_translated(
+    gate: Gate, ask: Any, shape: str, sdk: Any, model: str
+) -> None:
+    limit = {"amount": "0.0010000000", "cycle": "total"}
+    key = await spender(gate, request_shape=shape, allowed_models=[model], spend_limit=limit)
+    for stream in (False, True):
+        assert (
+            len((await ask(gate, key.key, model=model, stream=stream, max_tokens=40)).split()) == 12
+        )
+    rows = await gate.rows(key.payer)
+    assert {(row["model"], row["outcome"]) for row in rows} == {(model, "completed")}
+    assert parse_e10((await key.shown())["total_spend"]) == sum(row["cost_e10"] for row in rows) > 0
+    assert all("?" not in request.target for request in gate.sim.requests)
+    long = {"messages": say("sim-90000-0"), "max_tokens": 90_000}
+    with pytest.raises(sdk.APIError, match="budget_exhausted"):
+        await ask(gate, key.key, model=model, stream=True, **long)
+    await key.change(allowed_models=["x"])
+    with pytest.raises(sdk.PermissionDeniedError) as caught:
+        await ask(gate, key.key, model=model)
+    assert _code(caught.value) == "model_not_allowed"
+    shown = await key.shown()
+    assert parse_e10(shown["total_spend"]) <= parse_e10(limit["amount"])
+
+
+async def test_tokens_are_counted_for_nothing(gate: Gate) -> None:
+    key = await spender(gate, request_shape="anthropic", allowed_models=[CLAUDE])
+    async with anthropic.AsyncAnthropic(base_url=gate.url, api_key=key.key) as client:
+        counted = await client.messages.count_tokens(model=CLAUDE, messages=say("hello"))  # type: ignore[arg-type]
+        assert counted.input_tokens > 0
+        with pytest.raises(anthropic.PermissionDeniedError):
+            await client.messages.count_tokens(model="claude-opus-4-5", messages=say("hello"))  # type: ignore[arg-type]
+    assert [request.target for request in gate.sim.requests] == [ANTHROPIC + "/count_tokens"]
+    assert (await key.shown())["total_spend"] == "0.0000000000"
+
+
+@pytest.mark.parametrize(
     ("path", "body", "status", "code"),
     [
+        (ANTHROPIC + "/count_tokens", {"model": CHEAP}, 400, "forward_model_not_supported"),
+        (
+            ANTHROPIC + "/count_tokens",
+            {"model": "deepseek-chat", "messages": []},
+            400,
+            "forward_endpoint_not_supported",
+        ),
         (OPENAI, {"model": "nobody-knows", "messages": []}, 400, "forward_model_not_supported"),
-        (OPENAI, {"model": CLAUDE, "messages": []}, 400, "forward_model_not_supported"),
-        (ANTHROPIC, {"model": CHEAP, "messages": []}, 400, "forward_model_not_supported"),
+        (ANTHROPIC, {"model": "nobody-knows", "messages": []}, 400, "forward_model_not_supported"),
+        (OPENAI, {"model": CLAUDE, "messages": 7}, 422, "validation_error"),
         (OPENAI, {"messages": []}, 400, "invalid_request"),
         (OPENAI, {"model": 7}, 400, "invalid_request"),
         (OPENAI, b'{"model":"gpt-4o","model":"gpt-4"}', 400, "invalid_request"),
@@ -231,7 +318,7 @@ async def test_a_provider_may_be_named(gate: Gate) -> None:
 async def test_what_cannot_be_placed(
     gate: Gate, path: str, body: object, status: int, code: str
 ) -> None:
-    key = await spender(gate, request_shape="openai" if path != ANTHROPIC else "anthropic")
+    key = await spender(gate, request_shape="anthropic" if path.startswith(ANTHROPIC) else "openai")
     answer = await gate.call(path, body, None, {"authorization": f"Bearer {key.key}"})
     assert (answer.status, answer.error()["code"]) == (status, code), answer.body
     assert gate.sim.requests == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from gateway_kit import Gate, fresh_model
 
@@ -119,6 +121,7 @@ async def test_speech_and_pictures_must_be_affordable_beforehand(gate: Gate) -> 
         if status == 200:
             row = await gate.row(payer)
             assert (row["input_characters"], row["charge_e10"]) == (2_000, 300_000_000)
+            assert row["flags"] == []
     payer = await gate.payer("0.25", rate_e12=PASSED_ON, rate_type="percentage")
     picture = {"model": "gpt-image-1", "prompt": "a cat", "n": 1}  # up to 0.26 USD
     path = "/openai/v1/images/generations"
@@ -128,3 +131,65 @@ async def test_speech_and_pictures_must_be_affordable_beforehand(gate: Gate) -> 
     other = await gate.payer("1.00", unit="requests", rate_e12=10**11)
     assert (await gate.call(path, picture | {"model": model}, other)).status == 200
     assert (await gate.row(other))["charge_e10"] == 10**9
+
+
+async def test_speech_that_is_billed_by_tokens_is_not_free(gate: Gate) -> None:
+    """The answer is sound and never says how many: a minute is held as two, charged as one."""
+    said = {"model": "gpt-4o-mini-tts", "input": "x" * 900, "voice": "alloy"}
+    for amount, status in (("0.0299", 402), ("0.0320", 200)):
+        payer = await gate.payer(amount, rate_e12=PASSED_ON, rate_type="percentage")
+        spoken = Script.plain(b"\xff\xf3sound", headers=(("content-type", "audio/mpeg"),))
+        gate.sim.script["/v1/audio/speech"] = spoken
+        assert (await gate.call("/openai/v1/audio/speech", said, payer)).status == status
+    row = await gate.row(payer)
+    assert (row["output_tokens"], row["usage_source"]) == (1_260, "partial")
+    assert 151_000_000 < row["cost_e10"] < 154_000_000  # 0.0151 USD, and the text's tokens
+
+    usage = {"input_tokens": 200, "output_tokens": 900, "total_tokens": 1_100}
+    done = {"type": "speech.audio.done", "usage": usage}
+    stream = f"data: {json.dumps(done)}\n\n".encode()
+    head = (("content-type", "text/event-stream"),)
+    gate.sim.script["/v1/audio/speech"] = Script.plain(stream, headers=head)
+    payer = await gate.payer("1.00", rate_e12=PASSED_ON, rate_type="percentage")
+    await gate.call("/openai/v1/audio/speech", said | {"stream_format": "sse"}, payer)
+    row = await gate.row(payer)
+    assert (row["output_tokens"], row["usage_source"]) == (900, "provider")
+    assert row["cost_e10"] == 200 * 6_000 + 900 * 120_000
+
+
+async def test_deepgram_and_elevenlabs_say_what_they_bill(gate: Gate) -> None:
+    """Seconds of every channel in the answer, characters in a header: which may differ from the
+    text's own (ElevenLabs counts half for some models)."""
+    heard = {"metadata": {"duration": 12.5, "channels": 2}, "results": {"channels": []}}
+    gate.sim.script["/v1/listen"] = Script.json(heard)
+    sound = (("content-type", "audio/mpeg"),)
+    spoken = Script.plain(b"\xff\xf3sound", headers=(*sound, ("dg-char-count", "21")))
+    gate.sim.script["/v1/speak"] = spoken
+    half = Script.plain(b"\xff\xf3sound", headers=(*sound, ("character-cost", "11")))
+    gate.sim.script["/v1/text-to-speech/voice/stream"] = half
+    said = {"text": "x" * 21, "model_id": "eleven_flash_v2_5"}
+    characters = {"unit": "characters_1m", "rate_e12": 10**12}
+    for path, body, headers, meter, row_says in (
+        ("/deepgram/v1/listen?model=nova-3", b"OggS" + b"x" * 9_996, {"content-type": "audio/ogg"},
+         {"unit": "minutes", "rate_e12": 6 * 10**11}, ("nova-3", 0, 25_000, 25 * 10**8)),
+        ("/deepgram/v1/speak?model=aura-2", said, {}, characters, ("aura-2", 21, 0, 210_000)),
+        ("/elevenlabs/v1/text-to-speech/voice/stream", said, {}, characters,
+         ("eleven_flash_v2_5", 11, 0, 110_000)),
+    ):  # fmt: skip
+        payer = await gate.payer("1.00", **meter)
+        answer = await gate.call(path, body, payer, headers)
+        assert answer.status == 200
+        row = await gate.row(payer)
+        told = (row["model"], row["input_characters"], row["input_ms"], row["charge_e10"])
+        assert told == row_says
+        assert row["usage_source"] == "provider"
+
+
+async def test_free_endpoints_are_free_under_every_meter(gate: Gate) -> None:
+    gate.sim.script["/v1/moderations"] = Script.json({"id": "modr", "results": []})
+    gate.sim.script["/v1/models"] = Script.json({"data": []})
+    payer = await gate.payer("0.0000000001", rate_e12=PASSED_ON, rate_type="percentage")
+    asked = {"model": "omni-moderation-latest", "input": "hello"}
+    assert (await gate.call("/openai/v1/moderations", asked, payer)).status == 200
+    assert (await gate.call("/openai/v1/models", None, payer, method="GET")).status == 200
+    assert [row["charge_e10"] for row in await gate.rows(payer)] == [0, 0]

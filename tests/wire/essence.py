@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from botocore.eventstream import EventStreamBuffer
+
 STOPS = {
     "end_turn": "stop",
     "pause_turn": "stop",
@@ -16,6 +18,8 @@ STOPS = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+BEDROCK_STOPS = STOPS | {"content_filtered": "content_filter"}
+BEDROCK_STOPS |= {"guardrail_intervened": "content_filter"}
 KNOWN = {"stop", "length", "tool_calls", "content_filter"}
 
 
@@ -140,6 +144,52 @@ def _anthropic_usage(found: Essence, usage: dict[str, Any]) -> None:
     fresh, written = usage.get("input_tokens"), usage.get("cache_creation_input_tokens")
     found.inputs = (fresh or 0) + (written or 0) + found.cached
     found.outputs = usage.get("output_tokens") or 0
+
+
+def bedrock_whole(body: dict[str, Any]) -> Essence:
+    found = Essence(stop=BEDROCK_STOPS.get(body["stopReason"], "stop"))
+    for block in body["output"]["message"]["content"]:
+        found.text += block.get("text") or ""
+        thought = (block.get("reasoningContent") or {}).get("reasoningText") or {}
+        found.thinking += thought.get("text") or ""
+        call = block.get("toolUse")
+        if call:
+            found.calls.append([call["toolUseId"], call["name"], json.dumps(call["input"])])
+    _bedrock_usage(found, body.get("usage") or {})
+    return found
+
+
+def bedrock_stream(wire: bytes) -> Essence:
+    found = Essence()
+    places: dict[int, int] = {}
+    buffer = EventStreamBuffer()  # botocore's, which checks the checksums
+    buffer.add_data(wire)
+    for event in buffer:
+        value = json.loads(event.payload)
+        kind = event.headers[":event-type"]
+        index = value.get("contentBlockIndex")
+        if kind == "contentBlockStart":
+            call = value["start"]["toolUse"]
+            places[index] = len(found.calls)
+            found.calls.append([call["toolUseId"], call["name"], ""])
+        elif kind == "contentBlockDelta":
+            delta = value["delta"]
+            found.text += delta.get("text") or ""
+            found.thinking += (delta.get("reasoningContent") or {}).get("text") or ""
+            if "toolUse" in delta:
+                found.calls[places[index]][2] += delta["toolUse"]["input"]
+        elif kind == "messageStop":
+            found.stop = BEDROCK_STOPS.get(value["stopReason"], "stop")
+        elif kind == "metadata":
+            _bedrock_usage(found, value["usage"])
+    return found
+
+
+def _bedrock_usage(found: Essence, usage: dict[str, Any]) -> None:
+    found.cached = usage.get("cacheReadInputTokens") or 0
+    written = usage.get("cacheWriteInputTokens") or 0
+    found.inputs = (usage.get("inputTokens") or 0) + found.cached + written
+    found.outputs = usage.get("outputTokens") or 0
 
 
 def google_whole(body: dict[str, Any]) -> Essence:

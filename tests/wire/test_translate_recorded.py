@@ -12,16 +12,22 @@ from typing import Any
 import essence
 import pytest
 
+from lava_adapters.awsframe import encode
 from lava_proxy.wire.translate import neutral as n
 from lava_proxy.wire.translate.dialects import DIALECTS, Name
-from lava_proxy.wire.translate.translation import Translation
+from lava_proxy.wire.translate.translation import AWS_STREAM, Translation
 
 FOLDER = Path(
     os.environ.get("LAVA_RECORDINGS", Path(__file__).parents[2].parent / "shared" / "recordings")
 )
 SPLITS = 3
-CLIENTS: tuple[Name, ...] = ("openai", "anthropic", "google")
-APIS: dict[str, Name] = {"chat": "openai", "messages": "anthropic", "generateContent": "google"}
+CLIENTS: tuple[Name, ...] = ("openai", "anthropic", "google", "bedrock")
+APIS: dict[str, Name] = {
+    "chat": "openai",
+    "messages": "anthropic",
+    "generateContent": "google",
+    "converse": "bedrock",
+}
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -33,10 +39,9 @@ def _rows() -> list[dict[str, Any]]:
         row
         for row in rows
         if row["api"] in APIS
-        and row["framing"] in ("json", "sse", "jsonl-chunks")
+        and row["framing"] in ("json", "sse", "jsonl-chunks", "aws-eventstream")
         and row.get("status", 200) in (None, 200)
         and not row["info"].get("error")
-        and row["provider"] != "aws-bedrock"
     ]
 
 
@@ -51,7 +56,14 @@ def _wire(row: dict[str, Any]) -> bytes:
     raw = (FOLDER / row["file"]).read_bytes()
     if row["framing"] != "jsonl-chunks":
         return raw
+    if row["api"] == "converse":
+        return b"".join(_frame(json.loads(line)) for line in raw.splitlines() if line.strip())
     return b"".join(b"data: " + line + b"\n\n" for line in raw.splitlines() if line.strip())
+
+
+def _frame(event: dict[str, Any]) -> bytes:
+    ((name, value),) = event.items()
+    return encode({":event-type": name, ":message-type": "event"}, json.dumps(value).encode())
 
 
 def _translation(client: Name, provider: Name, *, stream: bool) -> Translation:
@@ -61,7 +73,8 @@ def _translation(client: Name, provider: Name, *, stream: bool) -> Translation:
 
 def _translated(client: Name, provider: Name, pieces: list[bytes], *, stream: bool) -> Any:
     made = _translation(client, provider, stream=stream)
-    made.head(200, "text/event-stream" if stream else "application/json")
+    streams = AWS_STREAM if provider == "bedrock" else "text/event-stream; charset=utf-8"
+    made.head(200, streams if stream else "application/json")
     out = b"".join(made.feed(piece) for piece in pieces)
     return made, out + made.finish()
 
@@ -72,6 +85,8 @@ def _cut(wire: bytes, dice: random.Random) -> list[bytes]:
 
 
 def _said(dialect: Name, wire: bytes, *, stream: bool) -> Any:
+    if stream and dialect == "bedrock":
+        return essence.bedrock_stream(wire)
     if stream:
         return getattr(essence, f"{dialect}_stream")(essence.events(wire))
     return getattr(essence, f"{dialect}_whole")(json.loads(wire))

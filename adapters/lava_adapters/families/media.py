@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
+from urllib.parse import unquote_plus
 
 from .. import sound
-from ..contract import Ask, Reader, Usage
+from ..contract import Ask, AskError, Reader, Usage
 from ..counts import count, exact, member, objects
 from ..fold import Fold, Unread
 from ..framings import media_type
@@ -24,7 +25,7 @@ from ..strict import flag, limit, parse, text
 from ..weigh import IMAGE_TOKENS, weigh
 from .plain import Plain
 
-_PRICED = frozenset(("model", "input", "text", "prompt", "n", "stream", "voice"))
+_PRICED = frozenset(("model", "model_id", "input", "text", "prompt", "n", "stream", "voice"))
 _PRICED_IN_FORMS = frozenset(("model", "model_id", "n", "stream"))
 PICTURE_TOKENS = 6_500
 """No picture of a documented size and quality has more output tokens (OpenAI: 6,240)."""
@@ -39,24 +40,29 @@ class Media(Plain):
 
     def __init__(self, quirks: Quirks, kind: str = "speech") -> None:
         self._kind = kind
+        self._model_in_query = quirks.model_in_query
 
     def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
         if self._kind == "free" or method != "POST":
             return Ask(free=self._kind == "free", makes_output=False)
-        if is_form(content_type):
-            return self._of_form(read_form(content_type, body, _PRICED_IN_FORMS), query, body)
-        if media_type(content_type) != "application/json" or not body:
-            ask = Ask(model=_in_query(query), makes_output=False, hidden_input=bool(body))
-            return self._heard(ask, body, [(0, len(body))]) if body else ask
-        return self._of_json(query, body)
+        ask = self._read(content_type, body)
+        return replace(ask, model=_in_query(query)) if self._model_in_query else ask
 
-    def _of_json(self, query: str, body: bytes) -> Ask:
+    def _read(self, content_type: str, body: bytes) -> Ask:
+        if is_form(content_type):
+            return self._of_form(read_form(content_type, body, _PRICED_IN_FORMS), body)
+        if media_type(content_type) == "application/json" and body:
+            return self._of_json(body)
+        ask = Ask(makes_output=False, hidden_input=bool(body))
+        return self._heard(ask, body, [(0, len(body))]) if body else ask
+
+    def _of_json(self, body: bytes) -> Ask:
         request = parse(body, _PRICED)
         weight = weigh(body, request)
         spoken = request.get("input", request.get("text")) if self._kind == "speech" else None
         choices = limit(request, "n") or 1
         ask = Ask(
-            model=text(request, "model") or text(request, "model_id") or _in_query(query),
+            model=_one_model(text(request, "model"), text(request, "model_id")),
             stream=flag(request, "stream") or request.get("stream_format") == "sse",
             choices=choices,
             input_bytes=weight.input_bytes,
@@ -68,11 +74,13 @@ class Media(Plain):
         )
         if self._kind == "images":
             return _pictured(ask)
+        if ask.input_characters:
+            return _spoken(ask, ask.input_characters)
         return self._heard(ask, b"", [])
 
-    def _of_form(self, form: Form, query: str, body: bytes) -> Ask:
+    def _of_form(self, form: Form, body: bytes) -> Ask:
         ask = Ask(
-            model=form.fields.get("model") or form.fields.get("model_id") or _in_query(query),
+            model=_one_model(form.fields.get("model"), form.fields.get("model_id")),
             stream=boolean(form, "stream"),
             choices=number(form, "n") or 1,
             input_bytes=form.text_bytes,
@@ -105,6 +113,12 @@ class Media(Plain):
 
     def reader(self, ask: Ask) -> Reader:
         return Unread(ask) if ask.free else MediaReader(ask, self._kind)
+
+
+def _spoken(ask: Ask, characters: int) -> Ask:
+    """Held is twice what is likely: slow voices, and instructions that make them slow."""
+    likely = sound.spoken_tokens(characters)
+    return replace(ask, makes_output=True, output_cap=2 * likely, spoken_tokens=likely)
 
 
 def _pictured(ask: Ask) -> Ask:
@@ -185,9 +199,15 @@ class MediaReader(Fold):
         )
 
 
+def _one_model(model: str | None, model_id: str | None) -> str | None:
+    """Providers read one of the two names, and not all of them the same."""
+    if model and model_id and model != model_id:
+        raise AskError("model and model_id differ; send one", "model")
+    return model or model_id
+
+
 def _in_query(query: str) -> str | None:
-    for piece in query.split("&"):
-        name, _, value = piece.partition("=")
-        if name == "model" and value:
-            return value
-    return None
+    """None where it is given twice: which one counts is unknown, so the price is."""
+    pairs = [piece.partition("=") for piece in query.split("&")]
+    found = {value for name, _, value in pairs if name == "model"}
+    return unquote_plus(found.pop()) if len(found) == 1 else None

@@ -8,10 +8,10 @@ from typing import Literal, Protocol
 
 from lava_adapters.contract import Framing
 
-from . import anthropic, google, openai
+from . import anthropic, bedrock, google, openai
 from . import neutral as n
 
-Name = Literal["openai", "anthropic", "google"]
+Name = Literal["openai", "anthropic", "google", "bedrock"]
 
 
 class Reader(Protocol):
@@ -113,4 +113,18 @@ GOOGLE = Dialect(
     google.GoogleReader,
     lambda start: google.GoogleWriter(start.answer_id, start.model, array=start.array),
 )
-DIALECTS: Mapping[Name, Dialect] = {each.name: each for each in (OPENAI, ANTHROPIC, GOOGLE)}
+BEDROCK = Dialect(
+    "bedrock",
+    lambda body, named: bedrock.read_request(body, model=named.model, stream=named.stream),
+    lambda request, _: bedrock.write_request(request),
+    bedrock.read_answer,
+    lambda answer, _: bedrock.write_answer(answer),
+    bedrock.read_error,
+    bedrock.write_error,
+    bedrock.BedrockReader,
+    lambda start: bedrock.BedrockWriter(start.answer_id, start.model),
+    Framing.EVENT_STREAM,
+)
+DIALECTS: Mapping[Name, Dialect] = {
+    each.name: each for each in (OPENAI, ANTHROPIC, GOOGLE, BEDROCK)
+}

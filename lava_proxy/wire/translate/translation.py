@@ -13,6 +13,7 @@ from lava_adapters.contract import Framing
 from lava_proxy.core.errors import LavaError
 from lava_proxy.wire.event import Event, Framer, Limits
 from lava_proxy.wire.eventstream import EventStreamFramer, FrameError
+from lava_proxy.wire.mask import Masks
 from lava_proxy.wire.sse import SseFramer
 
 from . import neutral as n
@@ -56,6 +57,8 @@ class Translation:
         """Events written so far."""
         self.framing = Framing.JSON_ARRAY if array else client.framing
         """Of the client's stream."""
+        self.secrets: tuple[bytes, ...] = ()
+        """The provider key, hidden in errors before they are written (frames have checksums)."""
         self._request = request
         self._answer_id = answer_id
         self._created = created
@@ -132,17 +135,24 @@ class Translation:
     def _write(self, delta: n.Delta) -> bytes:
         if isinstance(delta, n.Failed):
             self.broken = True
+            delta = self._hidden(delta)
         self.ended = self.ended or isinstance(delta, n.Done)
         self._stopped = self._stopped or isinstance(delta, n.Finished)
         out = self._writer.write(delta)
         self.events += bool(out)
         return out
 
+    def _hidden(self, failed: n.Failed) -> n.Failed:
+        mask = Masks(self.secrets)
+        text = mask.feed(failed.message.encode("utf-8", "replace")) + mask.finish()
+        return replace(failed, message=text.decode())
+
     def _document(self) -> bytes:
         """A whole answer or error body."""
         body = bytes(self._whole)
         if self._status >= HTTP_ERROR:
-            return self.client.write_error(self.provider.read_error(self._status, body))
+            failed = self._hidden(self.provider.read_error(self._status, body))
+            return self.client.write_error(failed)
         try:
             if self.broken:
                 raise Unreadable("the provider's answer is too large to be translated")

@@ -15,13 +15,19 @@ _ENDS: Mapping[Name, re.Pattern[str]] = {
     "google": re.compile(
         r"(?:/v1(?:alpha|beta)?)?/models/(?P<model>[^/:]+):(?P<verb>(?:g|streamG)enerateContent)\Z"
     ),
+    "bedrock": re.compile(r"/model/(?P<model>[^/]+)/(?P<verb>converse(?:-stream)?)\Z"),
 }
-_STREAMS = frozenset({"streamGenerateContent"})
+_STREAMS = frozenset({"streamGenerateContent", "converse-stream"})
 _PLACES: Mapping[Name, tuple[re.Pattern[str], str, str]] = {
     "google": (
         re.compile(r"(.*/models/)([^/:]+):[A-Za-z]+"),
         ":generateContent",
         ":streamGenerateContent",
+    ),
+    "bedrock": (
+        re.compile(r"(/model/)([^/]+)/converse(?:-stream)?"),
+        "/converse",
+        "/converse-stream",
     ),
 }
 """Dialect -> what stands around the model, and the ends of a whole and of a streamed call."""

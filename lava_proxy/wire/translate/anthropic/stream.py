@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .. import neutral as n
-from ..members import answered, count_in, dump, is_whole, object_in, text_in
+from ..blocks import BlockWriter, Kind
+from ..members import answered, count_in, dump, object_in, text_in
 from .answer import (
     STOPS,
     error_in,
@@ -15,6 +16,14 @@ from .answer import (
     write_counts,
     write_error,
 )
+
+_DELTAS: Mapping[Kind, tuple[str, str]] = {
+    "text": ("text_delta", "text"),
+    "thinking": ("thinking_delta", "thinking"),
+    "signature": ("signature_delta", "signature"),
+    "arguments": ("input_json_delta", "partial_json"),
+}
+"""What a delta of a block is called, and the member that holds it."""
 
 
 class AnthropicReader:
@@ -91,137 +100,40 @@ class AnthropicReader:
         return read_counts(self._counts)
 
 
-class AnthropicWriter:
-    """Deltas as the events of a message stream. The stop reason waits for the end, because usage
-    stands in the same event and may come later. A tool call's block stays open until its arguments
-    are whole and something else begins: another dialect's calls may come interleaved."""
+class AnthropicWriter(BlockWriter):
+    """Deltas as the events of a message stream."""
 
-    __slots__ = (
-        "_arguments",
-        "_blocks",
-        "_calls",
-        "_counts",
-        "_id",
-        "_model",
-        "_open",
-        "_started",
-        "_stop",
-    )
+    __slots__ = ()
 
-    def __init__(self, answer_id: str, model: str) -> None:
-        self._id = answer_id
-        self._model = model
-        self._started = False
-        self._blocks = 0
-        self._open: tuple[str, int] | None = None
-        """Kind and index of the text or thinking block under way."""
-        self._calls: dict[int, int] = {}
-        """Number of a tool call -> index of its block."""
-        self._arguments: dict[int, str] = {}
-        """Of the calls whose blocks are open."""
-        self._counts = n.Counts()
-        self._stop: n.Finished | None = None
-
-    def write(self, delta: n.Delta) -> bytes:
-        """The events that a delta makes."""
-        if isinstance(delta, n.TextDelta):
-            return self._more("text", {"type": "text_delta", "text": delta.text})
-        if isinstance(delta, n.CallDelta):
-            return self._more_of_call(delta)
-        if isinstance(delta, n.CallStarted):
-            return self._call(delta)
-        if isinstance(delta, n.ThinkingDelta):
-            return self._think(delta)
-        if isinstance(delta, n.Started):
-            self._id = delta.answer_id or self._id
-            self._model = delta.model or self._model
-            self._counts = delta.counts.over(self._counts)
-            return self._begin()
-        if isinstance(delta, n.Finished):
-            self._stop = delta
-            return b""
-        if isinstance(delta, n.Used):
-            self._counts = delta.counts.over(self._counts)
-            return b""
-        if isinstance(delta, n.Failed):
-            return b"event: error\ndata: " + write_error(delta) + b"\n\n"
-        return self._end()
-
-    def _begin(self) -> bytes:
-        if self._started:
-            return b""
-        self._started = True
-        message = message_object(self._id, self._model, self._counts)
+    def begin(self) -> bytes:
+        message = message_object(self.answer_id, self.model, self.counts)
         return _event({"type": "message_start", "message": message})
 
-    def _more(self, kind: str, made: Mapping[str, object]) -> bytes:
-        """A delta in the block under way, or in a new one of its kind."""
-        out = b""
-        if self._open is None or self._open[0] != kind:
-            empty = {"text": ""} if kind == "text" else {"thinking": "", "signature": ""}
-            out = self._begin() + self._close() + self._start({"type": kind, **empty})
-            self._open = (kind, self._blocks - 1)
-        return out + _delta(self._blocks - 1 if self._open is None else self._open[1], made)
+    def start(self, index: int, kind: Kind, call: n.CallStarted | None) -> bytes:
+        block: dict[str, object]
+        if call is not None:
+            block = {"type": "tool_use", "id": call.call_id, "name": call.name, "input": {}}
+        elif kind == "text":
+            block = {"type": "text", "text": ""}
+        else:
+            block = {"type": "thinking", "thinking": "", "signature": ""}
+        return _event({"type": "content_block_start", "index": index, "content_block": block})
 
-    def _think(self, delta: n.ThinkingDelta) -> bytes:
-        out = b""
-        if delta.text:
-            out += self._more("thinking", {"type": "thinking_delta", "thinking": delta.text})
-        if delta.signature:
-            made = {"type": "signature_delta", "signature": delta.signature}
-            out += self._more("thinking", made)
-        return out
+    def more(self, index: int, kind: Kind, text: str) -> bytes:
+        delta = {"type": _DELTAS[kind][0], _DELTAS[kind][1]: text}
+        return _event({"type": "content_block_delta", "index": index, "delta": delta})
 
-    def _more_of_call(self, delta: n.CallDelta) -> bytes:
-        if delta.index not in self._arguments:
-            return b""  # whole, and closed
-        self._arguments[delta.index] += delta.arguments
-        made = {"type": "input_json_delta", "partial_json": delta.arguments}
-        return _delta(self._calls[delta.index], made)
-
-    def _call(self, delta: n.CallStarted) -> bytes:
-        out = self._begin() + self._close()
-        self._calls[delta.index] = self._blocks
-        self._arguments[delta.index] = ""
-        block: dict[str, object] = {
-            "type": "tool_use",
-            "id": delta.call_id,
-            "name": delta.name,
-            "input": {},
-        }
-        return out + self._start(block)
-
-    def _start(self, block: Mapping[str, object]) -> bytes:
-        out = self._close_calls()
-        self._blocks += 1
-        index = self._blocks - 1
-        return out + _event({"type": "content_block_start", "index": index, "content_block": block})
-
-    def _close(self) -> bytes:
-        if self._open is None:
-            return b""
-        index, self._open = self._open[1], None
+    def stop(self, index: int) -> bytes:
         return _event({"type": "content_block_stop", "index": index})
 
-    def _close_calls(self, *, all_of_them: bool = False) -> bytes:
-        done = [c for c, text in self._arguments.items() if all_of_them or is_whole(text)]
-        out = b""
-        for call in done:
-            del self._arguments[call]
-            out += _event({"type": "content_block_stop", "index": self._calls[call]})
-        return out
-
-    def _end(self) -> bytes:
-        out = self._begin() + self._close() + self._close_calls(all_of_them=True)
-        stop = self._stop or n.Finished("end")
+    def end(self, stop: n.Finished) -> bytes:
         made = {"stop_reason": STOPS[stop.stop], "stop_sequence": stop.stop_text}
-        usage = write_counts(self._counts)
-        out += _event({"type": "message_delta", "delta": made, "usage": usage})
+        usage = write_counts(self.counts)
+        out = _event({"type": "message_delta", "delta": made, "usage": usage})
         return out + _event({"type": "message_stop"})
 
-
-def _delta(index: int, made: Mapping[str, object]) -> bytes:
-    return _event({"type": "content_block_delta", "index": index, "delta": made})
+    def failed(self, failed: n.Failed) -> bytes:
+        return b"event: error\ndata: " + write_error(failed) + b"\n\n"
 
 
 def _event(value: Mapping[str, object]) -> bytes:
