@@ -3,7 +3,7 @@ management calls use at most half of the pool at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lava_adapters.models import Models
@@ -13,6 +13,7 @@ from lava_proxy.books.share import Share
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage.call import Call
 from lava_proxy.manage.catalogue import Catalogue
+from lava_proxy.manage.fields import refuse
 from lava_proxy.manage.pace import Pace
 from lava_proxy.payments.seam import Payments
 from lava_proxy.rules.settlement import Customer, Meter
@@ -40,6 +41,13 @@ class Desk(Share):
         self.models = Models(registry)
         self.listed_models: Sequence[ListedModel] | None = None
         """The list of models, once somebody has asked for it."""
+
+    def payable(self, amounts: Iterable[tuple[str, int | None]]) -> None:
+        """422 for an amount, by its path, that the payment provider can never charge."""
+        for path, amount_e10 in amounts:
+            why = None if amount_e10 is None else self.payments.refusal(amount_e10)
+            if why is not None:
+                refuse(path, why)
 
     async def customer(self, call: Call, name: str) -> Customer:
         """The caller's customer by id or reference, or 404."""

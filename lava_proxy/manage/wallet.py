@@ -70,6 +70,7 @@ async def retrieve(desk: Desk, call: Call) -> Answer:
 async def fund(desk: Desk, call: Call) -> Answer:
     """Pay money into the wallet."""
     body = read_fields(Funding, call)
+    desk.payable([("amount", body.amount)])
 
     async def work(seed: str | None) -> Answer:
         if seed is None:

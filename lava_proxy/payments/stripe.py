@@ -100,6 +100,9 @@ class StripePayments:
         """One payment intent per payment: made and confirmed, or confirmed again."""
         if self._live and is_test(ask.payment_id):
             return ChargeAnswer("succeeded")
+        why = objects.refusal(ask.amount_e10)
+        if why is not None:  # of a plan that is older than Stripe is here
+            return ChargeAnswer("declined", code="amount_not_supported", message=why)
         payer_ref = ask.payer_ref
         if payer_ref is None:
             return NO_CARD
@@ -140,8 +143,8 @@ class StripePayments:
 
     async def checkout(self, ask: CheckoutAsk) -> CheckoutAnswer:
         """Stripe Checkout: in its payment mode, which also keeps the card for later payments, or in
-        its setup mode. Test mode moves no money, so with a live key it has no page."""
-        if self._live and is_test(ask.reference):
+        its setup mode. No page where `charge` does not ask Stripe either."""
+        if (self._live and is_test(ask.reference)) or objects.refusal(ask.amount_e10 or 0):
             return CheckoutAnswer()
         made = await self._asked(
             lambda: self._client.v1.checkout.sessions.create(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import uvicorn
 from api_kit import Api, new_merchant
 from books_kit import fetch
 from stripe_kit import ASKS, DECLINED, GOOD, KEY, SECRET, add_card, client, payer, run_stand_in
@@ -15,6 +17,7 @@ from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.ids import new_id
 from lava_proxy.manage.app import Management, create_management
+from lava_proxy.payments.seam import ChargeAsk
 from lava_proxy.payments.stripe import StripePayments
 from lava_proxy.store import payers
 from lava_proxy.store.database import Database
@@ -140,6 +143,19 @@ async def test_stripe_away_is_no_fault_of_the_callers(books: Books, database: Da
     away.close()
 
 
+async def test_nothing_is_sold_that_stripe_cannot_charge(api: Api) -> None:
+    plan = {"name": "p", "period_amount": "0.125", "billing_interval": "month"}
+    assert (await api.post("plans", plan)).paths == ["period_amount"]
+    bundle = {"name": "b", "cost": "0.49", "credit_amount": "1"}
+    plan |= {"period_amount": "0.50", "credit_bundles": [bundle]}  # type: ignore[dict-item]
+    assert (await api.post("plans", plan)).paths == ["credit_bundles[0].cost"]
+    made = await api.made("plans", plan | {"credit_bundles": []})
+    change = {"credit_bundles": [bundle]}
+    reply = await api.call("PATCH", f"plans/{made['plan_id']}", change)
+    assert reply.paths == ["credit_bundles[0].cost"]
+    assert (await api.post("wallet/fund", {"amount": "10.001"})).paths == ["amount"]
+
+
 async def top_up(api: Api, customer: str) -> str:
     """A top-up of 10 that is due."""
     plan = {"name": "p", "period_amount": "0", "billing_interval": "month"}
@@ -203,3 +219,38 @@ async def test_a_payer_may_take_another_card(api: Api, base: str, stripe: Stripe
     assert (await api.made(f"payments/{payment_id}/confirm", other))["status"] == "succeeded"
     await top_ups.run_once(api.books, stripe)
     assert (await api.balance(customer))["total_remaining"] == "15.0000000000"
+
+
+async def test_stripe_itself_tells_us(api: Api, app: Management, base: str) -> None:
+    """A worker dies between the charge and its commit: localstripe's own signed message, over HTTP,
+    is what delivers."""
+    customer = await api.customer()
+    payment_id = await top_up(api, customer)
+    await fetch(api.database, "UPDATE payments SET provider = 'stripe'")
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}/v1/payment_events/stripe"
+    with client(base) as there:
+        there.post("/_config/webhooks/us", json={"url": url, "secret": SECRET})
+    stripe = StripePayments(KEY, api_base=base)
+    asked = ChargeAsk(
+        payment_id=payment_id,
+        merchant_id=api.merchant_id,
+        customer_id=customer,
+        payer_ref=payer(base, GOOD),
+        amount_e10=10 * 10**10,
+        description="Auto top-up",
+    )
+    assert (await stripe.charge(asked)).outcome == "succeeded"
+    stripe.close()
+    async with asyncio.timeout(20):
+        while (await _payment(api, payment_id))["status"] != "succeeded":
+            await asyncio.sleep(0.05)
+    server.should_exit = True
+    await serving
+    assert (await api.balance(customer))["total_remaining"] == "15.0000000000"
+    ((owner, ref),) = await fetch(api.database, "SELECT owner_id, payer_ref FROM payers")
+    assert (owner, ref) == (customer, asked.payer_ref)

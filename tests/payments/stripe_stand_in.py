@@ -53,6 +53,11 @@ def list_all(cls: Any, url: str, customer: str | None = None, **asked: Any) -> A
     return found
 
 
+def received(made: Any) -> int:
+    return int(made.amount) if made.status == "succeeded" else 0
+
+
+Intent.amount_received = property(received)
 Intent._api_create = classmethod(create)
 Intent._api_confirm = classmethod(confirm)
 Intent._api_list_all = classmethod(list_all)

@@ -6,10 +6,15 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+import stripe
+from pydantic import SecretStr
 from stripe_kit import ASKS, DECLINED, GOOD, KEY, add_card, client, payer
 
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.money import E10
+from lava_proxy.core.settings import ConfigurationError, Settings
+from lava_proxy.payments import stripe_objects as objects
+from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import ChargeAsk, CheckoutAsk, PayerAsk, PaymentsDown
 from lava_proxy.payments.stripe import StripePayments
 
@@ -92,15 +97,15 @@ async def test_a_card_that_asks_for_its_owner(base: str, payments: StripePayment
     asked = ask(payer(base, ASKS))
     answer = await payments.charge(asked)
     assert (answer.outcome, answer.redirect_url) == ("requires_action", None)
-    there = replace(asked, payer_present=True, return_url="https://shop.test/back")
-    page = await payments.charge(there)
+    present = replace(asked, payer_present=True, return_url="https://shop.test/back")
+    page = await payments.charge(present)
     assert (page.outcome, page.provider_ref) == ("requires_action", answer.provider_ref)
     assert page.redirect_url == f"https://bank.test/{answer.provider_ref}"
-    assert await payments.charge(there) == page
-    with client(base) as stripe:
-        intent = stripe.get(f"/v1/payment_intents/{page.provider_ref}").json()
+    assert await payments.charge(present) == page
+    with client(base) as there:
+        intent = there.get(f"/v1/payment_intents/{page.provider_ref}").json()
         confirmed = {"client_secret": intent["client_secret"], "success": "true"}
-        stripe.post(f"/v1/payment_intents/{page.provider_ref}/_authenticate", data=confirmed)
+        there.post(f"/v1/payment_intents/{page.provider_ref}/_authenticate", data=confirmed)
     assert (await payments.charge(asked)).outcome == "succeeded"
     assert charges(base, str(asked.payer_ref)) == [("succeeded", 500)]
 
@@ -187,3 +192,40 @@ async def test_amounts_that_stripe_can_move(
     payments: StripePayments, amount_e10: int, fine: bool
 ) -> None:
     assert (payments.refusal(amount_e10) is None) is fine
+
+
+async def test_an_amount_that_stripe_cannot_move_is_declined(payments: StripePayments) -> None:
+    asked = ask("cus_1", amount_e10=E10 + 1)
+    assert (await payments.charge(asked)).code == "amount_not_supported"
+    assert (await payments.checkout(replace(PAGE, amount_e10=1))).redirect_url is None
+
+
+async def test_a_payer_who_was_given_nowhere_comes_back_to_us(base: str) -> None:
+    payments = StripePayments(KEY, api_base=base, return_url="https://gateway.test")
+    page = await payments.charge(ask(payer(base, ASKS), payer_present=True))
+    assert page.redirect_url == f"https://bank.test/{page.provider_ref}"
+    payments.close()
+
+
+def test_a_key_that_is_refused_is_not_repeated() -> None:
+    error = stripe.AuthenticationError("Invalid API Key provided: sk_live_abc***wxyz")
+    assert "sk_" not in objects.text(error)
+    settings = Settings(
+        payments="stripe",
+        stripe_secret_key=SecretStr("sk_live_secret"),
+        stripe_webhook_secret=SecretStr("whsec_secret"),
+    )
+    made = make_payments(settings)
+    assert "secret" not in repr(settings).replace("stripe_secret_key", "").replace(
+        "stripe_webhook_secret", ""
+    )
+    assert "sk_live" not in repr(made)
+    made.close()
+
+
+@pytest.mark.parametrize("missing", ["stripe_secret_key", "stripe_webhook_secret"])
+def test_nothing_starts_without_both_secrets(missing: str) -> None:
+    given = {"stripe_secret_key": SecretStr("x"), "stripe_webhook_secret": SecretStr("y")}
+    del given[missing]
+    with pytest.raises(ConfigurationError, match="LAVA_STRIPE_SECRET_KEY"):
+        make_payments(Settings(payments="stripe", **given))  # type: ignore[arg-type]
