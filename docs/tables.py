@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from lava_adapters.registry import Registry
 from lava_proxy.core.settings import PREFIX, PROVIDER_KEY_PREFIX, Settings
 from lava_proxy.manage.app import ROUTES
 from lava_proxy.manage.openapi import path_of
@@ -97,6 +98,23 @@ def _sdks(matrix: Iterable[Any], version: Callable[[str], str]) -> str:
     return _table(head, rows)
 
 
+def providers() -> str:
+    """Every row of the provider table."""
+    rows = []
+    for row in Registry.builtin().providers:
+        paid = [route for route in row.routes if route.kind not in ("free", "opaque")]
+        formats = dict.fromkeys(route.family.replace("_", " ") for route in paid)
+        hosts = [f"`{host}`" for host in row.hosts[:3]]
+        if row.base.endswith(".invalid"):
+            hosts = ["yours"]
+        elif len(row.hosts) > len(hosts):
+            hosts.append(f"and {len(row.hosts) - len(hosts)} more")
+        found = (row.label, f"`{row.id}`", ", ".join(hosts), ", ".join(formats))
+        rows.append((*found, f"`{row.credential}`", f"[docs]({row.docs})", row.checked))
+    head = ("Provider", "Id", "Hosts", "Formats", "Key", "Docs", "Checked")
+    return _table(head, sorted(rows, key=lambda row: row[0].lower()))
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "exchange": exchange,
@@ -104,6 +122,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "routes": routes,
     "python-sdks": python_sdks,
     "node-sdks": node_sdks,
+    "providers": providers,
 }
 
 

@@ -4,7 +4,7 @@ Composition only: everything is made in `_open` and passed down. Three ways to u
 
 * standalone: ``lava-proxy serve`` (the server sends lifespan events here);
 * mounted: ``app.mount("/ai", proxy)``; a mount gets no lifespan, so the host's must run `lifespan`;
-* as middleware: `LavaMiddleware(app, settings)` takes its own paths and hands everything else on.
+* as middleware: `middleware.LavaMiddleware(app, settings)` hands all other paths on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
-from lava_proxy.core.environment import load_settings, unknown_names
+from lava_proxy.core.environment import load_settings
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.providers import OWN_PATHS, registry_of
 from lava_proxy.core.settings import Settings
@@ -28,7 +28,7 @@ from lava_proxy.pages import app as pages
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
-from lava_proxy.proxy.by_model import ENDPOINTS
+from lava_proxy.proxy.by_model import FORWARDED
 from lava_proxy.proxy.forward import forward
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.managed import ManagedKeys
@@ -56,9 +56,6 @@ NOT_STARTED = (
     "`async with proxy.lifespan(app): ...` in the host app's lifespan (see README, Mount)"
 )
 
-FORWARDED = frozenset({"forward", *(path.decode()[4:] for path in ENDPOINTS)})
-"""Below ``/v1/``: what is passed on to a provider."""
-
 WRAPPED = (
     "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that "
     "is cut off then looks like one that ended well; use plain ASGI middleware"
@@ -73,7 +70,7 @@ class LavaProxy:
         self._registry = registry_of(self.settings)
         providers = [provider.id for provider in self._registry.providers]
         self.metrics = Metrics(providers)
-        self._heads = OWN_PATHS.union(providers)
+        self._heads = OWN_PATHS.union(providers) - {pages.HEAD}
         self._warned = False
         self._open: _Open | None = None
         self.on_broken: Callable[[str], None] = lambda why: None
@@ -111,7 +108,7 @@ class LavaProxy:
 
     def takes(self, path: str) -> bool:
         """Whether a path is one of ours; also before the start, so that a forgotten one is seen."""
-        return path.lstrip("/").partition("/")[0] in self._heads
+        return path.lstrip("/").partition("/")[0] in self._heads or path.startswith(pages.ROOT)
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -125,38 +122,6 @@ class LavaProxy:
         await receive()
         await manager.__aexit__(None, None, None)
         await send({"type": "lifespan.shutdown.complete"})
-
-
-class LavaMiddleware:
-    """Wraps a host app: paths of the gateway are served here, everything else goes on untouched.
-    It sees the host's lifespan pass and starts itself with it."""
-
-    def __init__(self, app: ASGIApp, settings: Settings | None = None) -> None:
-        self.app = app
-        self.proxy = LavaProxy(settings)
-        for complaint in unknown_names(os.environ):
-            log.warning("%s", complaint)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._pass_lifespan(scope, receive, send)
-        elif scope["type"] in ("http", "websocket") and self.proxy.takes(path_of(scope)):
-            await self.proxy(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start before the host's start-up completes, stop after its shutdown completes."""
-        manager = self.proxy.lifespan()
-
-        async def watched(message: Message) -> None:
-            if message["type"] == "lifespan.startup.complete":
-                await manager.__aenter__()
-            elif message["type"] == "lifespan.shutdown.complete":
-                await manager.__aexit__(None, None, None)
-            await send(message)
-
-        await self.app(scope, receive, watched)
 
 
 class _Open:
@@ -222,6 +187,7 @@ class _Open:
             SystemClock(),
             on_flush=metrics.flushed,
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
+            price_names=registry.price_names,
         )
         await books.open()
         gateway = make_gateway(settings, books, registry, metrics)
@@ -254,11 +220,8 @@ class _Open:
             return
         path = path_of(scope)
         head, _, rest = path.lstrip("/").partition("/")
-        if (
-            head in self._prefixes
-            or head == "forward"
-            or (head == "v1" and (rest in FORWARDED or rest.startswith(("forward/", "rewrite/"))))
-        ):
+        below = head == "v1" and (rest in FORWARDED or rest.startswith(("forward/", "rewrite/")))
+        if below or head in self._prefixes or head == "forward":
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
         elif head == pages.HEAD:
             await self._pages(scope, receive, send)
@@ -300,4 +263,4 @@ async def _reply(
     await send({"type": "http.response.body", "body": body})
 
 
-__all__ = ["LavaMiddleware", "LavaProxy", "Settings", "StreamCut", "create_app"]
+__all__ = ["LavaProxy", "Settings", "StreamCut", "create_app"]

@@ -7,6 +7,7 @@ off here: what a test writes need not survive the machine.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import itertools
 import os
@@ -98,22 +99,24 @@ def node_folder() -> Path:
     packages are kept between runs."""
     pinned = hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"lava-node-{os.getuid()}-{pinned}"
-    if not (folder / "node_modules" / "typescript").is_dir():
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(NODE / name, folder)
-        done = subprocess.run(
-            ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            pytest.skip(f"npm cannot install the SDKs: {done.stderr[-200:]}")
-    for program in NODE.glob("*.mjs"):
-        shutil.copy(program, folder)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one worker installs, the others wait
+        if not (folder / "installed").exists():
+            _npm_install(folder)
+        for program in NODE.glob("*.mjs"):
+            shutil.copy(program, folder)
     return folder
+
+
+def _npm_install(folder: Path) -> None:
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(NODE / name, folder)
+    command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"npm cannot install the SDKs: {done.stderr[-200:]}")
+    (folder / "installed").touch()
 
 
 @asynccontextmanager

@@ -32,6 +32,7 @@ FLOORS: Mapping[str, int] = {
     "pages": 5,
     "workers": 5,
     "app": 6,
+    "middleware": 6,
     "cli": 6,
     "testing": 6,
     "__main__": 6,

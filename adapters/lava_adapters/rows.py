@@ -45,9 +45,8 @@ _PLAIN: Mapping[str, type] = {
     "service_account": bool,
 }
 _REQUIRED = frozenset(("id", "hosts", "base"))
-_OTHER = frozenset(
-    ("label", "extra_headers", "response_headers", "hidden_models", "prefix", "serves", "routes")
-)
+_LISTS = ("response_headers", "hidden_models", "serves", "routes")
+_OTHER = frozenset(("label", "extra_headers", "prefix", "models", *_LISTS))
 
 
 def read_provider(row: Mapping[str, Any]) -> Provider:
@@ -71,6 +70,7 @@ def read_provider(row: Mapping[str, Any]) -> Provider:
         extra_headers=tuple(sorted(row.get("extra_headers", {}).items())),
         response_headers=tuple(row.get("response_headers", ())),
         hidden_models=tuple(row.get("hidden_models", ())),
+        models=dict(row.get("models", {})),
         quirks=Quirks(**quirks),
         **{key: row[key] for key in _PLAIN if key in row},
     )
@@ -91,6 +91,9 @@ def _check(row: Mapping[str, Any]) -> None:
     for key in ("credential", "compatible_credential"):
         if row.get(key, "bearer") not in get_args(Credential):
             raise RegistryError(f"provider {name!r}: {key} must be in {get_args(Credential)}")
+    models = row.get("models", {})
+    if type(models) is not dict or any(type(model) is not str for model in models.values()):
+        raise RegistryError(f"provider {name!r}: models must be a table of names to models")
     if row.get("disconnect", "cancel") not in ("cancel", "drain"):
         raise RegistryError(f"provider {name!r}: disconnect must be cancel or drain")
 

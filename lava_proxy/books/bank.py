@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from lava_proxy.core.money import E10
 from lava_proxy.core.settings import Settings
 from lava_proxy.rules.estimate import Learned
 from lava_proxy.rules.limits import LEASED, Rate, drawn
-from lava_proxy.rules.pricebook import PriceBook
+from lava_proxy.rules.pricebook import NO_NAMES, PriceBook
 from lava_proxy.rules.settlement import Booked, Call, Settlement
 from lava_proxy.store import credit, leasing, rates
 from lava_proxy.store import learned as learned_store
@@ -59,12 +59,15 @@ class Books:
         *,
         on_flush: Callable[[int, float], None],
         on_booked: Callable[[Settlement, Booked], None],
+        price_names: Mapping[str, str] = NO_NAMES,
     ) -> None:
+        """`price_names`: provider id -> its name in the bundled prices."""
         self.settings = settings
         self.database = database
         self.clock = clock
         self.learned = Learned()
-        self.prices = PriceBook()
+        self._price_names = price_names
+        self.prices = PriceBook(bundled=price_names)
         self._prices_stale = True
         self._on_booked = on_booked
         self.top_up_rules = leasing.TopUpRules(
@@ -184,7 +187,7 @@ class Books:
     async def refresh_prices(self) -> None:
         """Read the prices in force."""
         self._prices_stale = False
-        self.prices = await load_prices(self.database, self.clock.now())
+        self.prices = await load_prices(self.database, self.clock.now(), self._price_names)
 
     async def share_learned(self) -> None:
         """Tell the other workers what was learned here, and take what they know."""

@@ -158,7 +158,8 @@ async def replay_journals(settings: Settings, folder: Path | None) -> list[Repla
     """Book one journal folder (a copy of a dead machine's), or all whose process is gone."""
     clock = SystemClock()
     async with open_database(settings) as database:
-        prices = await load_prices(database, clock.now())
+        names = registry_of(settings).price_names
+        prices = await load_prices(database, clock.now(), names)
         if folder is None:
             return await take_over(settings.data_dir / "journals", database, clock, prices)
         try:

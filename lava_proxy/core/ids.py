@@ -29,6 +29,7 @@ PREFIXES = {
     "subscription": "sub_",
     "checkout_session": "cs_",
     "payment": "pay_",
+    "setup": "set_",
     "webhook": "wh_",
     "event": "evt_",
     "spend_key": "spk_",

@@ -1,4 +1,4 @@
-"""The settings of who moves money; `settings.py` has all others."""
+"""The settings of plans, of who moves money and where; `settings.py` has all others."""
 
 from __future__ import annotations
 
@@ -28,4 +28,31 @@ class PaymentSettings(BaseSettings):
         None,
         pattern=r"^https?://[^\s?#]+$",
         description="Stripe's API elsewhere, for tests and egress proxies.",
+    )
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="Where browsers reach us: checkout pages, and back from a bank's page; absent: "
+        "as the API was called.",
+    )
+    checkout_session_s: float = Field(
+        86_400.0, gt=0, le=30 * 86_400, description="How long a checkout session may be paid."
+    )
+    auto_free_plan: bool = Field(
+        False, description="Every new customer is put on its merchant's Free plan, which is made."
+    )
+    renewal_grace_days: int = Field(
+        7, ge=0, le=365, description="A renewal that is declined is tried again for so long."
+    )
+    top_up_low_percent: int = Field(
+        20, ge=0, le=100, description="Auto top-up below so much of the bundle's credit."
+    )
+    top_up_wait_s: float = Field(
+        5.0, ge=0, description="Longest wait of a call or stream for credit being bought."
+    )
+    top_up_retry_s: float = Field(
+        3600.0, gt=0, description="Pause after a declined top-up; doubles up to a day."
+    )
+    top_up_monthly_max: int = Field(
+        500, ge=0, le=10**6, description="Most USD of top-ups per customer and calendar month."
     )

@@ -31,3 +31,9 @@ def registry_of(settings: Settings) -> Registry:
     if taken:
         raise ConfigurationError(f"LAVA_PROVIDERS_FILE: {taken[0]!r} is a path of our own")
     return registry
+
+
+def named_hosts(registry: Registry, settings: Settings) -> frozenset[str]:
+    """Hosts that the operator names, in rows or overrides: they may be plain http, have a port, be
+    private."""
+    return registry.own_hosts.union(settings.upstream_overrides)

@@ -152,23 +152,6 @@ class Settings(PaymentSettings):
         50_000, ge=1, description="Customers with leased credit kept in a worker's memory."
     )
 
-    # Plans and payments
-    renewal_grace_days: int = Field(
-        7, ge=0, le=365, description="A renewal that is declined is tried again for so long."
-    )
-    top_up_low_percent: int = Field(
-        20, ge=0, le=100, description="Auto top-up below so much of the bundle's credit."
-    )
-    top_up_wait_s: float = Field(
-        5.0, ge=0, description="Longest wait of a call or stream for credit being bought."
-    )
-    top_up_retry_s: float = Field(
-        3600.0, gt=0, description="Pause after a declined top-up; doubles up to a day."
-    )
-    top_up_monthly_max: int = Field(
-        500, ge=0, le=10**6, description="Most USD of top-ups per customer and calendar month."
-    )
-
     # Journal and writer
     journal_segment_bytes: int = Field(16 * 2**20, ge=2**16, description="Size of a segment.")
     journal_fsync_ms: int = Field(
@@ -242,14 +225,6 @@ class Settings(PaymentSettings):
     )
 
     # Operation
-    public_url: str | None = Field(
-        None,
-        pattern=r"^https?://[^\s?#]+$",
-        description="Where browsers reach the checkout page; absent: as the API was called.",
-    )
-    checkout_session_s: float = Field(
-        86_400.0, gt=0, le=30 * 86_400, description="How long a checkout session may be paid."
-    )
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Private listener for /metrics (on LAVA_METRICS_HOST)."
     )
@@ -259,6 +234,11 @@ class Settings(PaymentSettings):
     wallet_enforced: bool = Field(
         False,
         description="Managed-key calls must be covered by the merchant's wallet (402 else).",
+    )
+    manage_rate_per_minute: int = Field(
+        60_000,
+        ge=0,
+        description="Most management calls of a merchant, per process, reports apart; 0: no limit.",
     )
     metrics_host: str = Field("127.0.0.1", description="Address of the private metrics listener.")
     metrics_token: SecretStr | None = Field(

@@ -1,14 +1,15 @@
 """The management application: path -> route -> caller -> handler, and every error -> one envelope.
 
 Routing looks at the raw path minus the mount's prefix, segment by segment, so that an id may hold
-an encoded slash. A route that is not there is 404 whoever asks; the credential comes next, and the
-body is read only for a caller who is known.
+an encoded slash. A route that is not there is 404 whoever asks; the credential comes next, then the
+merchant's pace, and the body is read only for a caller who is known and not too fast.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import unquote
 
 from lava_adapters.registry import Registry
@@ -27,7 +28,9 @@ from lava_proxy.manage import (
     meters,
     models,
     openapi,
+    payment_confirm,
     payment_events,
+    payment_methods,
     payments,
     plans,
     prices,
@@ -65,7 +68,9 @@ ROUTES: tuple[Route, ...] = (
     *plans.ROUTES,
     *subscriptions.ROUTES,
     *payments.ROUTES,
+    *payment_confirm.ROUTES,
     *payment_events.ROUTES,
+    *payment_methods.ROUTES,
     *credit_bundles.ROUTES,
     *checkout_sessions.ROUTES,
     *prices.ROUTES,
@@ -123,8 +128,11 @@ class Management:
             )
         headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         principal = None
+        paced: Mapping[str, str] = {}
         if route.auth == "secret_key":
             principal = await authenticate(books.directory, headers)
+            if route.paced:
+                paced = self._desk.pace.take(principal.merchant.merchant_id)
         body = b""
         if method != "GET":
             body = await receive_body(
@@ -142,7 +150,8 @@ class Management:
             body,
             principal,
         )
-        return await route.handler(self._desk, call)
+        answer = await route.handler(self._desk, call)
+        return replace(answer, headers={**paced, **answer.headers}) if paced else answer
 
     def _find(self, segments: Sequence[str]) -> tuple[Mapping[str, Route], tuple[str, ...]]:
         """The methods of the route that a path names, and its variable segments."""

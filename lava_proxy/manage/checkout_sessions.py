@@ -86,6 +86,7 @@ async def create(desk: Desk, call: Call) -> Answer:
             customer=customer,
             plan_id=body.plan_id,
             credit_bundle_id=body.credit_bundle_id,
+            now=now,
         )
         _check_terms(body, customer, terms)
         await store.create(
@@ -136,6 +137,7 @@ def _check_terms(body: NewCheckoutSession, customer: str | None, terms: Terms) -
         credit_bundle_id=terms.credit_bundle_id,
         bundle_plan_id=terms.bundle_plan_id,
         active_plan_id=terms.active_plan_id,
+        plan_ends=terms.plan_ends,
     )
     match why:
         case "no_plan":

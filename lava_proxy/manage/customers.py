@@ -17,7 +17,7 @@ from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, positi
 from lava_proxy.manage.text import exact_json, json_text, time_text
 from lava_proxy.rules.contact import EMAIL_MAX_CHARS, NAME_MAX_CHARS, is_email, split_name
 from lava_proxy.store import customers as store
-from lava_proxy.store import outbox, subscriptions
+from lava_proxy.store import free_plan, outbox, subscriptions
 from lava_proxy.store.customers import CustomerRow
 from lava_proxy.store.database import Connection
 
@@ -115,6 +115,9 @@ async def create(desk: Desk, call: Call) -> Answer:
         if row.customer_id == wanted.customer_id:
             news = outbox.Event(call.merchant_id, outbox.CREATED, row.customer_id)
             await outbox.emit(conn, [news], wanted.created_at)
+            if desk.books.settings.auto_free_plan:
+                await free_plan.put_on(conn, call.merchant_id, row.customer_id, wanted.created_at)
+                row = await store.find(conn, call.merchant_id, row.customer_id) or row
         return answer(view(row))
 
     made = await once(desk, call, work)

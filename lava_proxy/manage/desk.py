@@ -13,6 +13,7 @@ from lava_proxy.books.share import Share
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage.call import Call
 from lava_proxy.manage.catalogue import Catalogue
+from lava_proxy.manage.pace import Pace
 from lava_proxy.payments.seam import Payments
 from lava_proxy.rules.limits import Shape
 from lava_proxy.rules.settlement import Customer, Meter
@@ -36,6 +37,7 @@ class Desk(Share):
         self.books = books
         self.registry = registry
         self.payments = payments
+        self.pace = Pace(books.clock, books.settings.manage_rate_per_minute)
         self.catalogue = Catalogue(registry, books.settings.provider_keys)
         self.models = Models(registry)
         self.listed_models: Sequence[ListedModel] | None = None

@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.providers import named_hosts
 from lava_proxy.manage.call import Answer, Call, Route, Success, answer
 from lava_proxy.manage.desk import Desk
 from lava_proxy.manage.fields import Body, Name, read_fields, refuse
@@ -65,10 +66,11 @@ async def update(desk: Desk, call: Call) -> Answer:
 
 def _check(desk: Desk, url: str, path: str) -> None:
     """The URL must be one that POST can be forwarded to."""
-    hosts = desk.books.settings.upstream_overrides
+    hosts = named_hosts(desk.registry, desk.books.settings)
     try:
-        target = parse_written(url, plain_hosts=hosts.keys())
-        provider = desk.registry.by_host(target.host)
+        target = parse_written(url, plain_hosts=hosts)
+        place = desk.registry.at(target.host, target.port)
+        provider = place[1] if place else None
         if provider is not None:
             check_path(target.path, encoded_slash=provider.encoded_slash)
     except LavaError as error:

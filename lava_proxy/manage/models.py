@@ -18,7 +18,7 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import hash_secret
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, ListedModel
-from lava_proxy.rules.catalog import priced_models
+from lava_proxy.rules.bundled import priced_models
 from lava_proxy.rules.key_use import model_refusal, refusal
 from lava_proxy.rules.limits import Shape, SpendKey
 from lava_proxy.wire.token import CREDENTIAL_HEADERS, decode_token, find_credential, invalid_token

@@ -19,8 +19,8 @@ from lava_proxy.core.money import format_e10
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk
 from lava_proxy.payments.events import BadSignature, ProviderEvent
+from lava_proxy.store import payers, payments, reversals
 from lava_proxy.store import payment_events as store
-from lava_proxy.store import payments, reversals
 from lava_proxy.store.database import Connection
 from lava_proxy.store.payment_events import ToldOf
 from lava_proxy.store.payments import Retry
@@ -59,14 +59,19 @@ async def receive(desk: Desk, call: Call) -> Answer:
 
 async def _heed(desk: Desk, conn: Connection, event: ProviderEvent, now: datetime) -> str | None:
     """Do what a message says; answers the customer whose money moved."""
-    provider = desk.payments.name
     if event.kind is None:
         return None
-    if event.owner_id is not None and event.payer_ref is not None:
-        await store.save_payer(conn, event.owner_id, provider, event.payer_ref, now)
+    moved = await _payment(desk, conn, event, now)
+    if event.owner_id is not None and event.payer_ref is not None:  # a buyer may be new
+        await payers.save_payer(conn, event.owner_id, desk.payments.name, event.payer_ref, now)
+    return moved
+
+
+async def _payment(desk: Desk, conn: Connection, event: ProviderEvent, now: datetime) -> str | None:
+    provider = desk.payments.name
     if event.method_ref is not None and event.kind in ("succeeded", "failed"):
         code = None if event.kind == "succeeded" else event.code or "declined"
-        await store.note_method(
+        await payers.note_method(
             conn, provider, event.method_ref, event.at, code=code, message=event.message
         )
     if event.kind == "card_saved":

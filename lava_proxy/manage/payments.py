@@ -69,7 +69,7 @@ async def complete(desk: Desk, call: Call) -> Answer:
             raise no_such("payment")
         if row.provider != Manual.name:
             raise LavaError("conflict", f"{row.provider} itself says when this payment is made")
-        if row.customer_id is None and desk.books.settings.wallet_enforced:
+        if row.purpose == "wallet" and desk.books.settings.wallet_enforced:
             raise LavaError("conflict", "the operator says when money for the wallet is there")
         await store.succeeded(conn, row.payment_id, None, now)
         row = await store.find(conn, call.merchant_id, call.params[0])

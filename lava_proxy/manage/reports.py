@@ -170,5 +170,6 @@ ROUTES = (
         answer=RequestView,
         body=Report,
         errors=("not_found", "idempotency_conflict", "meter_needs_cost"),
+        paced=False,  # traffic, like a forwarded call: the writer's queue bounds it
     ),
 )

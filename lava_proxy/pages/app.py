@@ -17,12 +17,12 @@ from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.intake import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.pages.checkout import Counter, Refused
-from lava_proxy.pages.form import FORM_MAX_BYTES, read_form
+from lava_proxy.pages.form import FORM_MAX_BYTES, asks_who, buyer_in, read_form
 from lava_proxy.pages.render import Renderer, Reply, origin_of
 from lava_proxy.pages.state import State, offer_of, state_of
 from lava_proxy.payments.manual import Manual
 from lava_proxy.payments.seam import Payments
-from lava_proxy.store.checkout_sessions import Buyer, SessionRow
+from lava_proxy.store.checkout_sessions import SessionRow
 from lava_proxy.store.database import StoreConflict, StoreDown
 from lava_proxy.wire.asgi import path_of, public_base
 from lava_proxy.wire.headers import guard
@@ -30,7 +30,9 @@ from lava_proxy.wire.headers import guard
 log = logging.getLogger(__name__)
 
 HEAD = "embed"
-_PATH = re.compile(r"/embed/checkout/(css_(?:live|test)_[A-Za-z0-9_-]{43})(/status)?")
+ROOT = "/embed/checkout/"
+"""A host app may have other pages below ``/embed``."""
+_PATH = re.compile(rf"{ROOT}(css_(?:live|test)_[A-Za-z0-9_-]{{43}})(/status)?")
 _STATUS: Mapping[State, int] = {"expired": 410, "unavailable": 409}
 _SAFE = {
     "cache-control": "no-store",
@@ -96,7 +98,7 @@ class Pages:
         )
         form = read_form(told.get(b"content-type", b""), body)
         base = public_base(self._books.settings.public_url, headers)
-        refused = await self._counter.press(secret, form, f"{base}embed/checkout/{secret}")
+        refused = await self._counter.press(secret, form, base + ROOT[1:] + secret)
         if refused is not None:
             return self._page(refused.row, refused)
         # Relative, so that it holds behind whatever prefix the page was reached by.
@@ -105,7 +107,6 @@ class Pages:
     def _page(self, row: SessionRow, refused: Refused | None = None) -> Reply:
         now = self._books.now()
         state, origin = state_of(row, now), origin_of(row.origin_url)
-        kept = Buyer(row.buyer_name or "", row.buyer_email or "")
         return self._render.page(
             "checkout.html",
             _STATUS.get(state, 200) if refused is None else (409 if refused.changed else 422),
@@ -116,7 +117,8 @@ class Pages:
             origin=origin,
             by_hand=self._by_hand,
             unanswered=row.payment_status == "pending",
-            buyer=kept if refused is None else refused.buyer,
+            asks_who=asks_who(row),
+            buyer=buyer_in(row, {}) if refused is None else refused.buyer,
             wrong={} if refused is None else refused.wrong,
             changed=refused is not None and refused.changed,
         )

@@ -18,13 +18,14 @@ from lava_proxy.books.bank import Books
 from lava_proxy.books.share import Share
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import hash_secret, new_id
-from lava_proxy.pages.form import buyer_in, mistakes, same_terms
+from lava_proxy.pages.form import asks_who, buyer_in, mistakes, same_terms
 from lava_proxy.pages.state import CAN_PAY, Offer, offer_of, state_of
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, CheckoutAsk, Payments, PaymentsDown
 from lava_proxy.store import checkout_sessions as store
-from lava_proxy.store import outbox, payments, subscriptions
+from lava_proxy.store import payments, subscriptions
 from lava_proxy.store.checkout_sessions import Buyer, SessionRow
 from lava_proxy.store.database import Connection
+from lava_proxy.store.news import credit_moved
 from lava_proxy.store.payments import Retry
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,8 @@ class Counter:
             row = await store.lock(conn, await self._find(conn, secret), self.provider.name)
             if state_of(row, now) not in CAN_PAY:
                 return None
-            offer, buyer = offer_of(row, now), buyer_in(form)
-            wrong = mistakes(buyer) if row.customer_id is None else {}
+            offer, buyer = offer_of(row, now), buyer_in(row, form)
+            wrong = mistakes(buyer) if asks_who(row) else {}
             if wrong or not same_terms(form, offer):
                 return Refused(row, buyer, wrong, changed=not wrong)
             if offer.later:
@@ -100,6 +101,8 @@ class Counter:
             raise LavaError("conflict", "there is nothing to change")
         await subscriptions.downgrade(conn, row.subscription_id, row.plan_id)
         await store.complete(conn, row.checkout_session_id, row.customer_id, now)
+        if row.customer_id is not None:
+            await credit_moved(conn, row.customer_id, now)
 
     async def _begin(
         self, conn: Connection, row: SessionRow, offer: Offer, buyer: Buyer, now: datetime
@@ -178,11 +181,8 @@ class Counter:
         """Write down what the provider said; answers whose credit changed."""
         now, settings = self.books.now(), self.books.settings
         if answer.outcome == "succeeded":
-            if not await payments.succeeded(conn, due.payment_id, answer.provider_ref, now):
-                return None
-            news = outbox.Event(due.row.merchant_id, outbox.BALANCE, due.owner_id)
-            await outbox.emit(conn, [news], now)
-            return due.owner_id
+            done = await payments.succeeded(conn, due.payment_id, answer.provider_ref, now)
+            return due.owner_id if done else None
         if answer.outcome == "declined":
             await payments.failed(
                 conn,

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from lava_proxy.core.errors import LavaError
 from lava_proxy.pages.state import Offer
 from lava_proxy.rules.contact import EMAIL_MAX_CHARS, NAME_MAX_CHARS, is_email
-from lava_proxy.store.checkout_sessions import Buyer
+from lava_proxy.store.checkout_sessions import Buyer, SessionRow
 from lava_proxy.wire.problem import storable
 
 FORM_TYPE = b"application/x-www-form-urlencoded"
@@ -28,8 +28,16 @@ def read_form(content_type: bytes, body: bytes) -> Mapping[str, str]:
     return dict(pairs)
 
 
-def buyer_in(form: Mapping[str, str]) -> Buyer:
-    """Who fills the form in."""
+def asks_who(row: SessionRow) -> bool:
+    """Whether the page asks who buys: nobody is named, and no payment was begun. From then on a
+    provider knows the buyer, and must be asked for the very same payment again."""
+    return row.customer_id is None and row.payment_id is None
+
+
+def buyer_in(row: SessionRow, form: Mapping[str, str]) -> Buyer:
+    """Who fills the form in, or did."""
+    if not asks_who(row):
+        return Buyer(row.buyer_name or "", row.buyer_email or "")
     return Buyer(form.get("name", "").strip(), form.get("email", "").strip())
 
 

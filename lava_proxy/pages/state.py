@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from lava_proxy.core.money import format_e10
@@ -13,6 +13,8 @@ from lava_proxy.store.checkout_sessions import SessionRow
 State = Literal["open", "paying", "done", "declined", "expired", "unavailable"]
 
 CAN_PAY: tuple[State, ...] = ("open", "declined")
+PAGE_LIVES = timedelta(days=1)
+"""So long a provider's own page may still be paid after our session's time; then nobody waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ def offer_of(row: SessionRow, now: datetime) -> Offer:
         credit_bundle_id=row.credit_bundle_id,
         bundle_plan_id=row.bundle_plan_id,
         active_plan_id=row.active_plan_id,
+        plan_ends=row.plan_ends or (row.cycle_end_at is not None and row.cycle_end_at <= now),
     )
     if row.customer_gone:
         return Offer(0, why_not="no_customer")
@@ -61,7 +64,11 @@ def state_of(row: SessionRow, now: datetime) -> State:
     that nobody has answered for yet may be asked for again, which pays once."""
     if row.completed_at is not None:
         return "done"
-    if row.payment_status == "pending" and row.answered:
+    waits = row.payment_status == "pending" or (
+        row.payment_status == "requires_action" and row.redirect_url is not None
+    )
+    page_is_over = row.redirect_url is not None and row.expires_at + PAGE_LIVES <= now
+    if waits and row.answered and not page_is_over:
         return "paying"
     if row.expires_at <= now:
         return "expired"

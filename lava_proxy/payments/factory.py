@@ -29,4 +29,5 @@ def _stripe(settings: Settings) -> Payments:
         webhook_secret=secret.get_secret_value(),
         tolerance_s=settings.stripe_tolerance_s,
         api_base=settings.stripe_api_base,
+        return_url=settings.public_url,
     )

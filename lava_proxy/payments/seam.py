@@ -36,8 +36,6 @@ class ChargeAsk:
     """The charge that an earlier try of this payment made, where it is known."""
     return_url: str | None = None
     """Where a payer who is present comes back to from their bank's page."""
-    test: bool = False
-    """Of the test mode."""
     attempt: int = 1
     """Counts up with every decline: trying again after one is another charge, so it is part of the
     idempotency key. Asking again after silence keeps the number."""

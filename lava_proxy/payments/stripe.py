@@ -21,11 +21,13 @@ import asyncio
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import stripe
 
 from lava_proxy.core.ids import is_test
+from lava_proxy.payments import stripe_asks as asks
 from lava_proxy.payments import stripe_objects as objects
 from lava_proxy.payments.events import ProviderEvent
 from lava_proxy.payments.seam import (
@@ -65,11 +67,14 @@ class StripePayments:
         webhook_secret: str = "",
         tolerance_s: int = 300,
         api_base: str | None = None,
+        return_url: str | None = None,
     ) -> None:
+        """`return_url`: where payers come back to who were given nowhere else."""
         bases: Any = {"api": api_base} if api_base else {}
         self._live = "_live_" in secret_key
         self._webhook_secret = webhook_secret
         self._tolerance_s = tolerance_s
+        self._return_url = return_url
         self._client = stripe.StripeClient(
             secret_key,
             base_addresses=bases,
@@ -95,10 +100,13 @@ class StripePayments:
         """One payment intent per payment: made and confirmed, or confirmed again."""
         if self._live and is_test(ask.payment_id):
             return ChargeAnswer("succeeded")
-        if ask.payer_ref is None:
+        payer_ref = ask.payer_ref
+        if payer_ref is None:
             return NO_CARD
+        if ask.return_url is None:
+            ask = replace(ask, return_url=self._return_url)
         method, known = await asyncio.gather(
-            self._method(ask, ask.payer_ref), self._known_intent(ask, ask.payer_ref)
+            self._method(ask, payer_ref), self._known_intent(ask, payer_ref)
         )
         if known is not None and not _may_confirm(ask, known):
             return objects.answer(known)
@@ -137,7 +145,7 @@ class StripePayments:
             return CheckoutAnswer()
         made = await self._asked(
             lambda: self._client.v1.checkout.sessions.create(
-                _page(ask),  # type: ignore[arg-type]
+                asks.page(ask),  # type: ignore[arg-type]
                 {"idempotency_key": f"{ask.reference}-page"},
             )
         )
@@ -208,10 +216,10 @@ class StripePayments:
         if known is not None:
             return intents.confirm(
                 known.id,
-                {"payment_method": method, **_presence(ask)},  # type: ignore[arg-type]
+                {"payment_method": method, **asks.presence(ask)},  # type: ignore[arg-type]
             )
         return intents.create(
-            _intent(ask, method),  # type: ignore[arg-type]
+            asks.intent(ask, method),  # type: ignore[arg-type]
             {"idempotency_key": f"{ask.payment_id}-{ask.attempt}"},
         )
 
@@ -237,62 +245,3 @@ def _may_confirm(ask: ChargeAsk, known: stripe.PaymentIntent) -> bool:
     payer is confirmed again for a payer who is there now and has no page to go to."""
     waits = known.status == "requires_action" and ask.payer_present
     return known.status in OPEN or (waits and objects.answer(known).redirect_url is None)
-
-
-def _intent(ask: ChargeAsk, method: str) -> dict[str, Any]:
-    return {
-        "amount": objects.cents(ask.amount_e10),
-        "currency": objects.CURRENCY,
-        "customer": ask.payer_ref,
-        "payment_method": method,
-        "payment_method_types": ["card"],
-        "confirm": True,
-        "description": ask.description[:500],
-        "metadata": objects.marks(ask.payment_id, ask.customer_id or ask.merchant_id),
-        **_presence(ask),
-    }
-
-
-def _presence(ask: ChargeAsk) -> dict[str, Any]:
-    """Who is there may be sent to their bank's page; who is not may not."""
-    if ask.payer_present and ask.return_url:
-        return {"return_url": ask.return_url}
-    return {"off_session": True}
-
-
-def _page(ask: CheckoutAsk) -> dict[str, Any]:
-    """What Stripe Checkout is asked for."""
-    payer: dict[str, Any] = {"customer_creation": "always"}
-    if ask.payer_ref is not None:
-        payer = {"customer": ask.payer_ref}
-    elif ask.email:
-        payer["customer_email"] = ask.email
-    common: dict[str, Any] = {
-        "client_reference_id": ask.reference,
-        "payment_method_types": ["card"],
-        "success_url": ask.success_url,
-        "cancel_url": ask.cancel_url,
-        **payer,
-    }
-    if ask.amount_e10 is None:
-        marks = objects.marks(None, ask.owner_id)
-        setup = {"metadata": marks, "description": ask.description}
-        return {"mode": "setup", "metadata": marks, "setup_intent_data": setup, **common}
-    marks = objects.marks(ask.reference, ask.owner_id)
-    price = {
-        "currency": objects.CURRENCY,
-        "unit_amount": objects.cents(ask.amount_e10),
-        "product_data": {"name": ask.description},
-    }
-    intent = {
-        "setup_future_usage": "off_session",
-        "metadata": marks,
-        "description": ask.description,
-    }
-    return {
-        "mode": "payment",
-        "line_items": [{"quantity": 1, "price_data": price}],
-        "metadata": marks,
-        "payment_intent_data": intent,
-        **common,
-    }

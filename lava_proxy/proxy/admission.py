@@ -16,6 +16,7 @@ from lava_proxy.proxy.run import Run
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.estimate import input_tokens_estimate
 from lava_proxy.rules.gauge import FREE, Gauge, gauge
+from lava_proxy.rules.pricebook import price_of
 from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.target import check_path
@@ -33,11 +34,12 @@ def find_route(gateway: Gateway, run: Run, method: str) -> None:
         raise LavaError("internal_error")
     if caller.spend_key is not None and run.shape is None:
         raise LavaError("forbidden", "a spend key cannot call a provider by its URL")
-    provider = gateway.registry.by_host(target.host)
-    if provider is None:
+    place = gateway.registry.at(target.host, target.port)
+    if place is None:
         raise LavaError(
             "forward_endpoint_not_supported", f"the host {target.host} is not in the provider table"
         )
+    run.host, provider = place
     check_path(target.path, encoded_slash=provider.encoded_slash)
     found = provider.route(method, target.path)
     run.managed = caller.token.provider_key is None and run.signed is None
@@ -53,20 +55,21 @@ def find_route(gateway: Gateway, run: Run, method: str) -> None:
             "The Authorization header is an AWS signature, and another key goes to this provider.",
         )
     run.provider = provider
-    run.route = found[0]
+    run.route, run.params = found
     run.adapter = gateway.registry.adapter(provider, found[0])
 
 
 def read_ask(run: Run, method: str, content_type: str, body: bytes) -> None:
     """What the request wants, in the adapter's words."""
-    adapter, target = run.adapter, run.target
-    if adapter is None or target is None:
+    adapter, target, provider, route = run.adapter, run.target, run.provider, run.route
+    if adapter is None or target is None or provider is None or route is None:
         raise LavaError("internal_error")
     try:
         ask = adapter.ask(method, target.path, target.query, content_type, body)
     except AskError as error:
         where = f"{error.path}: " if error.path else ""
         raise LavaError("invalid_request", f"{where}{error}") from None
+    ask = provider.named(ask, route, run.params)
     # A signed body cannot be changed.
     run.ask = (
         ask if run.signed is None else replace(ask, capable_of_cap=False, capable_of_usage=False)
@@ -143,7 +146,7 @@ def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
         provider=provider.id,
         provider_key_type="managed" if run.managed else "unmanaged",
         model=ask.model,
-        endpoint=f"{method} https://{target.host}{target.path}",
+        endpoint=f"{method} https://{run.host}{target.path}",
         stream=ask.stream,
         created_at=now,
         metadata=run.metadata or None,
@@ -168,15 +171,17 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
         if ask.free:
             return FREE
         catalog = gateway.books.prices.of(caller.merchant.merchant_id)
-        rates = catalog.rates(provider.id, ask.model or "", gateway.books.now())
+        policy, now = caller.meter.unpriced, gateway.books.now()
+        price = price_of(catalog, policy, provider.id, (ask.model,), now)
+        rates = price.rates if price else None
     # A strict hold is a bound: the dearest kind of token (cache writes, audio) may come.
     text_only = caller.meter.enforcement != "strict" and not ask.media_tokens
     found = gauge(tariff, rates, text_only=text_only)
     if found is None:
         raise LavaError(
             "model_unpriced",
-            f"{provider.id} has no known price for {ask.model!r}; add a price override, or use a "
-            "fixed meter",
+            f"{provider.id} has no known price for {ask.model!r}; add a price override, use a "
+            "fixed meter, or let the meter take the provider's dearest (unpriced: dearest)",
         )
     return gauge_of(ask, found)
 

@@ -41,6 +41,8 @@ ENDPOINTS: Mapping[bytes, Endpoint] = {
         Endpoint("/v1/messages", "anthropic", "messages"),
     )
 }
+FORWARDED = frozenset({"forward", *(path.decode()[4:] for path in ENDPOINTS)})
+"""Below ``/v1/``: what is passed on to a provider."""
 
 
 def begin(gateway: Gateway, run: Run, method: str, path: bytes, query: bytes) -> Target | None:

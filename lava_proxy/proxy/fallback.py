@@ -102,8 +102,8 @@ def _read(gateway: Gateway, given: list[bytes]) -> list[Step]:
     steps = [_step(item) for item in items]
     for step in steps:
         target = parse_written(step.url, plain_hosts=gateway.registry_hosts)
-        provider = gateway.registry.by_host(target.host)
-        if provider is None or provider.route("POST", target.path) is None:
+        place = gateway.registry.at(target.host, target.port)
+        if place is None or place[1].route("POST", target.path) is None:
             raise LavaError(
                 "forward_endpoint_not_supported",
                 f"{HEADER.decode()}: {step.url} is not in the table",

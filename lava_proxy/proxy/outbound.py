@@ -20,6 +20,9 @@ _PLACES = {
     "xi-api-key": b"xi-api-key",
 }
 
+_JWT = "eyJ"
+"""How a token of Entra begins: Azure takes one instead of its key, as a bearer."""
+
 
 def content_type(scope: Scope) -> str:
     """The request's media type as sent, ``""`` when there is none. Two would be two meanings."""
@@ -101,7 +104,7 @@ def url(gateway: Gateway, run: Run) -> str:
     """Built from the provider table's host, never from the caller's text."""
     if run.target is None:
         raise LavaError("internal_error")
-    return upstream_url(gateway.origin(run.target.host), run.target)
+    return upstream_url(gateway.origin(run.host), run.target)
 
 
 def _signature(
@@ -125,7 +128,7 @@ def _signature(
         kept,
         content,
         host=parse_origin(origin).authority.encode(),
-        region=region_of(run.target.host) or "",
+        region=region_of(run.host) or "",
         service=run.provider.aws_service,
         at=gateway.books.now(),
     )
@@ -133,7 +136,7 @@ def _signature(
 
 def _credential(expected: str, key: str) -> tuple[bytes, bytes]:
     place = _PLACES.get(expected)
-    if place is not None:
+    if place is not None and not (place == b"api-key" and key.startswith(_JWT)):
         return place, key.encode()
     scheme = b"Token " if expected == "token" else b"Bearer "
     return b"authorization", scheme + key.encode()

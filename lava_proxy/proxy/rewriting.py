@@ -61,9 +61,10 @@ def begin(gateway: Gateway, run: Run, path: bytes, query: bytes) -> Target | Non
 def strip_suffix(gateway: Gateway, run: Run) -> None:
     """Take off what the client's SDK appended, where the URL leads nowhere with it."""
     target, rewrite = run.target, run.rewrite
-    provider = gateway.registry.by_host(target.host) if target else None
-    if target is None or rewrite is None or provider is None:
+    place = gateway.registry.at(target.host, target.port) if target else None
+    if target is None or rewrite is None or place is None:
         return
+    provider = place[1]
     ended = split_end(rewrite.client.name, target.path, target.query)
     if ended is None:
         return

@@ -58,12 +58,16 @@ class Run:
     caller: Caller | None = None
     provider: Provider | None = None
     route: Route | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    """Of the route's path."""
     adapter: Adapter | None = None
     rewrite: Rewrite | None = None
     """The client speaks a dialect of its own choice (`/v1/rewrite`)."""
     target: Target | None = None
     shape: Shape | None = None
     """Whose endpoint was called, where the provider is found by the model (`by_model`)."""
+    host: str = ""
+    """The target's, as the provider's row has it."""
     ask: Ask | None = None
     managed: bool = True
     signed: frozenset[bytes] | None = None

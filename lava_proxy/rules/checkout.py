@@ -17,12 +17,15 @@ def refusal(
     credit_bundle_id: str | None,
     bundle_plan_id: str | None,
     active_plan_id: str | None,
+    plan_ends: bool,
 ) -> Refusal | None:
-    """Why this cannot be sold, None where it can. What is not there, or ended, is None."""
+    """Why this cannot be sold, None where it can. What is not there, or ended, is None. A plan
+    whose cycle is over, or that will be left (`plan_ends`), may be bought by those who are on it.
+    """
     if mode == "subscription":
         if plan_id is None:
             return "no_plan"
-        return "on_plan" if plan_id == active_plan_id else None
+        return "on_plan" if plan_id == active_plan_id and not plan_ends else None
     if credit_bundle_id is None:
         return "no_bundle"
     if active_plan_id is None:

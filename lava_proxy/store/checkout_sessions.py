@@ -30,6 +30,8 @@ class Terms:
     plan_id: str | None
     credit_bundle_id: str | None
     bundle_plan_id: str | None
+    plan_ends: bool
+    """The customer's plan will be left, or its cycle is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class SessionRow:
     subscription_id: str | None
     active_plan_id: str | None
     cycle_end_at: datetime | None
+    plan_ends: bool
+    """It will be left, for another or for none."""
     past_due: bool
     active_name: str | None
     active_amount_e10: int | None
@@ -112,6 +116,7 @@ async def terms(
     customer: str | None,
     plan_id: str | None,
     credit_bundle_id: str | None,
+    now: datetime,
 ) -> Terms:
     """Look up what a session is to be about; the customer by id or reference."""
     row = await Q["checkout_terms"].fetchrow(
@@ -120,6 +125,7 @@ async def terms(
         customer=customer,
         plan_id=plan_id,
         credit_bundle_id=credit_bundle_id,
+        now=now,
     )
     if row is None:
         raise InvariantBroken("the terms of a session are always one row")

@@ -1,6 +1,6 @@
-"""What a payment pays for, done once it is there: wallet, plan, next cycle or bundle.
+"""What a payment pays for, done in the transaction that moves it to `succeeded`.
 
-Money that comes for what is over or gone becomes bundle credit: it was paid.
+Money that comes for something that is over, gone or had already becomes credit: it was paid.
 """
 
 from __future__ import annotations

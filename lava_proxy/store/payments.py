@@ -2,7 +2,7 @@
 
 `succeeded` and `failed` may be told the same thing twice and in any order: success counts once,
 whatever was said before; a failure after it changes nothing. Lock order: account, subscription,
-payment. Money that comes for a subscription that is over becomes bundle credit: it was paid.
+payment, checkout session. What a payment pays for: `delivery.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ AGAIN_S = 60.0
 RENEWAL_PAUSES_H = (1, 6, 24)
 """Between the tries of a declined renewal; the last one repeats."""
 TOP_UP_PAUSE_MAX_S = 86_400.0
-"""How the id of a payment of the test mode begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +196,6 @@ async def failed(
 async def wait_for_provider(conn: Connection, payment_id: str, ref: str | None) -> None:
     """The answer will come by itself."""
     await Q["wait_for_provider"].execute(conn, payment_id=payment_id, ref=ref)
-
-
-async def payer_ref(conn: Connection, owner_id: str, provider: str) -> str | None:
-    """Who a customer (or a merchant, for its wallet) is at a provider; None where it met nobody."""
-    found: str | None = await Q["payer_of"].fetchval(conn, owner_id=owner_id, provider=provider)
-    return found
 
 
 async def find(conn: Connection, merchant_id: str, payment_id: str) -> PaymentRow | None:

@@ -20,11 +20,12 @@ from datetime import datetime
 import asyncpg
 
 from lava_proxy.core.ids import is_test, new_id
+from lava_proxy.rules.limits import wallet_account
 from lava_proxy.rules.reversal import Gone, credit_gone, money_gone
-from lava_proxy.store import credit
+from lava_proxy.store import credit, wallets
 from lava_proxy.store.database import Connection
 from lava_proxy.store.entries import Entries
-from lava_proxy.store.ledger import recall_credit
+from lava_proxy.store.ledger import announce_credit, recall_credit
 from lava_proxy.store.news import credit_moved
 from lava_proxy.store.sql import load
 
@@ -77,6 +78,10 @@ async def settle_up(conn: Connection, payment_id: str, now: datetime) -> bool:
             target = credit_gone(grant["amount_e10"], paid_e10, gone.of(paid_e10))
             taken_e10 += await _move(conn, payment, grant, target - reversed_e10, now)
             reversed_e10 = target
+    else:
+        target = gone.of(payment["amount_e10"])
+        await _move_wallet(conn, payment, target - reversed_e10, now)
+        reversed_e10 = taken_e10 = target
     moved: bool = reversed_e10 != payment["reversed_e10"]
     await Q["move_reversed"].execute(
         conn,
@@ -116,6 +121,23 @@ async def _move(
     if back_e10:
         await _give(conn, payment, grant, back_e10, now)
     return -back_e10
+
+
+async def _move_wallet(
+    conn: Connection, payment: asyncpg.Record, more_e10: int, now: datetime
+) -> None:
+    """Money that went back was paid in no more. What calls cost stays: the balance may go below
+    nothing."""
+    if more_e10:
+        await wallets.fund(
+            conn,
+            merchant_id=payment["merchant_id"],
+            test=is_test(payment["payment_id"]),
+            amount_e10=-more_e10,
+            source=f"payments:{payment['provider']}",
+            now=now,
+        )
+        await announce_credit(conn, wallet_account(payment["merchant_id"]))
 
 
 async def _take(

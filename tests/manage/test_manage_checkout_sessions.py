@@ -36,7 +36,8 @@ async def subscribe(api: Api, customer: str, plan_id: str = "sc_1") -> None:
         await conn.execute(
             "INSERT INTO subscriptions (subscription_id, merchant_id, customer_id, plan_id, status,"
             " started_at, anchor_at, cycle_seq, cycle_start_at, cycle_end_at)"
-            " VALUES ('sub_1', $1, $2, $3, 'active', now(), now(), 1, now(), now())",
+            " VALUES ('sub_1', $1, $2, $3, 'active', now(), now(), 1, now(),"
+            " now() + interval '1 month')",
             api.merchant_id,
             customer,
             plan_id,
@@ -90,6 +91,8 @@ async def test_a_session_for_a_bundle(api: Api) -> None:
     same = await api.post("checkout_sessions", wanted(customer_id=customer))
     assert same.code == "conflict"
     await api.made("checkout_sessions", wanted(customer_id=customer, plan_id="sc_2"))
+    assert (await api.call("DELETE", "subscriptions/sub_1")).status == 200
+    await api.made("checkout_sessions", wanted(customer_id=customer))  # it will be left
 
 
 async def test_the_same_key_opens_one_session(api: Api) -> None:

@@ -432,3 +432,32 @@ async def test_a_decline_that_a_worker_hears_itself_counts_once(shop: Shop) -> N
     query = "SELECT attempts, status, provider_ref FROM payments WHERE payment_id = $1"
     (found,) = await fetch(shop.api.database, query, buyer.payment_id)
     assert found == (0, "pending", buyer.intent)
+
+
+async def test_a_refund_leaves_the_wallet(shop: Shop) -> None:
+    """What goes back was paid in no more; a wallet has no credit and no debt."""
+    payment_id = new_id("payment")
+    async with shop.api.database.transaction() as conn:
+        await payments.open_payment(
+            conn,
+            payment_id=payment_id,
+            merchant_id=shop.api.merchant_id,
+            customer_id=None,
+            purpose="wallet",
+            amount_e10=20 * E10,
+            provider="stripe",
+            now=shop.api.books.now(),
+        )
+    buyer = Buyer(shop, shop.api.merchant_id, payment_id)
+    balances = []
+    for told in (
+        buyer.refund("a", 500),
+        buyer.paid(2000),
+        buyer.refund("a", 500),
+        buyer.dispute("created", "needs_response", 1500),
+        buyer.dispute("closed", "won", 1500),
+    ):
+        await buyer.hear(told)
+        balances.append((await shop.api.get("wallet")).json["balance"].partition(".")[0])
+    assert balances == ["0", "15", "15", "0", "15"]
+    assert await shop.api.sound()

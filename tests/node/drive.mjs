@@ -165,6 +165,16 @@ same((await all('secretKeys', 'list')).length >= 2, true, 'keys');
 await ask('secretKeys', 'delete', secret.secret_key_id);
 await refused(401, new Lava(secret.secret_key, { baseUrl: `${base}/v1/` }).customers.list());
 
+// Login: the page, the code and the new key, by the SDK's own server and a stand-in for the browser
+const credentials = await Lava.login({ baseUrl: base });
+answers.push({ method: 'Lava.login', value: credentials });
+const tool = new Lava(credentials.secret_key, { baseUrl: `${base}/v1/` });
+const mine = await tool.secretKeys.list({ limit: 100 });
+same(mine.data.some((one) => one.secret_key_id === credentials.secret_key_id), true, 'own key');
+same((await tool.secretKeys.delete(credentials.secret_key_id)).deleted, true, 'logged out');
+const spent = await Lava.exchangeAuthCode({ code: 'lava_code_x', baseUrl: `${base}/v1/` }).catch(String);
+same(spent.includes("The login's code is wrong"), true, spent);
+
 // Gateway
 const chat = { model: 'gpt-4o-mini', messages: [{ role: 'user', content: 'Hello' }] };
 const url = 'https://api.openai.com/v1/chat/completions';
@@ -216,7 +226,7 @@ await ask('subscriptions', 'cancel', subscription.subscription_id);
 await refused(409, lava.meters.delete(meter.meter_id));
 same((await ask('subscriptions', 'deletePlan', plan.plan_id)).deleted, true, 'plan gone');
 
-// Every method of every resource that is served was called.
+// Every method of every resource was called.
 for (const [resource, object] of Object.entries(lava)) {
   const prototype = object && typeof object === 'object' && Object.getPrototypeOf(object);
   if (!prototype || prototype === Object.prototype) continue;

@@ -26,13 +26,26 @@ pytestmark = [
 ]
 
 
-async def _node(folder: Path, *command: str) -> str:
+async def _node(folder: Path, *command: str, **env: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command,
+        cwd=folder,
+        env=os.environ | env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     told, _ = await process.communicate()
     assert process.returncode == 0, told.decode()
     return told.decode()
+
+
+def _browser(folder: Path, programs: Path) -> Path:
+    """A folder with the command by which the SDK opens a browser."""
+    for name in ("xdg-open", "open"):
+        command = folder / name
+        command.write_text(f'#!/bin/sh\nexec node "{programs / "browser.mjs"}" "$1"\n')
+        command.chmod(0o755)
+    return folder
 
 
 def _typed(answers: list[dict[str, object]]) -> str:
@@ -43,7 +56,8 @@ def _typed(answers: list[dict[str, object]]) -> str:
     ]
     for answer in answers:
         resource, method = str(answer["method"]).split(".")
-        kind = f"Awaited<ReturnType<Lava['{resource}']['{method}']>>"
+        owner = "(typeof Lava)" if resource == "Lava" else f"Lava['{resource}']"
+        kind = f"Awaited<ReturnType<{owner}['{method}']>>"
         lines.append(f"is<{kind}>()({json.dumps(_as_typed(answer['value']))});")
     return "\n".join(lines)
 
@@ -74,7 +88,9 @@ async def test_every_method(
         async with serving(tmp_path / "data", APP, **settings) as server:
             out = tmp_path / "answers.json"
             base = f"http://127.0.0.1:{server.port}"
-            told = await _node(node_folder, "node", "drive.mjs", base, made.secret_key, str(out))
+            command = ("node", "drive.mjs", base, made.secret_key, str(out))
+            path = f"{_browser(tmp_path, node_folder)}{os.pathsep}{os.environ['PATH']}"
+            told = await _node(node_folder, *command, PATH=path, TYPED_KEY=made.secret_key)
             assert "methods" in told
             assert await server.stop() == 0
     answers = json.loads(out.read_text())

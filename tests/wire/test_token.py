@@ -236,6 +236,7 @@ def test_no_random_text_is_a_token(text: str) -> None:
 
 
 SECRETS = [
+    "css_live_" + "Q4_x" * 10 + "abc",
     KEY,
     KEY.replace("live", "test"),
     "lava_sk_" + "aB3-" * 10 + "xyz",

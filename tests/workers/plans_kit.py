@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +18,7 @@ from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, PaymentsDown
 from lava_proxy.rules.cycle import Interval
 from lava_proxy.store import leasing, payments, plans, subscriptions
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
-from lava_proxy.store.database import Database
+from lava_proxy.store.database import Database, StoreConflict, StoreDown
 from lava_proxy.store.payments import Purpose
 from lava_proxy.store.plans import BundleRow, PlanRow, Rollover
 from lava_proxy.workers import renewals, top_ups
@@ -137,11 +137,13 @@ class Club:
         return customer_id, await self.subscribe(customer_id, plan)
 
     async def lease(self, customer_id: str, amount: int, holder: str = "hld_1") -> LeaseAnswer:
-        """What a worker gets that needs so many USD."""
+        """What a worker gets that needs so many USD; it tries again when others are in the way."""
         wanted = amount * USD
         ask = LeaseAsk(new_id("lease"), customer_id, holder, wanted, wanted, 0, 0, 300.0)
-        async with self.database.transaction() as conn:
-            return await leasing.lease(conn, ask, self.books.top_up_rules, self.books.now())
+        while True:
+            with suppress(StoreConflict, StoreDown):  # no connection is free
+                async with self.database.transaction() as conn:
+                    return await leasing.lease(conn, ask, self.books.top_up_rules, self.books.now())
 
     async def renew(self) -> None:
         """What the renewal worker does in one round."""

@@ -116,6 +116,18 @@ async def test_a_crash_after_the_charge_asks_again_under_the_same_key(club: Club
     assert await club.credit(customer) == (0, 15 * USD)
 
 
+async def test_an_answer_is_written_down_though_others_are_in_the_way(club: Club) -> None:
+    customer, _ = await empty(club)
+    await club.lease(customer, 1)
+    async with club.database.transaction() as conn:
+        await subscriptions.lock_account(conn, customer)
+        buying = asyncio.create_task(club.top_up())
+        await until(lambda: bool(club.till.asked))
+        await asyncio.sleep(0.6)  # longer than anybody waits for a lock
+    await buying
+    assert await club.credit(customer) == (0, 15 * USD)
+
+
 async def test_the_mark_is_a_part_of_the_bundle(club: Club) -> None:
     customer, _ = await club.member(await club.plan(0, included=20, bundle=(10, 15)))
     assert (await club.lease(customer, 17)).amount_e10 == 17 * USD

@@ -33,3 +33,6 @@ LEFT JOIN LATERAL (
           FROM credit_grants
           WHERE owner_id = s.customer_id AND (available_e10 > 0 OR leased_e10 > 0)) AS open_grants
 ) g ON true;
+
+-- The plan that new customers are put on by themselves, where the operator wants that.
+ALTER TABLE merchants ADD COLUMN free_plan_id text REFERENCES plans;

@@ -1,8 +1,10 @@
 -- name: checkout_terms
 -- What a new session names, as far as it is the merchant's, and the customer's plan. Always one row.
--- args: merchant_id text, customer text, plan_id text, credit_bundle_id text
+-- args: merchant_id text, customer text, plan_id text, credit_bundle_id text, now timestamptz
 SELECT c.customer_id, s.plan_id AS active_plan_id, p.plan_id, b.credit_bundle_id,
-       b.plan_id AS bundle_plan_id
+       b.plan_id AS bundle_plan_id,
+       coalesce(s.pending_type IS NOT NULL OR s.cycle_end_at <= :now::timestamptz, false)
+           AS plan_ends
 FROM (SELECT 1) AS one
 LEFT JOIN customers c ON c.merchant_id = :merchant_id::text AND c.deleted_at IS NULL
     AND (c.customer_id = :customer::text OR c.reference_id = :customer::text)
@@ -39,7 +41,7 @@ SELECT cs.checkout_session_id, cs.merchant_id, m.name AS merchant_name, cs.secre
        b.credit_bundle_id, b.plan_id AS bundle_plan_id, b.name AS bundle_name, b.cost_e10,
        b.credit_e10,
        s.subscription_id, s.plan_id AS active_plan_id, s.cycle_end_at,
-       s.past_due_since IS NOT NULL AS past_due, a.name AS active_name,
+       s.pending_type IS NOT NULL AS plan_ends, s.past_due_since IS NOT NULL AS past_due, a.name AS active_name,
        a.period_amount_e10 AS active_amount_e10,
        y.payment_id, y.status AS payment_status, y.amount_e10 AS payment_amount_e10,
        y.attempts, y.provider_ref, y.error_message,

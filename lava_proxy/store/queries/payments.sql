@@ -102,11 +102,6 @@ RETURNING p.payment_id, p.merchant_id, p.customer_id, p.amount_e10, p.attempts, 
 -- args: payment_id text
 SELECT customer_id FROM payments WHERE payment_id = :payment_id::text;
 
--- name: payer_of
--- Who somebody is at a payment provider.
--- args: owner_id text, provider text
-SELECT payer_ref FROM payers WHERE owner_id = :owner_id::text AND provider = :provider::text;
-
 -- name: lock_payment
 -- A payment, to be moved. The customer's account is locked before.
 -- args: payment_id text
