@@ -74,7 +74,12 @@ class Usage:
     input_ms: int | None = None
     output_ms: int | None = None
     total_reported: int | None = None
+    citation_tokens: int | None = None
+    """Beside the output (Perplexity's deep research)."""
     web_searches: int | None = None
+    file_searches: int | None = None
+    containers: int | None = None
+    """Sandboxes for code that the provider opened for this answer."""
     images: int | None = None
     pages: int | None = None
     search_units: int | None = None
@@ -104,7 +109,7 @@ class Ask:
     """Answers asked for at once (n, best_of, candidateCount); each may be as long as the cap."""
     input_bytes: int = 0
     """UTF-8 bytes of everything that becomes prompt tokens: an upper bound for byte-level
-    tokenizers."""
+    tokenizers. For sound, the tokens that it may have beyond `media_tokens`."""
     text_bytes: int = 0
     """UTF-8 bytes of the text in it, names and punctuation of the JSON left aside: what an estimate
     starts from."""
@@ -130,6 +135,14 @@ class Ask:
     path): they must belong to the same customer."""
     input_characters: int | None = None
     """Characters to be spoken, where the provider bills those."""
+    spoken_tokens: int = 0
+    """Tokens that speaking those characters probably makes, where the answer never says."""
+    input_ms: int | None = None
+    """How long the recording probably is, where the provider bills that."""
+    input_ms_most: int = 0
+    """It is not longer than this."""
+    images: int = 0
+    """Pictures asked for."""
     as_array: bool = False
     """The answer, and so a refusal, is one JSON array (Gemini's stream without alt=sse)."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+from urllib.parse import unquote
 
+from .contract import Ask
 from .quirks import Quirks
 
 Credential = Literal["bearer", "x-api-key", "x-goog-api-key", "api-key", "xi-api-key", "token"]
@@ -33,6 +35,8 @@ class Route:
     """May be called with the operator's key. False: only with the caller's own."""
     object_param: str | None = None
     """The path parameter that is the id of a provider-side object, which must be the caller's."""
+    model_param: str | None = None
+    """The path parameter that names the model; what the body says does not count then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,16 @@ class Provider:
     credential: Credential = "bearer"
     compatible_credential: Credential | None = None
     """Where its OpenAI-compatible paths expect the key, if elsewhere."""
+    aws_service: str = ""
+    """Its name in AWS signatures: a managed key may be an access key, and callers may sign."""
+    service_account: bool = False
+    """A managed key may be the path of a Google service account's key file."""
     extra_headers: tuple[tuple[str, str], ...] = ()
     """Sent with managed keys where the caller gave none."""
     prices: str | None = None
     """The provider's id in genai-prices."""
+    models: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """The operator's own names (of deployments) -> the model that is priced and shown."""
     quirks: Quirks = NO_QUIRKS
     one_token_events: bool = False
     """A delta event carries exactly one token, as a rule."""
@@ -105,6 +115,14 @@ class Provider:
     def hides(self, model: str | None) -> bool:
         """Whether a model's silence may be reasoning that is billed and not streamed."""
         return model is not None and model.startswith(self.hidden_models)
+
+    def named(self, ask: Ask, route: Route, params: Mapping[str, str]) -> Ask:
+        """`ask` with the model that answers: from the path where that decides, and by the name
+        that has a price."""
+        if route.model_param is not None:
+            ask = replace(ask, model=unquote(params[route.model_param]))
+        known = self.models.get(ask.model or "") if self.models else None
+        return ask if known is None else replace(ask, model=known)
 
     def credential_for(self, route: Route) -> Credential:
         """Where the key goes on this route."""

@@ -15,3 +15,5 @@ class Quirks:
     """The chat member that limits output, where the caller set none."""
     named_errors: bool = False
     """Its SDK raises an in-stream error only under ``event: error`` (Perplexity)."""
+    model_in_query: bool = False
+    """The model is a parameter of the URL, and what a body says does not count (Deepgram)."""

@@ -47,8 +47,28 @@ class Registry:
         """The provider behind an exact host, in lower case."""
         return self._by_host.get(host)
 
+    def at(self, host: str, port: int | None) -> tuple[str, Provider] | None:
+        """(host as its row has it, provider) behind an address; `port` None is the scheme's own.
+        Rows of an operator may name ports."""
+        for name in (f"{host}:{port}", host) if port is not None else (host,):
+            provider = self._by_host.get(name)
+            if provider is not None:
+                return name, provider
+        return None
+
+    @property
+    def own_hosts(self) -> frozenset[str]:
+        """Hosts that no built-in row has: the operator has named them."""
+        known = {host for provider in _builtin_providers() for host in provider.hosts}
+        return frozenset(self._by_host) - known
+
     def by_id(self, provider_id: str) -> Provider | None:
         return self._by_id.get(provider_id)
+
+    @property
+    def price_names(self) -> Mapping[str, str]:
+        """Provider id -> its name in the bundled prices."""
+        return {provider.id: provider.prices for provider in self.providers if provider.prices}
 
     def adapter(self, provider: Provider, route: Route) -> Adapter:
         """The adapter for a route; one instance per provider, family and kind."""
@@ -60,19 +80,12 @@ class Registry:
         return adapter
 
     def with_providers(self, rows: Iterable[Mapping[str, Any]]) -> Registry:
-        """A registry with these rows too. A row that has only an id already known and `hosts`
-        adds hosts to that provider, and a `base` to one whose hosts are all the operator's."""
+        """A registry with these rows too. A row with an id already known adds `hosts` and `models`
+        to that provider, and a `base` to one whose hosts are all the operator's. One that is `like`
+        a known provider is another of its kind: same routes, hosts and key of its own."""
         providers = dict(self._by_id)
         for row in rows:
-            known = providers.get(str(row.get("id")))
-            if known is not None and _adds_hosts(known, set(row)):
-                more = read_provider({"base": known.base, **row})
-                hosts = known.hosts + more.hosts
-                providers[known.id] = replace(known, hosts=hosts, base=more.base)
-                continue
-            provider = read_provider(row)
-            if provider.id in providers:
-                raise RegistryError(f"provider {provider.id!r} exists already")
+            provider = _read(row, providers)
             providers[provider.id] = provider
         return Registry(providers.values(), self._families)
 
@@ -117,9 +130,52 @@ def load_family(name: str) -> Family:
     return family
 
 
-def _adds_hosts(known: Provider, members: set[str]) -> bool:
-    allowed = {"id", "hosts"}
-    return members == allowed or (known.base.endswith(".invalid") and members == allowed | {"base"})
+def _read(given: Mapping[str, Any], providers: Mapping[str, Provider]) -> Provider:
+    """One more row: of a provider that is known already, of another like it, or of a new one."""
+    row = dict(given)
+    like = row.pop("like", None)
+    known = providers.get(str(row.get("id")))
+    if like is not None:
+        provider = _another(providers.get(str(like)), row)
+    elif known is not None and _adds(known, set(row)):
+        return _joined(known, row)
+    else:
+        provider = read_provider(row)
+    if provider.id in providers:
+        raise RegistryError(f"provider {provider.id!r} exists already")
+    return provider
+
+
+def _adds(known: Provider, members: set[str]) -> bool:
+    allowed = {"id", "hosts", "models"}
+    if known.base.endswith(".invalid"):
+        allowed.add("base")
+    return {"id"} < members <= allowed
+
+
+def _joined(known: Provider, row: Mapping[str, Any]) -> Provider:
+    more = read_provider({"base": known.base, "hosts": list(known.hosts), **row})
+    hosts = known.hosts + more.hosts if "hosts" in row else known.hosts
+    return replace(known, hosts=hosts, base=more.base, models={**known.models, **more.models})
+
+
+def _another(known: Provider | None, row: Mapping[str, Any]) -> Provider:
+    needed = {"id", "hosts", "base"}
+    if known is None or not needed <= set(row) <= needed | {"label", "models"}:
+        raise RegistryError(
+            f"provider {row.get('id')!r}: `like` names a known provider, and goes with id, hosts, "
+            "base, label and models only"
+        )
+    more = read_provider(row)
+    return replace(
+        known,
+        id=more.id,
+        label=more.label,
+        hosts=more.hosts,
+        base=more.base,
+        models=more.models,
+        prices=known.prices or known.id,
+    )
 
 
 @cache

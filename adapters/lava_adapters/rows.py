@@ -28,7 +28,12 @@ _COMPATIBLE: Mapping[str, tuple[Route, ...]] = {
 _ID = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _HOST = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]*(?::\d{1,5})?")
 _BASE = re.compile(r"https?://[a-z0-9.-]+(?::\d{1,5})?")
-_QUIRKS: Mapping[str, type] = {"usage_opt_in": bool, "cap_member": str, "named_errors": bool}
+_QUIRKS: Mapping[str, type] = {
+    "usage_opt_in": bool,
+    "cap_member": str,
+    "named_errors": bool,
+    "model_in_query": bool,
+}
 _PLAIN: Mapping[str, type] = {
     "one_token_events": bool,
     "bytes_per_token_e3": int,
@@ -41,11 +46,12 @@ _PLAIN: Mapping[str, type] = {
     "disconnect": str,
     "credential": str,
     "compatible_credential": str,
+    "aws_service": str,
+    "service_account": bool,
 }
 _REQUIRED = frozenset(("id", "hosts", "base"))
-_OTHER = frozenset(
-    ("label", "extra_headers", "response_headers", "hidden_models", "prefix", "serves", "routes")
-)
+_LISTS = ("response_headers", "hidden_models", "serves", "routes")
+_OTHER = frozenset(("label", "extra_headers", "prefix", "models", *_LISTS))
 
 
 def read_provider(row: Mapping[str, Any]) -> Provider:
@@ -69,6 +75,7 @@ def read_provider(row: Mapping[str, Any]) -> Provider:
         extra_headers=tuple(sorted(row.get("extra_headers", {}).items())),
         response_headers=tuple(row.get("response_headers", ())),
         hidden_models=tuple(row.get("hidden_models", ())),
+        models=dict(row.get("models", {})),
         quirks=Quirks(**quirks),
         **{key: row[key] for key in _PLAIN if key in row},
     )
@@ -89,6 +96,9 @@ def _check(row: Mapping[str, Any]) -> None:
     for key in ("credential", "compatible_credential"):
         if row.get(key, "bearer") not in get_args(Credential):
             raise RegistryError(f"provider {name!r}: {key} must be in {get_args(Credential)}")
+    models = row.get("models", {})
+    if type(models) is not dict or any(type(model) is not str for model in models.values()):
+        raise RegistryError(f"provider {name!r}: models must be a table of names to models")
     if row.get("disconnect", "cancel") not in ("cancel", "drain"):
         raise RegistryError(f"provider {name!r}: disconnect must be cancel or drain")
 

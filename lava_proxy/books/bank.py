@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from lava_proxy.books.condition import Condition
 from lava_proxy.books.directory import Directory
 from lava_proxy.books.holds import Holds
 from lava_proxy.books.journal import Journal, JournalError
+from lava_proxy.books.key_uses import KeyUses
 from lava_proxy.books.leases import Hold, Leases
 from lava_proxy.books.prices import load_prices
 from lava_proxy.books.rates import Rates
@@ -34,7 +35,7 @@ from lava_proxy.core.money import E10
 from lava_proxy.core.settings import Settings
 from lava_proxy.rules.estimate import Learned
 from lava_proxy.rules.limits import LEASED, Rate, drawn
-from lava_proxy.rules.pricebook import PriceBook
+from lava_proxy.rules.pricebook import NO_NAMES, PriceBook
 from lava_proxy.rules.settlement import Booked, Call, Settlement
 from lava_proxy.store import credit, leasing, rates
 from lava_proxy.store import learned as learned_store
@@ -58,12 +59,15 @@ class Books:
         *,
         on_flush: Callable[[int, float], None],
         on_booked: Callable[[Settlement, Booked], None],
+        price_names: Mapping[str, str] = NO_NAMES,
     ) -> None:
+        """`price_names`: provider id -> its name in the bundled prices."""
         self.settings = settings
         self.database = database
         self.clock = clock
         self.learned = Learned()
-        self.prices = PriceBook()
+        self._price_names = price_names
+        self.prices = PriceBook(bundled=price_names)
         self._prices_stale = True
         self._on_booked = on_booked
         self.top_up_rules = leasing.TopUpRules(
@@ -109,6 +113,7 @@ class Books:
             rows_max=settings.writer_queue_rows,
             bytes_max=settings.journal_limit_bytes,
         )
+        self.key_uses = KeyUses(database)
         self._writing: asyncio.Task[None] | None = None
 
     def _make_leases(self) -> Leases:
@@ -148,6 +153,7 @@ class Books:
                 async with self.database.transaction() as conn:
                     await credit.close_holder(conn, self.journal.holder_id, self.clock.now())
                 await self.share_learned()
+                await self.key_uses.flush()
             except (StoreDown, StoreConflict, LavaError) as error:
                 log.warning("leases stay open until they expire: %s", error)
         self.journal.close()
@@ -181,7 +187,7 @@ class Books:
     async def refresh_prices(self) -> None:
         """Read the prices in force."""
         self._prices_stale = False
-        self.prices = await load_prices(self.database, self.clock.now())
+        self.prices = await load_prices(self.database, self.clock.now(), self._price_names)
 
     async def share_learned(self) -> None:
         """Tell the other workers what was learned here, and take what they know."""

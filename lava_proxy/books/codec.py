@@ -37,6 +37,7 @@ def encode_call(call: Call) -> bytes:
             call.input_tokens,
             call.input_characters,
             call.budgets,
+            call.input_ms,
         )
     )
 
@@ -69,6 +70,7 @@ def decode_call(facts: bytes, holder_id: str, meter: Meter | None) -> Call:
         input_tokens=v[14],
         input_characters=v[15],
         budgets=tuple((kind, owner_id) for kind, owner_id in v[16]) if len(v) > 16 else (),
+        input_ms=v[17] if len(v) > 17 else 0,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 
 from lava_proxy.rules.catalog import Override, compile_override
-from lava_proxy.rules.pricebook import PriceBook
+from lava_proxy.rules.pricebook import NO_NAMES, PriceBook
 from lava_proxy.rules.rates import RateError
 from lava_proxy.store import prices as store
 from lava_proxy.store.database import Database
@@ -14,7 +15,9 @@ from lava_proxy.store.database import Database
 log = logging.getLogger(__name__)
 
 
-async def load_prices(database: Database, now: datetime) -> PriceBook:
+async def load_prices(
+    database: Database, now: datetime, bundled: Mapping[str, str] = NO_NAMES
+) -> PriceBook:
     """The prices in force; one that cannot be used is left out and logged."""
     async with database.connection() as conn:
         rows = await store.in_force(conn, now)
@@ -30,4 +33,4 @@ async def load_prices(database: Database, now: datetime) -> PriceBook:
             log.error("price %s is ignored: %s", row.price_id, error)
             continue
         good.append((row.merchant_id, override))
-    return PriceBook(good, until)
+    return PriceBook(good, until, bundled)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from lava_adapters.registry import Registry
 from lava_proxy.books.journal import JournalError, lock_folder
 from lava_proxy.books.prices import load_prices
 from lava_proxy.books.replay import Replayed, replay_folder, take_over
@@ -15,7 +14,9 @@ from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.environment import unknown_names
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
-from lava_proxy.core.settings import Settings
+from lava_proxy.core.providers import registry_of
+from lava_proxy.core.settings import ConfigurationError, Settings
+from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.rules.catalog import Override, compile_override
 from lava_proxy.rules.rates import RateError
 from lava_proxy.store import balance as balances
@@ -29,6 +30,7 @@ from lava_proxy.store.database import Database, StoreError, connect
 from lava_proxy.store.embedded import start_embedded
 from lava_proxy.store.migrate import migrate, status
 from lava_proxy.store.prices import PriceRow
+from lava_proxy.store.reratings import Change, rerate
 
 
 @asynccontextmanager
@@ -111,7 +113,7 @@ async def grant_credit(settings: Settings, customer: str, amount_e10: int, note:
 
 async def add_price(settings: Settings, wanted: PriceRow) -> None:
     """Add a price; running gateways use it within seconds."""
-    if Registry.builtin().by_id(wanted.provider) is None:
+    if registry_of(settings).by_id(wanted.provider) is None:
         raise LavaError("not_found", f"there is no provider {wanted.provider!r}")
     rates = tuple(wanted.rates.items())
     try:
@@ -138,6 +140,15 @@ async def remove_price(settings: Settings, price_id: str) -> None:
             raise LavaError("not_found", f"the operator has no price {price_id!r}")
 
 
+async def rerate_requests(settings: Settings, *, dry: bool) -> list[Change]:
+    """Re-rate what was booked without a price and has one now."""
+    now = SystemClock().now()
+    names = registry_of(settings).price_names
+    async with open_database(settings) as database:
+        prices = await load_prices(database, now, names)
+        return [change async for change in rerate(database, prices, now, dry=dry)]
+
+
 async def deliveries(settings: Settings, status: str, most: int) -> list[Mapping[str, object]]:
     """The newest deliveries of webhooks."""
     async with open_database(settings) as database, database.connection() as conn:
@@ -157,7 +168,8 @@ async def replay_journals(settings: Settings, folder: Path | None) -> list[Repla
     """Book one journal folder (a copy of a dead machine's), or all whose process is gone."""
     clock = SystemClock()
     async with open_database(settings) as database:
-        prices = await load_prices(database, clock.now())
+        names = registry_of(settings).price_names
+        prices = await load_prices(database, clock.now(), names)
         if folder is None:
             return await take_over(settings.data_dir / "journals", database, clock, prices)
         try:
@@ -179,12 +191,7 @@ async def audit_books(settings: Settings, *, full: bool = True) -> Audit:
 async def examine(settings: Settings) -> list[tuple[bool, str]]:
     """(fine?, sentence) for everything that can be wrong before the first request."""
     lines = [(False, complaint) for complaint in unknown_names(os.environ)]
-    registry = Registry.builtin()
-    known = {provider.id for provider in registry.providers}
-    lines += [
-        (provider in known, f"managed key for {provider}")
-        for provider in sorted(settings.provider_keys)
-    ]
+    lines += _providers(settings)
     try:
         async with database_url(settings) as (url, direct):
             state = await status(direct)
@@ -198,6 +205,18 @@ async def examine(settings: Settings) -> list[tuple[bool, str]]:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     lines.append((os.access(settings.data_dir, os.W_OK), f"data folder {settings.data_dir}"))
     return lines
+
+
+def _providers(settings: Settings) -> list[tuple[bool, str]]:
+    """The provider table can be read; every managed key is of a provider in it, and usable."""
+    try:
+        registry = registry_of(settings)
+        ManagedKeys(settings, registry)
+    except ConfigurationError as error:
+        return [(False, str(error))]
+    keys = sorted(settings.provider_keys)
+    known = {provider.id for provider in registry.providers}
+    return [(provider in known, f"managed key for {provider}") for provider in keys]
 
 
 async def _pooler(url: str, direct: str, settings: Settings) -> tuple[bool, str]:

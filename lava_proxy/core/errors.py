@@ -33,6 +33,9 @@ CODES: Mapping[str, Code] = {
     "forward_model_not_supported": Code(
         400, "caller", "No provider in the table serves this model on this endpoint."
     ),
+    "invalid_signature": Code(
+        400, "caller", "The message is not signed by the payment provider, or too old."
+    ),
     "invalid_token": Code(
         401, "caller", "The credential is missing, malformed, unknown or revoked."
     ),

@@ -29,6 +29,7 @@ PREFIXES = {
     "subscription": "sub_",
     "checkout_session": "cs_",
     "payment": "pay_",
+    "setup": "set_",
     "webhook": "wh_",
     "event": "evt_",
     "spend_key": "spk_",
@@ -71,6 +72,11 @@ def _ulid() -> str:
     return at + os.urandom(16).translate(_FIVE_BITS).decode("ascii")
 
 
+def is_test(object_id: str) -> bool:
+    """Whether an object was made in test mode."""
+    return "_test_" in object_id
+
+
 def new_secret(prefix: str) -> str:
     """A fresh secret: `prefix` (``aks_live_``, ...) and 43 url-safe characters."""
     return prefix + secrets.token_urlsafe(32)
@@ -85,6 +91,11 @@ def hash_secret(secret: str) -> bytes:
     """How a secret is stored and looked up: SHA-256, 32 bytes. The input has 256 random bits, so a
     plain hash is enough: there is nothing to guess."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def preview_of(secret: str) -> str:
+    """What a person may see of a spend key again: its prefix and the first eight characters."""
+    return f"{secret[: len('lava_sk_') + 8]}****"
 
 
 def hint_of(secret: str) -> str:

@@ -15,7 +15,9 @@ from urllib.parse import unquote
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.intake import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage import (
+    checkout_sessions,
     credit,
     credit_bundles,
     customers,
@@ -24,7 +26,11 @@ from lava_proxy.manage import (
     ledger,
     login,
     meters,
+    models,
     openapi,
+    payment_confirm,
+    payment_events,
+    payment_methods,
     payments,
     plans,
     prices,
@@ -34,20 +40,20 @@ from lava_proxy.manage import (
     requests,
     secret_keys,
     services,
+    spend_keys,
     subscriptions,
     usage,
     wallet,
     webhooks,
 )
 from lava_proxy.manage.auth import authenticate
-from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage.call import Answer, Call, Route
 from lava_proxy.manage.desk import Desk
 from lava_proxy.payments.factory import make_payments
-from lava_proxy.payments.seam import Payments
+from lava_proxy.payments.seam import Payments, PaymentsDown
 from lava_proxy.store.database import StoreConflict, StoreDown, StorePoison
 from lava_proxy.wire.headers import guard
-from lava_proxy.wire.problem import envelope, storable
+from lava_proxy.wire.problem import BODY_MAX_BYTES, envelope, storable
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +68,18 @@ ROUTES: tuple[Route, ...] = (
     *plans.ROUTES,
     *subscriptions.ROUTES,
     *payments.ROUTES,
+    *payment_confirm.ROUTES,
+    *payment_events.ROUTES,
+    *payment_methods.ROUTES,
     *credit_bundles.ROUTES,
+    *checkout_sessions.ROUTES,
     *prices.ROUTES,
     *secret_keys.ROUTES,
+    *spend_keys.ROUTES,
     *webhooks.ROUTES,
     *forward_tokens.ROUTES,
     *fallback.ROUTES,
+    *models.ROUTES,
     *usage.ROUTES,
     *wallet.ROUTES,
     *login.ROUTES,
@@ -123,7 +135,12 @@ class Management:
                 paced = self._desk.pace.take(principal.merchant.merchant_id)
         body = b""
         if method != "GET":
-            body = await receive_body(headers, receive, books.settings.body_timeout_s)
+            body = await receive_body(
+                headers,
+                receive,
+                timeout_s=books.settings.body_timeout_s,
+                bytes_max=BODY_MAX_BYTES,
+            )
         call = Call(
             method,
             "/".join(segments),
@@ -192,6 +209,11 @@ def _mapped(error: Exception) -> LavaError:
         log.warning("management: %s", error)
         return LavaError(
             "unavailable", "the database is away or busy; try again", headers={"retry-after": "1"}
+        )
+    if isinstance(error, PaymentsDown):
+        log.warning("management: %s", error)
+        return LavaError(
+            "unavailable", "the payment provider is away; try again", headers={"retry-after": "5"}
         )
     if isinstance(error, StorePoison):
         log.warning("management: %s", error)

@@ -52,6 +52,8 @@ IDENTIFIED = {
     "spend_keys": "spend_key_id",
     "forward_tokens": "forward_token_id",
     "payments": "payment_id",
+    "payment_events": "provider",
+    "payment_methods": "payment_method_id",
     "providers": "provider",
 }
 """What the variable segment behind these is called."""

@@ -9,7 +9,6 @@ by the overdraft of a `soft` meter).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import quote as percent_encode
@@ -20,13 +19,15 @@ from typing_extensions import TypedDict
 from lava_adapters.contract import Ask, AskError
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.money import format_e10
+from lava_proxy.core.providers import named_hosts
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk
 from lava_proxy.manage.fields import Body, Cost, Name, customer_named, read_fields, refuse
 from lava_proxy.manage.text import exact_json
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge, gauge
-from lava_proxy.rules.quote import OutputLimits, input_units, quote
+from lava_proxy.rules.pricebook import price_of
+from lava_proxy.rules.quote import OutputLimits, gauge_of, input_units, quote
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Meter
 from lava_proxy.store import balance as store
@@ -130,10 +131,14 @@ def _price(desk: Desk, body: NewQuote, meter: Meter) -> _Price:
 def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
     sent = b"" if body.body is None else exact_json(body.body)
     provider_id, ask = _ask(desk, url, body.method or "POST", sent)
-    rates = desk.books.prices.of(meter.merchant_id).rates(
-        provider_id, ask.model or "", desk.books.now()
+    price = price_of(
+        desk.books.prices.of(meter.merchant_id),
+        meter.unpriced,
+        provider_id,
+        (ask.model,),
+        desk.books.now(),
     )
-    found = _gauge(meter, ask, rates)
+    found = _gauge(meter, ask, price.rates if price else None)
     if found is None:
         raise LavaError("model_unpriced", f"{provider_id} has no known price for {ask.model!r}")
     settings = desk.books.settings
@@ -148,31 +153,34 @@ def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
         found,
         plan.inputs,
         plan.choices,
-        rates.version if rates else None,
+        price.version if price else None,
     )
 
 
 def _gauge(meter: Meter, ask: Ask, rates: Rates | None) -> Gauge | None:
     if meter.tariff.rate_type == "percentage" and ask.free:
         return FREE
-    return gauge(meter.tariff, rates, text_only=not ask.media_tokens)
+    found = gauge(meter.tariff, rates, text_only=not ask.media_tokens)
+    return None if found is None else gauge_of(ask, found)
 
 
 def _ask(desk: Desk, url: str, method: str, sent: bytes) -> tuple[str, Ask]:
     """The provider behind a URL, and what the request asks of it; through the gateway's gate."""
-    hosts: Mapping[str, str] = desk.books.settings.upstream_overrides
+    hosts = named_hosts(desk.registry, desk.books.settings)
     encoded = percent_encode(url, safe="", errors="strict").encode()
-    target = parse_target(b"/v1/forward", b"u=" + encoded, plain_hosts=hosts.keys())
-    provider = desk.registry.by_host(target.host)
-    route = None
+    target = parse_target(b"/v1/forward", b"u=" + encoded, plain_hosts=hosts)
+    place = desk.registry.at(target.host, target.port)
+    provider = place[1] if place else None
+    found = None
     if provider is not None:
         check_path(target.path, encoded_slash=provider.encoded_slash)
-        route = provider.route(method, target.path)
-    if provider is None or route is None:
+        found = provider.route(method, target.path)
+    if provider is None or found is None:
         raise LavaError("forward_endpoint_not_supported", f"{method} {url:.200} cannot be called")
-    adapter = desk.registry.adapter(provider, route[0])
+    adapter = desk.registry.adapter(provider, found[0])
     try:
-        return provider.id, adapter.ask(method, target.path, target.query, "application/json", sent)
+        ask = adapter.ask(method, target.path, target.query, "application/json", sent)
+        return provider.id, provider.named(ask, *found)
     except AskError as error:
         refuse(f"body.{error.path}" if error.path else "body", str(error))
 

@@ -17,12 +17,12 @@ from lava_proxy.core.ids import id_from, new_id, wallet_id_of
 from lava_proxy.core.money import E10, format_e10
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk
-from lava_proxy.manage.fields import Amount, Body, Name, read_fields
+from lava_proxy.manage.fields import Amount, Body, Name, PageUrl, read_fields
 from lava_proxy.manage.idempotency import once_apart
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, PaymentsDown
 from lava_proxy.rules.limits import wallet_account
+from lava_proxy.store import payers, wallets
 from lava_proxy.store import payments as store
-from lava_proxy.store import wallets
 from lava_proxy.store.payments import PaymentRow, Retry
 
 FUND_MIN_E10 = 10 * E10
@@ -40,6 +40,8 @@ class Funding(Body):
 
     amount: Annotated[Amount, AfterValidator(_fundable)]
     payment_method_id: Name | None = None
+    return_url: PageUrl | None = None
+    """Where the payer's bank leads back to (3-D Secure), if not to `LAVA_PUBLIC_URL`."""
 
 
 class WalletView(TypedDict):
@@ -68,6 +70,7 @@ async def retrieve(desk: Desk, call: Call) -> Answer:
 async def fund(desk: Desk, call: Call) -> Answer:
     """Pay money into the wallet."""
     body = read_fields(Funding, call)
+    desk.payable([("amount", body.amount)])
 
     async def work(seed: str | None) -> Answer:
         if seed is None:
@@ -105,7 +108,7 @@ async def _open(desk: Desk, call: Call, payment_id: str, amount_e10: int) -> Pay
 
 async def _charge(desk: Desk, call: Call, payment: PaymentRow, body: Funding) -> ChargeAnswer:
     async with desk.reading() as conn:
-        payer_ref = await store.payer_ref(conn, call.merchant_id, payment.provider)
+        payer_ref = await payers.payer_ref(conn, call.merchant_id, payment.provider)
     ask = ChargeAsk(
         payment_id=payment.payment_id,
         merchant_id=call.merchant_id,
@@ -116,7 +119,7 @@ async def _charge(desk: Desk, call: Call, payment: PaymentRow, body: Funding) ->
         payment_method_id=body.payment_method_id,
         payer_present=True,
         provider_ref=payment.provider_ref,
-        test=call.test,
+        return_url=body.return_url,
     )
     try:
         return await desk.payments.charge(ask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from lava_adapters.contract import AskError
 from lava_proxy.books.holds import CREDIT, Holds
@@ -15,7 +16,8 @@ from lava_proxy.proxy.run import Run
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.estimate import input_tokens_estimate
 from lava_proxy.rules.gauge import FREE, Gauge, gauge
-from lava_proxy.rules.quote import Quote, quote
+from lava_proxy.rules.pricebook import price_of
+from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.target import check_path
 
@@ -30,37 +32,48 @@ def find_route(gateway: Gateway, run: Run, method: str) -> None:
     target, caller = run.target, run.caller
     if target is None or caller is None:
         raise LavaError("internal_error")
-    if caller.spend_key is not None:
+    if caller.spend_key is not None and run.shape is None:
         raise LavaError("forbidden", "a spend key cannot call a provider by its URL")
-    provider = gateway.registry.by_host(target.host)
-    if provider is None:
+    place = gateway.registry.at(target.host, target.port)
+    if place is None:
         raise LavaError(
             "forward_endpoint_not_supported", f"the host {target.host} is not in the provider table"
         )
+    run.host, provider = place
     check_path(target.path, encoded_slash=provider.encoded_slash)
     found = provider.route(method, target.path)
-    run.managed = caller.token.provider_key is None
+    run.managed = caller.token.provider_key is None and run.signed is None
     if found is None or (run.managed and not found[0].managed):
         raise LavaError(
             "forward_endpoint_not_supported",
             f"{method} {target.path} is not an endpoint of {provider.id} that may be called"
             + (" with a managed key" if found else ""),
         )
+    if run.signed is not None and not (provider.aws_service and caller.token.provider_key is None):
+        raise LavaError(
+            "invalid_request",
+            "The Authorization header is an AWS signature, and another key goes to this provider.",
+        )
     run.provider = provider
-    run.route = found[0]
+    run.route, run.params = found
     run.adapter = gateway.registry.adapter(provider, found[0])
 
 
 def read_ask(run: Run, method: str, content_type: str, body: bytes) -> None:
     """What the request wants, in the adapter's words."""
-    adapter, target = run.adapter, run.target
-    if adapter is None or target is None:
+    adapter, target, provider, route = run.adapter, run.target, run.provider, run.route
+    if adapter is None or target is None or provider is None or route is None:
         raise LavaError("internal_error")
     try:
-        run.ask = adapter.ask(method, target.path, target.query, content_type, body)
+        ask = adapter.ask(method, target.path, target.query, content_type, body)
     except AskError as error:
         where = f"{error.path}: " if error.path else ""
         raise LavaError("invalid_request", f"{where}{error}") from None
+    ask = provider.named(ask, route, run.params)
+    # A signed body cannot be changed.
+    run.ask = (
+        ask if run.signed is None else replace(ask, capable_of_cap=False, capable_of_usage=False)
+    )
 
 
 async def check_objects(gateway: Gateway, run: Run) -> None:
@@ -109,6 +122,8 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
     except BaseException:
         holds.give_back()
         raise
+    if caller.spend_key is not None:
+        gateway.books.key_uses.note(caller.spend_key.spend_key_id, call.created_at)
     run.holds = holds if holds.parts else None
     return min((cap for cap in caps if cap is not None), default=None)
 
@@ -131,12 +146,18 @@ def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
         provider=provider.id,
         provider_key_type="managed" if run.managed else "unmanaged",
         model=ask.model,
-        endpoint=f"{method} https://{target.host}{target.path}",
+        endpoint=f"{method} https://{run.host}{target.path}",
         stream=ask.stream,
         created_at=now,
         metadata=run.metadata or None,
-        input_tokens=0 if ask.free else input_tokens_estimate(ask.text_bytes, ask.media_tokens),
+        # A background response is charged when its usage is read.
+        input_tokens=(
+            0
+            if ask.free or ask.background
+            else input_tokens_estimate(ask.text_bytes, ask.media_tokens)
+        ),
         input_characters=ask.input_characters or 0,
+        input_ms=ask.input_ms or 0,
         budgets=tuple(
             (want.kind, want.owner_id)
             for want in limits.wants(gateway, run, now)
@@ -152,20 +173,22 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
     tariff = caller.meter.tariff
     rates = None
     if tariff.rate_type == "percentage":
-        if ask.free:
+        if ask.free or run.reads_object:
             return FREE
         catalog = gateway.books.prices.of(caller.merchant.merchant_id)
-        rates = catalog.rates(provider.id, ask.model or "", gateway.books.now())
+        policy, now = caller.meter.unpriced, gateway.books.now()
+        price = price_of(catalog, policy, provider.id, (ask.model,), now)
+        rates = price.rates if price else None
     # A strict hold is a bound: the dearest kind of token (cache writes, audio) may come.
     text_only = caller.meter.enforcement != "strict" and not ask.media_tokens
     found = gauge(tariff, rates, text_only=text_only)
     if found is None:
         raise LavaError(
             "model_unpriced",
-            f"{provider.id} has no known price for {ask.model!r}; add a price override, or use a "
-            "fixed meter",
+            f"{provider.id} has no known price for {ask.model!r}; add a price override, use a "
+            "fixed meter, or let the meter take the provider's dearest (unpriced: dearest)",
         )
-    return found
+    return gauge_of(ask, found)
 
 
 async def _hold(gateway: Gateway, run: Run, plan: Quote) -> Hold:

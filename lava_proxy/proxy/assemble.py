@@ -7,12 +7,16 @@ import ipaddress
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from lava_adapters.models import Models
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
+from lava_proxy.core.providers import named_hosts
 from lava_proxy.core.settings import ConfigurationError, Settings
+from lava_proxy.net.google_account import TOKEN_HOST
 from lava_proxy.net.upstream import Timeouts, Upstreams
 from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.run import Draining, OpenRuns
 from lava_proxy.proxy.turnstile import Turnstile
 from lava_proxy.proxy.watch import Watchers
@@ -40,20 +44,25 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
             settings.client_drains_max,
         ),
     )
+    upstreams = Upstreams(
+        Timeouts(
+            settings.connect_timeout_s,
+            settings.first_byte_timeout_s,
+            settings.idle_timeout_s,
+            settings.pool_timeout_s,
+        ),
+        connections_per_host=settings.upstream_connections_per_host,
+        named_hosts=frozenset(urlsplit(base).netloc for base in origins.values()),
+    )
+    keys = ManagedKeys(settings, registry)
+    keys.open(upstreams, origins.get(TOKEN_HOST, f"https://{TOKEN_HOST}"), books.clock)
     return Gateway(
         settings=settings,
         books=books,
         registry=registry,
-        upstreams=Upstreams(
-            Timeouts(
-                settings.connect_timeout_s,
-                settings.first_byte_timeout_s,
-                settings.idle_timeout_s,
-                settings.pool_timeout_s,
-            ),
-            connections_per_host=settings.upstream_connections_per_host,
-            named_hosts=frozenset(urlsplit(base).netloc for base in origins.values()),
-        ),
+        keys=keys,
+        models=Models(registry),
+        upstreams=upstreams,
         callers=Callers(books.directory, books.clock),
         metrics=metrics,
         turnstile=Turnstile(loop),
@@ -69,7 +78,7 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
             p.id: Profile(p.one_token_events, p.bytes_per_token_e3) for p in registry.providers
         },
         prefixes=tuple((p.id, p.base) for p in registry.providers),
-        registry_hosts=frozenset(settings.upstream_overrides),
+        registry_hosts=named_hosts(registry, settings),
         response_prefixes={
             p.id: tuple(name.encode() for name in p.response_headers) for p in registry.providers
         },
@@ -78,11 +87,17 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
 
 
 def origins_of(registry: Registry, settings: Settings) -> dict[str, str]:
-    """Apply the operator's overrides (exact host, or ``*.suffix``) to the provider table."""
-    origins: dict[str, str] = {}
+    """Where hosts are called in another way than https under their own name: those of the
+    operator's rows by their base, and overrides (exact host, or ``*.suffix``) above all."""
+    origins = {host: f"https://{host}" for host in registry.own_hosts}
+    for provider in registry.providers:
+        host = urlsplit(provider.base).netloc
+        if host in origins:
+            _check_base("LAVA_PROVIDERS_FILE", provider.id, provider.base, settings)
+            origins[host] = provider.base
     hosts = [host for provider in registry.providers for host in provider.hosts]
     for pattern, base in settings.upstream_overrides.items():
-        _check_override(pattern, base, settings)
+        _check_base("LAVA_UPSTREAM_OVERRIDES", pattern, base, settings)
         suffix = pattern[1:] if pattern.startswith("*.") else None
         matching = [pattern] if suffix is None else [h for h in hosts if h.endswith(suffix)]
         for host in matching:
@@ -91,7 +106,8 @@ def origins_of(registry: Registry, settings: Settings) -> dict[str, str]:
 
 
 def sweep(gateway: Gateway) -> None:
-    """Watch the clocks of open calls; count them."""
+    """Watch the clocks of open calls; count them; renew tokens."""
+    gateway.keys.tend()
     leases = gateway.books.leases
     over = {a.owner_id for a in leases.accounts.values() if a.held_e10 and not leases.in_grace(a)}
     gateway.open_runs.sweep(gateway.books.clock.boot_s(), over)
@@ -114,15 +130,15 @@ def tell_booked(metrics: Metrics, row: Settlement, booked: Booked) -> None:
         metrics.booked(row.call.provider, cost_e10, booked.charge_e10)
 
 
-def _check_override(pattern: str, base: str, settings: Settings) -> None:
+def _check_base(setting: str, name: str, base: str, settings: Settings) -> None:
     """Provider keys travel in the clear over http: only to this machine, unless it is allowed."""
     parts = urlsplit(base)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-        raise ConfigurationError(f"LAVA_UPSTREAM_OVERRIDES: {pattern}: {base!r} is no base URL")
+        raise ConfigurationError(f"{setting}: {name}: {base!r} is no base URL")
     plain = parts.scheme == "http" and not settings.allow_insecure_upstreams
     if plain and not _is_loopback(parts.hostname):
         raise ConfigurationError(
-            f"LAVA_UPSTREAM_OVERRIDES: {pattern}: http is for the loopback; use https, or set "
+            f"{setting}: {name}: http is for the loopback; use https, or set "
             "LAVA_ALLOW_INSECURE_UPSTREAMS=1"
         )
 

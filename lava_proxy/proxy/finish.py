@@ -11,23 +11,20 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from lava_adapters.contract import NO_USAGE, Ask, Usage
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.invariant import invariant
+from lava_proxy.proxy.costing import cost_of_call
 from lava_proxy.proxy.exchange import Books, Step
 from lava_proxy.proxy.gateway import Gateway
-from lava_proxy.proxy.run import Run
-from lava_proxy.rules.charge import Counts, counts_of, units_of
-from lava_proxy.rules.estimate import Final, final_counts
+from lava_proxy.proxy.run import READING_KINDS, Run
+from lava_proxy.proxy.tally import tally
+from lava_proxy.rules.charge import Counts, counts_of, highest_rate, units_of
+from lava_proxy.rules.estimate import Final
 from lava_proxy.rules.gauge import FREE
-from lava_proxy.rules.price import ABSURD, COUNT_MAX, UNPRICED, Cost, cost_of
-from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Call, Outcome, Settlement
 
 log = logging.getLogger(__name__)
 
-NO_USAGE_SEEN = "no_usage"
-ZERO_USAGE = "zero_usage"
 METERING_FAULT = "metering_fault"
 
 RECORDED = frozenset({402, 403, 429})
@@ -104,9 +101,9 @@ def _void(gateway: Gateway, run: Run, call: Call, outcome: Outcome) -> Settlemen
 
 
 def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settlement, int]:
-    final = _counts(gateway, run, step)
+    final = tally(gateway, run, step)
     usage = final.usage
-    cost, version = _cost(gateway, run, call, usage)
+    cost, version = cost_of_call(gateway, run, call, usage)
     if run.tap is not None and run.tap.faulty:
         run.flags.add(METERING_FAULT)
     reader = run.tap.reader if run.tap else None
@@ -127,7 +124,7 @@ def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settle
         completed_at=gateway.books.now(),
         object_ids=_objects_made(run),
         metered_object=_metered_object(run, final),
-        reads_object=run.route is not None and run.route.kind in READING_KINDS,
+        reads_object=run.reads_object,
         duration_ms=_since_start_ms(run, gateway.books.clock.boot_s()),
         first_byte_ms=_since_start_ms(run, run.first_byte_s),
     )
@@ -143,6 +140,7 @@ def _counted(gateway: Gateway, run: Run, call: Call, step: Step) -> Settlement:
         output_tokens=running.outputs if running else 0,
         input_characters=call.input_characters,
         output_characters=running.characters if running else 0,
+        input_ms=call.input_ms,
     )
     return replace(
         _void(gateway, run, call, step.outcome or "void"),
@@ -151,109 +149,6 @@ def _counted(gateway: Gateway, run: Run, call: Call, step: Step) -> Settlement:
         status="completed",
         flags=tuple(sorted(run.flags)),
     )
-
-
-def _counts(gateway: Gateway, run: Run, step: Step) -> Final:
-    """Join the provider's words with our own counts."""
-    ask, running, tap, call = run.ask, run.running, run.tap, run.call
-    invariant(ask is not None and call is not None, "a settled call was asked and admitted")
-    if ask is None or call is None or ask.free:
-        return Final(NO_USAGE, "provider")
-    if running is None or tap is None:  # the client left before the answer's head
-        return final_counts(NO_USAGE, False, input_tokens=call.input_tokens)
-    reader = tap.reader
-    cut = step.outcome == "cut_off"
-    usage = running.usage() if cut else reader.usage()
-    whole = step.outcome == "completed" and reader.final
-    outputs = running.outputs
-    if step.outcome == "client_gone":
-        outputs += _lag_allowance(gateway, run, outputs)
-    if whole:
-        _learn(gateway, run, usage)
-    elif step.outcome == "completed" and usage == NO_USAGE and ask.makes_output:
-        run.flags.add(NO_USAGE_SEEN)
-    if whole and not usage.output_tokens and reader.delta_bytes:
-        run.flags.add(ZERO_USAGE)
-    usage = _characters(run, _sane(run, usage), ask)
-    return final_counts(
-        usage,
-        reader.final and not cut,
-        input_tokens=running.inputs,
-        output_tokens=outputs,
-    )
-
-
-def _sane(run: Run, usage: Usage) -> Usage:
-    """Counts that no answer can have are not believed: ours stand instead, and the row says so."""
-    most = max(usage.input_tokens or 0, usage.output_tokens or 0)
-    if most <= COUNT_MAX:
-        return usage
-    run.flags.add(ABSURD)
-    return NO_USAGE
-
-
-def _characters(run: Run, usage: Usage, ask: Ask) -> Usage:
-    """Characters, where the meter or the provider bills them and the answer does not state them."""
-    by_character = (
-        run.call is not None
-        and run.call.meter is not None
-        and (run.call.meter.tariff.unit == "characters_1m")
-    )
-    if usage.input_characters is None and (by_character or ask.input_characters is not None):
-        given = ask.text_bytes if ask.input_characters is None else ask.input_characters
-        usage = replace(usage, input_characters=given)
-    if by_character and usage.output_characters is None and run.running is not None:
-        usage = replace(usage, output_characters=run.running.characters)
-    return usage
-
-
-def _lag_allowance(gateway: Gateway, run: Run, outputs: int) -> int:
-    """Output that the provider makes until it notices that we hung up, at this stream's pace."""
-    ms = gateway.settings.lag_allowance_ms
-    took_ms = int((gateway.books.clock.boot_s() - run.started_s) * 1000)
-    return outputs * ms // took_ms if ms and took_ms > 0 else 0
-
-
-def _cost(gateway: Gateway, run: Run, call: Call, usage: Usage) -> tuple[Cost | None, str | None]:
-    """What the provider charges; the version of the price that was used."""
-    if run.ask is not None and run.ask.free:
-        return Cost(0, 0, 0), None
-    tier = run.tap.reader.service_tier if run.tap else None
-    versions: list[str] = []
-    catalog = gateway.books.prices.of(call.merchant_id)
-
-    def resolve(model: str | None) -> Rates | None:
-        for name in (model, run.tap.reader.model if run.tap else None, call.model):
-            if not name:
-                continue
-            rates = catalog.rates(call.provider, name, call.created_at, tier)
-            if rates is not None:
-                versions.append(rates.version)
-                return rates
-        return None
-
-    cost = cost_of(usage, resolve, own_cost=run.managed)
-    if cost is None:
-        run.flags.add(UNPRICED)
-        return None, None
-    run.flags.update(cost.flags)
-    return cost, versions[-1] if versions else "provider"
-
-
-def _learn(gateway: Gateway, run: Run, usage: Usage) -> None:
-    """Compare our count with the provider's: visible tokens on both sides."""
-    running, ask, provider = run.running, run.ask, run.provider
-    if running is None or ask is None or provider is None or usage.output_tokens is None:
-        return
-    if not ask.stream or not ask.model:
-        return
-    visible = usage.output_tokens
-    if provider.hides(ask.model):
-        visible -= usage.reasoning_tokens or 0
-    estimate = running.estimate()
-    gateway.books.learned.learn(provider.id, ask.model, estimate, visible)
-    if estimate > 0 and visible > 0:
-        gateway.metrics.drift(provider.id, visible * 1000 // estimate)
 
 
 def _charge_bound(row: Settlement, run: Run) -> int:
@@ -272,7 +167,7 @@ def _charge_bound(row: Settlement, run: Run) -> int:
     if gauge.kind == "characters":
         return gauge.bound_e10(counts.input_characters, counts.output_characters)
     units = units_of(meter.tariff.unit, counts)
-    return -(-gauge.flat_e18 * units // (10**8 * meter.tariff.per))
+    return -(-highest_rate(meter.tariff, 0) * units // (100 * meter.tariff.per))
 
 
 def _objects_made(run: Run) -> tuple[str, ...]:
@@ -291,7 +186,6 @@ def _metered_object(run: Run, final: Final) -> str | None:
 
 
 OBJECT_KINDS = frozenset({"responses", "conversations"})
-READING_KINDS = frozenset({"retrieve", "cancel"})
 STORED_KINDS = READING_KINDS | {"responses"}
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lava_adapters.registry import Provider, Registry
+from lava_adapters.models import Models
+from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
-from lava_proxy.core.errors import LavaError
 from lava_proxy.core.settings import Settings
 from lava_proxy.net.upstream import Upstreams
 from lava_proxy.proxy.caller import Callers
+from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.run import OpenRuns
 from lava_proxy.proxy.turnstile import Turnstile
 from lava_proxy.proxy.watch import Watchers
@@ -26,6 +27,8 @@ class Gateway:
     settings: Settings
     books: Books
     registry: Registry
+    keys: ManagedKeys
+    models: Models
     upstreams: Upstreams
     callers: Callers
     metrics: Metrics
@@ -47,15 +50,3 @@ class Gateway:
     def origin(self, host: str) -> str:
         """Where to send a request for a host of the provider table."""
         return self.origins.get(host) or f"https://{host}"
-
-    def managed_key(self, provider: Provider) -> str:
-        """The operator's key for a provider. Raises when there is none."""
-        key = self.settings.provider_keys.get(provider.id)
-        if key is None:
-            name = provider.id.upper().replace("-", "_")
-            raise LavaError(
-                "forward_endpoint_not_supported",
-                f"there is no managed key for {provider.id}: set LAVA_PROVIDER_KEY_{name}, "
-                "or send your own in the token's provider_key",
-            )
-        return key.get_secret_value()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from lava_proxy.core.errors import LavaError
+from lava_proxy.net.http1.request import parse_origin, split_url
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import Scope
+from lava_proxy.proxy.managed import Key
 from lava_proxy.proxy.run import Run
-from lava_proxy.wire.headers import upstream_headers
+from lava_proxy.wire.headers import NOTHING, upstream_headers
+from lava_proxy.wire.sigv4 import AwsKeys, parse_keys, region_of, sign
 from lava_proxy.wire.target import upstream_url
 from lava_proxy.wire.token import Credential
 
@@ -17,41 +20,64 @@ _PLACES = {
     "xi-api-key": b"xi-api-key",
 }
 
+_JWT = "eyJ"
+"""How a token of Entra begins: Azure takes one instead of its key, as a bearer."""
+
 
 def content_type(scope: Scope) -> str:
-    """The request's media type as sent, ``""`` when there is none."""
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            text: str = value.decode("latin-1")
-            return text
-    return ""
+    """The request's media type as sent, ``""`` when there is none. Two would be two meanings."""
+    found = [value for name, value in scope["headers"] if name == b"content-type"]
+    if len(found) > 1:
+        raise LavaError("invalid_request", "The Content-Type header is given twice.")
+    return found[0].decode("latin-1") if found else ""
 
 
-def provider_key(gateway: Gateway, run: Run) -> str:
-    """The credential for the provider: the caller's own, else the operator's."""
+async def provider_key(gateway: Gateway, run: Run) -> Key | None:
+    """The credential for the provider: the caller's own, else the operator's; None where the caller
+    has signed the request itself."""
     if run.caller is None or run.provider is None:
         raise LavaError("internal_error")
-    return run.caller.token.provider_key or gateway.managed_key(run.provider)
+    if run.signed is not None:
+        return None
+    own = run.caller.token.provider_key
+    if own is None:
+        return await gateway.keys.of(run.provider)
+    return (run.provider.aws_service and parse_keys(own)) or own
 
 
 def headers(
-    gateway: Gateway, run: Run, scope: Scope, credential: Credential, key: str
+    gateway: Gateway,
+    run: Run,
+    scope: Scope,
+    credential: Credential,
+    key: Key | None,
+    content: bytes,
 ) -> list[tuple[bytes, bytes]]:
     """The caller's headers without what is ours or the hop's, with the provider's credential."""
     provider, caller, route = run.provider, run.caller, run.route
     if provider is None or caller is None or route is None:
         raise LavaError("internal_error")
     secrets = (credential.text.encode("latin-1", "replace"), caller.token.secret.encode())
-    kept = upstream_headers(scope["headers"], secrets=secrets)
-    kept.append(_credential(provider.credential_for(route), key))
-    if run.managed and provider.extra_headers:
+    kept = upstream_headers(scope["headers"], secrets=secrets, signed=run.signed or NOTHING)
+    if run.rewrite is not None:
+        kept = run.rewrite.request_headers(kept)
+    if (run.managed or run.rewrite is not None) and provider.extra_headers:
         given = {name for name, _ in kept}
         kept += [
             (name.encode(), value.encode())
             for name, value in provider.extra_headers
             if name.encode() not in given
         ]
-    run.upstream_secrets = (key.encode(),)
+    if isinstance(key, AwsKeys):
+        kept += _signature(gateway, run, scope["method"], kept, key, content)
+        run.upstream_secrets = tuple(
+            text.encode() for text in (key.access_key, key.secret_key, key.session_token) if text
+        )
+    elif key is not None:
+        kept.append(_credential(provider.credential_for(route), key))
+        run.upstream_secrets = (key.encode(),)
+    if run.rewrite is not None and run.managed:
+        run.rewrite.hide(run.upstream_secrets)
     run.response_prefixes = gateway.response_prefixes[provider.id]
     return kept
 
@@ -78,12 +104,39 @@ def url(gateway: Gateway, run: Run) -> str:
     """Built from the provider table's host, never from the caller's text."""
     if run.target is None:
         raise LavaError("internal_error")
-    return upstream_url(gateway.origin(run.target.host), run.target)
+    return upstream_url(gateway.origin(run.host), run.target)
+
+
+def _signature(
+    gateway: Gateway,
+    run: Run,
+    method: str,
+    kept: list[tuple[bytes, bytes]],
+    keys: AwsKeys,
+    content: bytes,
+) -> list[tuple[bytes, bytes]]:
+    """Signed is what will be sent: with an override, its host and path."""
+    if run.target is None or run.provider is None:
+        raise LavaError("internal_error")
+    origin, sent = split_url(url(gateway, run))
+    path, _, query = sent.decode("ascii").partition("?")
+    return sign(
+        keys,
+        method,
+        path,
+        query,
+        kept,
+        content,
+        host=parse_origin(origin).authority.encode(),
+        region=region_of(run.host) or "",
+        service=run.provider.aws_service,
+        at=gateway.books.now(),
+    )
 
 
 def _credential(expected: str, key: str) -> tuple[bytes, bytes]:
     place = _PLACES.get(expected)
-    if place is not None:
+    if place is not None and not (place == b"api-key" and key.startswith(_JWT)):
         return place, key.encode()
     scheme = b"Token " if expected == "token" else b"Bearer "
     return b"authorization", scheme + key.encode()

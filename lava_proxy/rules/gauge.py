@@ -15,9 +15,10 @@ from typing import Literal
 from lava_proxy.core.money import divide_up
 from lava_proxy.rules.charge import highest_rate
 from lava_proxy.rules.rates import Rates
-from lava_proxy.rules.tiers import Tariff
+from lava_proxy.rules.tiers import MS_PER_MINUTE, Tariff
 
 _E18_TO_E10 = 10**8
+_E12_TO_E18 = 10**6
 _PERCENT_E12 = 100 * 10**12
 _E18_DENOMINATOR = 9 * 10**6
 UNBOUNDED = 1 << 62
@@ -27,12 +28,16 @@ Kind = Literal["tokens", "characters", "flat"]
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """`flat` once per call, `per_input` and `per_output` for each unit of `kind`."""
+    """`flat` once per call, `per_input` and `per_output` for each unit of `kind`; beside tokens,
+    what is known before the call: time, characters to be spoken, pictures asked for."""
 
     kind: Kind
     flat_e18: int
     per_input_e18: int
     per_output_e18: int
+    per_ms_e18: int = 0
+    per_character_e18: int = 0
+    per_image_e18: int = 0
 
     def bound_e10(self, inputs: int, outputs: int) -> int:
         """No call with these counts is charged more."""
@@ -40,6 +45,15 @@ class Gauge:
             self.flat_e18 + inputs * self.per_input_e18 + outputs * self.per_output_e18,
             _E18_TO_E10,
         )
+
+    def beside(self, *, ms: int = 0, characters: int = 0, images: int = 0) -> Gauge:
+        """The gauge of a call with so much beside its tokens: part of what is paid once."""
+        more_e18 = (
+            ms * self.per_ms_e18 + characters * self.per_character_e18 + images * self.per_image_e18
+        )
+        if not more_e18:
+            return self
+        return Gauge(self.kind, self.flat_e18 + more_e18, self.per_input_e18, self.per_output_e18)
 
     def affordable_outputs(self, amount_e10: int, inputs: int) -> int:
         """How many output units `amount_e10` covers beside `inputs`; 0 when not even those."""
@@ -66,7 +80,9 @@ def gauge(tariff: Tariff, rates: Rates | None, *, text_only: bool) -> Gauge | No
         return Gauge("tokens", 0, rate_e12, rate_e12)
     if tariff.unit == "characters_1m":
         return Gauge("characters", 0, rate_e12, rate_e12)
-    return Gauge("flat", rate_e12 * 10**6, 0, 0)
+    flat_e18 = rate_e12 * _E12_TO_E18
+    per_ms_e18 = divide_up(flat_e18, MS_PER_MINUTE) if tariff.unit == "minutes" else 0
+    return Gauge("flat", flat_e18, 0, 0, per_ms_e18)
 
 
 @lru_cache(maxsize=4096)
@@ -81,11 +97,22 @@ def _of_cost(rates: Rates, rate_e12: int, *, text_only: bool) -> Gauge:
     if text_only:
         per_input = divide_up(max(b.input for b in bands), _E18_DENOMINATOR)
         per_output = divide_up(max(max(b.output, b.reasoning) for b in bands), _E18_DENOMINATOR)
+    once = max(b.request + rates.min_ms * b.input_ms for b in bands)
     # The cost is rounded before the percentage is taken, and the charge again: half a unit each.
-    flat = divide_up(max(b.request for b in bands), _E18_DENOMINATOR) + _E18_TO_E10
+    flat = divide_up(once, _E18_DENOMINATOR) + _E18_TO_E10
+
+    def charged(per_e18: int) -> int:
+        return divide_up(per_e18 * rate_e12, _PERCENT_E12)
+
+    def beside(weight: int) -> int:
+        return charged(divide_up(weight, _E18_DENOMINATOR))
+
     return Gauge(
         "tokens",
-        divide_up(flat * rate_e12, _PERCENT_E12) + _E18_TO_E10,
-        divide_up(per_input * rate_e12, _PERCENT_E12),
-        divide_up(per_output * rate_e12, _PERCENT_E12),
+        charged(flat) + _E18_TO_E10,
+        charged(per_input),
+        charged(per_output),
+        beside(max(b.input_ms for b in bands)),
+        beside(max(b.input_characters for b in bands)),
+        beside(max(b.image for b in bands)),
     )

@@ -68,7 +68,8 @@ def quote(
     cap = ask.output_cap or limits.default_tokens
     outputs = cap * ask.choices if ask.makes_output and gauge.kind != "flat" else 0
     if gauge.kind == "characters":
-        outputs *= 6  # a token is rarely longer; characters are counted when they come
+        # A token is rarely longer; characters are counted when they come. Speech has none.
+        outputs = 0 if ask.spoken_tokens else outputs * 6
     adjustable = ceiling and outputs > 0 and gauge.kind == "tokens" and ask.capable_of_cap
     floor = min(outputs, limits.floor_tokens * ask.choices)
     if not ceiling:
@@ -85,6 +86,13 @@ def quote(
         cap_tokens=cap,
         inject=adjustable and enforcement == "strict" and ask.output_cap is None,
         choices=ask.choices,
+    )
+
+
+def gauge_of(ask: Ask, gauge: Gauge) -> Gauge:
+    """The gauge of this call: with what it has beside tokens."""
+    return gauge.beside(
+        ms=ask.input_ms_most, characters=ask.input_characters or 0, images=ask.images
     )
 
 

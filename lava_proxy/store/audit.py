@@ -36,6 +36,7 @@ CHECKS = (
     "transactions_unbalanced",
     "charges_unbalanced",
     "costs_unbalanced",
+    "reratings_unbalanced",
     "counters_unbalanced",
     "rollups_unbalanced",
     "wallets_unbalanced",

@@ -156,11 +156,11 @@ async def give_back(
     await Q["close_spent_leases"].execute(conn, owner_id=owner_id, now=now)
     await expire(conn, owner_id, account["merchant_id"], now)
     if takes and account["debt_e10"]:
-        await _repay(conn, owner_id, account["debt_e10"], now)
+        await repay(conn, owner_id, account["debt_e10"], now)
     return sum(t[2] for t in takes)
 
 
-async def _repay(conn: Connection, owner_id: str, debt_e10: int, now: datetime) -> None:
+async def repay(conn: Connection, owner_id: str, debt_e10: int, now: datetime) -> None:
     """Credit that came back pays old debt at once, as new credit does: else it would be spent
     while the customer owes."""
     rows = await S["available_grants"].fetch(conn, owner_ids=[owner_id], now=now)

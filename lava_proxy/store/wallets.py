@@ -56,7 +56,8 @@ async def fund(
     source: str,
     now: datetime,
 ) -> None:
-    """Money came in from the ledger account `source`. Once per payment (`succeeded`)."""
+    """Money came in from the ledger account `source`, once per payment (`succeeded`); less than
+    nothing, where it went back there (`reversals.py`)."""
     wallet_id = wallet_id_of(merchant_id, test=test)
     await Q["fund_wallet"].execute(
         conn, merchant_id=merchant_id, test=test, wallet_id=wallet_id, amount=amount_e10

@@ -19,6 +19,7 @@ from typing import cast
 from urllib.parse import quote
 
 from lava_proxy.core.errors import LavaError
+from lava_proxy.wire.mask import shows
 from lava_proxy.wire.token import CREDENTIAL_HEADERS
 
 Pairs = Sequence[tuple[bytes, bytes]]
@@ -80,6 +81,9 @@ _NOT_UPSTREAM = (
         b"x-rewrite-url",
     }
 )
+_AWS = frozenset({b"x-amz-content-sha256", b"x-amz-date", b"x-amz-security-token"})
+_AS_SENT = frozenset({b"host", b"content-length"})
+"""Made anew, with the same value: a caller's signature may cover them."""
 _NOT_UPSTREAM_PREFIXES = (b"x-lava-", b"x-forwarded-", b"proxy-", b"sec-websocket-")
 
 _TO_CLIENT = frozenset(
@@ -140,19 +144,28 @@ def guard(
 
 
 def upstream_headers(
-    headers: Pairs, *, secrets: Sequence[bytes] = (), drop: frozenset[bytes] = NOTHING
+    headers: Pairs,
+    *,
+    secrets: Sequence[bytes] = (),
+    drop: frozenset[bytes] = NOTHING,
+    signed: frozenset[bytes] = NOTHING,
 ) -> list[tuple[bytes, bytes]]:
     """The caller's headers as they go to the provider, without Host, Content-Length and credential:
     whoever sends them adds those.
 
     `secrets` are the caller's credential and what it decodes to: a value that holds one is dropped,
-    whatever its name. `drop` are more names, from the provider's row.
+    whatever its name. `drop` are more names, from the provider's row. `signed` are the names that
+    the caller's own signature covers: those of AWS pass, and the signature with them.
     """
+    refused = _NOT_UPSTREAM - _AWS if signed else _NOT_UPSTREAM
     kept = [
         pair
         for pair in headers
-        if pair[0] not in _NOT_UPSTREAM and not pair[0].startswith(_NOT_UPSTREAM_PREFIXES)
+        if pair[0] not in refused and not pair[0].startswith(_NOT_UPSTREAM_PREFIXES)
     ]
+    if signed:
+        _check_signed(signed, refused)
+        kept += [pair for pair in headers if pair[0] == b"authorization"]
     nominated = _nominated(headers)
     if nominated or drop:
         nominated |= drop
@@ -237,6 +250,18 @@ def _guard_upgrade(offers: bytes, watched: Pairs) -> None:
         raise LavaError("upgrade_not_supported")
 
 
+def _check_signed(signed: frozenset[bytes], refused: frozenset[bytes]) -> None:
+    """A header that is signed and does not arrive would break the signature at the provider."""
+    lost = sorted(
+        name
+        for name in signed - _AS_SENT
+        if name in refused or name.startswith(_NOT_UPSTREAM_PREFIXES)
+    )
+    if lost:
+        name = lost[0].decode("latin-1")
+        raise LavaError("invalid_request", f"The header {name} is signed, and is not passed on.")
+
+
 def _nominated(headers: Pairs) -> frozenset[bytes]:
     """Names that Connection headers declare to be for this hop only."""
     lines = [value for name, value in headers if name == b"connection"]
@@ -251,7 +276,6 @@ def _without(
     if secrets:
         values = b"\n".join([value for _, value in pairs])
         for secret in secrets:
-            # An empty secret is in every value.
-            if secret and secret in values:
-                pairs = [pair for pair in pairs if secret not in pair[1]]
+            if shows(secret, values):
+                pairs = [pair for pair in pairs if not shows(secret, pair[1])]
     return pairs

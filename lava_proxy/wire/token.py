@@ -22,6 +22,7 @@ import orjson
 
 from lava_adapters.values import dataclass
 from lava_proxy.core.errors import LavaError
+from lava_proxy.wire.sigv4 import is_signature
 
 TOKEN_MAX_CHARS = 8192
 
@@ -68,7 +69,7 @@ _TAIL = r"(?:[A-Za-z0-9._~+/-]|%2[BbFfDd]|%5[Ff])"
 _START = r"(?:(?<![A-Za-z0-9_])|(?<=%[0-9A-Fa-f][0-9A-Fa-f]))"
 _SHAPES = re.compile(
     rf"""
-      (?P<ours>aks_(?:live|test)_|lava_(?:sk|ft)_|whsec_){_TAIL}+=*
+      (?P<ours>(?:aks|css)_(?:live|test)_|lava_(?:sk|ft)_|whsec_){_TAIL}+=*
     | (?P<head>\b(?:bearer|basic)[ ]+){_TAIL}+=*
     | (?P<scheme>\b(?:token|key)[ ]+)(?={_TAIL}*[0-9]){_TAIL}{{16,}}=*
     | (?P<param>{_START}(?:api[_-]?key|key|access_token|provider_key|secret_key)["']?
@@ -102,6 +103,8 @@ def find_credential(headers: Sequence[tuple[bytes, bytes]], key_param: str | Non
     for name, value in headers:
         if name not in CREDENTIAL_HEADERS:
             continue
+        if name == b"authorization" and is_signature(value):
+            continue  # of the caller's own for AWS: ours stands elsewhere
         text = value.decode("latin-1").strip()
         if name == b"authorization":
             text = _bearer(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -192,6 +193,69 @@ def test_a_provider_file_gives_azure_its_hosts() -> None:
     assert azure.credential_for(azure.routes[0]) == "api-key"
     assert local is not None
     assert local.usage_opt_in
+
+
+AZURE: dict[str, Any] = {
+    "hosts": ["us.openai.azure.com"],
+    "base": "https://us.openai.azure.com",
+    "models": {"ours": "gpt-4o"},
+}
+
+
+def test_a_deployment_is_the_model_whatever_the_body_says() -> None:
+    azure = REGISTRY.with_providers([AZURE | {"id": "azure"}]).by_id("azure")
+    assert azure is not None
+    chat = "chat/completions"
+    for path, body, model in (
+        (f"/openai/deployments/ours/{chat}", {}, "gpt-4o"),
+        (f"/openai/deployments/theirs/{chat}", {"model": "gpt-4o-mini"}, "theirs"),
+        (f"/openai/deployments/a%20b/{chat}", {}, "a b"),
+        ("/openai/v1/chat/completions", {"model": "ours"}, "gpt-4o"),
+        ("/openai/v1/chat/completions", {"model": "gpt-5"}, "gpt-5"),
+    ):
+        found = azure.route("POST", path)
+        assert found is not None
+        sent = json.dumps(body | {"messages": []}).encode()
+        ask = REGISTRY.adapter(azure, found[0]).ask("POST", path, "", "application/json", sent)
+        assert azure.named(ask, *found).model == model
+
+
+@pytest.mark.parametrize(
+    ("version", "asked"),
+    [("2023-05-15", False), ("2024-06-01", False), ("2024-09-01-preview", True),
+     ("2024-10-21", True), ("2025-04-01-preview", True), ("preview", True)],
+)  # fmt: skip
+def test_older_versions_of_azure_are_not_asked_for_usage(version: str, asked: bool) -> None:
+    azure = REGISTRY.by_id("azure")
+    assert azure is not None
+    path = "/openai/deployments/d/chat/completions"
+    found = azure.route("POST", path)
+    assert found is not None
+    adapter = REGISTRY.adapter(azure, found[0])
+    body = b'{"messages": [], "stream": true}'
+    ask = adapter.ask("POST", path, f"a=b&api-version={version}", "application/json", body)
+    assert ask.capable_of_usage == asked
+
+
+def test_another_resource_is_like_one_that_is_known() -> None:
+    rows = [AZURE | {"id": "azure-us", "like": "azure"}, {"id": "azure-us", "models": {"a": "b"}}]
+    wider = REGISTRY.with_providers(rows)
+    other, azure = wider.by_host("us.openai.azure.com"), wider.by_id("azure")
+    assert other is not None
+    assert azure is not None
+    assert (other.id, other.label, other.routes) == ("azure-us", "azure-us", azure.routes)
+    assert other.models == {"ours": "gpt-4o", "a": "b"}
+    assert (other.usage_opt_in, wider.price_names["azure-us"]) == (True, "azure")
+    assert azure.models == {}
+    for wrong in (
+        AZURE | {"id": "azure-us", "like": "nobody"},
+        AZURE | {"id": "azure", "like": "openai"},
+        AZURE | {"id": "azure-us", "like": "azure", "serves": ["chat"]},
+        {"id": "azure-us", "like": "azure"},
+        AZURE | {"id": "azure-us", "like": "azure", "models": {"a": 1}},
+    ):
+        with pytest.raises(RegistryError):
+            REGISTRY.with_providers([wrong])
 
 
 @pytest.mark.parametrize("text", ["[provider]\nid=1", "x = 1", "provider = [1]", "[["])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +11,7 @@ from lava_adapters.contract import Ask, Usage
 from lava_proxy.rules.charge import Counts, charge, units_of
 from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge, gauge
 from lava_proxy.rules.price import cost
-from lava_proxy.rules.quote import OutputLimits, Quote, quote
+from lava_proxy.rules.quote import OutputLimits, Quote, gauge_of, quote
 from lava_proxy.rules.rates import RELATIVES, Rates, make_rates
 from lava_proxy.rules.settlement import Enforcement
 from lava_proxy.rules.tiers import RATE_MAX_E12, Tariff, Tier, check_tiers
@@ -121,6 +123,36 @@ def test_a_fee_per_request_that_depends_on_the_length_is_covered() -> None:
     assert price_e10 == 10**6
     for text_only in (True, False):
         assert the(gauge(percent, rates, text_only=text_only)).bound_e10(11, 0) >= price_e10
+
+
+BESIDE = ("input_ms", "input_characters", "image")
+beside_weights = st.dictionaries(st.sampled_from(BESIDE), st.integers(0, 9 * 10**20))
+
+
+@given(percentages, prices(beside_weights), st.integers(0, 20_000), count, count, count, st.data())
+def test_what_is_known_beside_tokens_is_covered(
+    tariff: Tariff,
+    rates: Rates,
+    min_ms: int,
+    ms: int,
+    spoken: int,
+    images: int,
+    data: st.DataObject,
+) -> None:
+    rates = replace(rates, min_ms=min_ms)
+    usage = Usage(input_ms=data.draw(st.integers(0, ms)), input_characters=spoken, images=images)
+    ask = Ask(input_ms=0, input_ms_most=ms, input_characters=spoken, images=images)
+    bound = gauge_of(ask, the(gauge(tariff, rates, text_only=True))).bound_e10(0, 0)
+    assert charge(tariff, 0, spoken, cost(rates, usage).total_e10).amount_e10 <= bound
+
+
+@given(tariffs("minutes"), st.integers(0, 10**8), st.integers(0, 10**8), st.data())
+def test_no_charge_by_time_is_above_its_bound(
+    tariff: Tariff, before: int, ms: int, data: st.DataObject
+) -> None:
+    found = gauge_of(Ask(input_ms_most=ms), the(gauge(tariff, None, text_only=True)))
+    taken = charge(tariff, before, data.draw(st.integers(0, ms))).amount_e10
+    assert taken <= found.bound_e10(0, 0)
 
 
 def test_a_percentage_needs_a_price() -> None:

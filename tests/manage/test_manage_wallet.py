@@ -17,6 +17,7 @@ from lava_adapters.registry import Registry
 from lava_proxy.cli.main import app as cli
 from lava_proxy.core.settings import Settings
 from lava_proxy.manage.app import create_management
+from lava_proxy.payments.manual import Manual
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, PaymentsDown
 from lava_proxy.store import keys
 from lava_proxy.store.audit import audit
@@ -25,7 +26,7 @@ FUND = {"payment_method_id": "pm_1", "amount": "25.00"}
 
 
 @dataclass
-class Provider:
+class Provider(Manual):
     """A payment provider that answers as it is told to."""
 
     answers: list[ChargeAnswer | Exception]

@@ -15,9 +15,10 @@ import asyncpg
 import uvicorn
 from gateway_kit import MANAGED, Gate
 
-from lava_adapters.registry import Registry
 from lava_proxy.app import LavaProxy
 from lava_proxy.core.environment import load_settings
+from lava_proxy.core.providers import registry_of
+from lava_proxy.net.google_account import TOKEN_HOST
 from lava_proxy.net.simulated import SimulatedProvider
 
 _numbers = itertools.count(1)
@@ -38,7 +39,10 @@ async def database_copy(server: Any, template: str) -> AsyncIterator[str]:
 
 def gate_settings(url: str, folder: Path, sim: SimulatedProvider, **more: object) -> Any:
     """Every host of the provider table is the simulated provider."""
-    hosts = [host for provider in Registry.builtin().providers for host in provider.hosts]
+    file = more.get("providers_file")
+    registry = registry_of(load_settings({}, **({"providers_file": file} if file else {})))
+    hosts = [host for provider in registry.providers for host in provider.hosts]
+    hosts.append(TOKEN_HOST)
     return load_settings(
         {},
         **{

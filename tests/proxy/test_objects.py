@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from gateway_kit import Gate, fresh_model
+import json
 
-from lava_proxy.net.simulated import Script
+import pytest
+from gateway_kit import TOKEN_E10, Gate, fresh_model
+
+from lava_proxy.net.simulated import Piece, Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -69,3 +71,69 @@ async def test_a_stored_response_is_charged_once(gate: Gate) -> None:
         await gate.call(f"/openai/v1/responses/{made['id']}", None, payer, method="GET")
     charges = [row["charge_e10"] for row in await gate.rows(payer)]
     assert sum(charges) == charges[0]
+
+
+async def test_a_background_response_is_charged_once_when_it_is_read(gate: Gate) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    response_id = f"resp_{model}"
+    queued = {"id": response_id, "object": "response", "status": "queued", "usage": None}
+    usage = {"input_tokens": 300, "output_tokens": 20}
+    done = queued | {"status": "completed", "usage": usage, "model": model}
+    gate.sim.script[model] = Script.json(queued)
+    path = f"/openai/v1/responses/{response_id}"
+    gate.sim.script[f"/v1/responses/{response_id}"] = [
+        Script.json(queued | {"status": "in_progress"}),
+        *(Script.json(done) for _ in range(3)),
+    ]
+    asked = {"model": model, "input": "hello " * 200, "background": True}
+    assert (await gate.call("/openai/v1/responses", asked, payer)).status == 200
+    made = await gate.row(payer)
+    assert made["charge_e10"] == 0
+    assert "background" in made["flags"]
+    assert "no_usage" not in made["flags"]
+    for _ in range(4):
+        assert (await gate.call(path, None, payer, method="GET")).status == 200
+    charges = [row["charge_e10"] for row in await gate.rows(payer)]
+    assert charges == [0, 0, 320 * TOKEN_E10, 0, 0]
+    assert (await gate.rows(payer))[2]["model"] == model
+
+
+async def test_a_percentage_meter_prices_what_is_read_by_the_answers_model(gate: Gate) -> None:
+    payer = await gate.payer("20.00", rate_e12=100 * 10**12, rate_type="percentage")
+    usage = {"input_tokens": 1000, "output_tokens": 100}
+    queued = {"id": "resp_priced", "object": "response", "status": "queued", "model": "gpt-4o"}
+    gate.sim.script["/v1/responses"] = Script.json(queued)
+    gate.sim.script["/v1/responses/resp_priced"] = Script.json(
+        queued | {"status": "completed", "usage": usage}
+    )
+    asked = {"model": "gpt-4o", "input": "hello", "background": True}
+    assert (await gate.call("/openai/v1/responses", asked, payer)).status == 200
+    path = "/openai/v1/responses/resp_priced"
+    assert (await gate.call(path, None, payer, method="GET")).status == 200
+    assert [row["charge_e10"] for row in await gate.rows(payer)] == [0, 35_000_000]
+
+
+async def test_a_background_stream_that_its_client_leaves_is_charged_once(gate: Gate) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    response_id = f"resp_{model}"
+    usage = {"input_tokens": 30, "output_tokens": 20}
+    created = {"id": response_id, "object": "response", "status": "in_progress", "usage": None}
+    events = [
+        {"type": "response.created", "response": created},
+        {"type": "response.output_text.delta", "delta": "hello"},
+    ]
+    pieces = [Piece(f"data: {json.dumps(event)}\n\n".encode()) for event in events]
+    gate.sim.script[model] = Script([*pieces, Piece(b"", 30.0)])
+    gate.sim.script[f"/v1/responses/{response_id}"] = Script.json(
+        created | {"status": "completed", "usage": usage}
+    )
+    asked = {"model": model, "input": "hello", "background": True, "stream": True}
+    call = await gate.open_call("/openai/v1/responses", asked, payer)
+    await call.head()
+    await call.piece()
+    call.writer.close()
+    assert (await gate.row(payer))["charge_e10"] == 0
+    path = f"/openai/v1/responses/{response_id}"
+    for _ in range(2):
+        assert (await gate.call(path, None, payer, method="GET")).status == 200
+    assert [row["charge_e10"] for row in await gate.rows(payer)] == [0, 50 * TOKEN_E10, 0]

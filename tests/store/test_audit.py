@@ -54,7 +54,14 @@ async def some_books(database: Database) -> Shop:
 async def _unlock(shop: Shop) -> None:
     """Take down what protects the books: a superuser can, which is why there is an audit."""
     async with shop.database.connection() as conn:
-        for table in ("ledger_entries", "credit_grants", "leases", "lease_parts", "accounts"):
+        for table in (
+            "ledger_entries",
+            "reratings",
+            "credit_grants",
+            "leases",
+            "lease_parts",
+            "accounts",
+        ):
             await conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
             names = await conn.fetch(
                 "SELECT conname FROM pg_constraint WHERE conrelid = $1::regclass AND contype = 'c'",
@@ -171,6 +178,16 @@ PLANTED = [
         one(
             "UPDATE ledger_entries SET amount_e10 = amount_e10 {} "
             + ONE_ENTRY.format("account LIKE 'provider:%'")
+        ),
+    ),
+    (
+        "reratings_unbalanced",
+        (
+            [
+                "INSERT INTO reratings SELECT merchant_id, request_id, created_at, 'txn_none', "
+                "'v', 1, charge_e10, 1, 0, now() FROM requests ORDER BY request_id LIMIT 1"
+            ],
+            ["DELETE FROM reratings WHERE transaction_id = 'txn_none'"],
         ),
     ),
     (

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lava_proxy.core.errors import CODES
-from lava_proxy.proxy import finish
+from lava_proxy.proxy import finish, tally
 from lava_proxy.rules import price
 from lava_proxy.rules.settlement import Outcome
 from lava_proxy.telemetry.exposition import render
@@ -158,7 +158,7 @@ def test_names_follow_the_practice() -> None:
 def test_the_closed_sets_are_those_of_the_house(metrics: Metrics) -> None:
     assert get_args(Outcome) == OUTCOMES
     flags = {price.ABSURD, price.CLAMPED, price.UNPRICED, price.PART_UNPRICED}
-    assert flags | {finish.METERING_FAULT, finish.NO_USAGE_SEEN} <= set(ANOMALIES)
+    assert flags | {finish.METERING_FAULT, tally.NO_USAGE_SEEN} <= set(ANOMALIES)
     shown = {
         dict(labels)["code"] for name, labels in figures(metrics) if name.endswith("refusals_total")
     }

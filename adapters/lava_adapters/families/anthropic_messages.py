@@ -1,4 +1,4 @@
-"""Anthropic messages: what is asked, edited and cut."""
+"""Anthropic messages: what is asked, edited and cut. On Vertex AI the model stands in the path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KINDS = {
 
 
 class AnthropicMessages:
-    """kind "messages" or "free"."""
+    """kind "messages", "raw_predict" or "free"."""
 
     family = "anthropic_messages"
 
@@ -44,9 +44,13 @@ class AnthropicMessages:
         request = parse(body, _PRICED)
         weight = weigh(body, request)
         free = self._kind == "free"
+        model, stream = text(request, "model"), flag(request, "stream")
+        if self._kind == "raw_predict":
+            model, _, verb = path.rpartition("/")[2].rpartition(":")
+            stream = stream or verb == "streamRawPredict"
         return Ask(
-            model=text(request, "model"),
-            stream=flag(request, "stream"),
+            model=model,
+            stream=stream,
             output_cap=limit(request, _CAP),
             input_bytes=weight.input_bytes,
             text_bytes=weight.text_bytes,

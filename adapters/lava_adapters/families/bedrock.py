@@ -18,7 +18,7 @@ from ..contract import Ask, Framing, Reader, Usage
 from ..counts import clamp, count, member, objects, take
 from ..fold import Fold, Unread
 from ..framings import media_type
-from ..jsonedit import set_nested
+from ..jsonedit import set_member, set_nested
 from ..lenient import load_object
 from ..quirks import Quirks
 from ..replies import cut_message, dump, with_facts
@@ -75,6 +75,8 @@ class Bedrock(Plain):
             cap = limit(config, "maxTokens", "inferenceConfig.maxTokens")
         else:
             cap = limit(request, "max_tokens")
+        # What limits an invoked model's output depends on the model; Claude's body is known.
+        claude = "anthropic_version" in request
         return Ask(
             model=unquote(parts[-2]) if len(parts) > 2 else None,
             stream=parts[-1] in _STREAMS,
@@ -83,8 +85,7 @@ class Bedrock(Plain):
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or request.get("promptVariables") is not None,
-            # What limits an invoked model's output depends on the model.
-            capable_of_cap=converse,
+            capable_of_cap=converse or claude,
             object_ids=tuple(weight.object_ids),
         )
 
@@ -93,7 +94,9 @@ class Bedrock(Plain):
             return body
         if ask.output_cap is not None and ask.output_cap <= output_cap:
             return body
-        return set_nested(body, "inferenceConfig", "maxTokens", b"%d" % output_cap)
+        if self._kind == "converse":
+            return set_nested(body, "inferenceConfig", "maxTokens", b"%d" % output_cap)
+        return set_member(body, "max_tokens", b"%d" % output_cap)
 
     def framing(self, ask: Ask, content_type: str) -> Framing:
         kind = media_type(content_type)
@@ -139,6 +142,7 @@ class BedrockReader(Fold):
                 value = count(int(text))
                 if value is not None:
                     self._stated[key] = self._counts[key] = value
+        self._tier(headers.get("x-amzn-bedrock-service-tier"))
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         if name.startswith(("exception:", "error:")):
@@ -170,6 +174,9 @@ class BedrockReader(Fold):
         before = len(self._counts)
         for usage in usages:
             take(usage, _COUNTS, self._counts)
+        if "usage" in body:
+            _hour(member(body, "usage", "cacheDetails"), self._counts)
+            self._tier(member(body, "serviceTier", "type"))
         results = objects(body.get("results"))
         if results:
             take(body, {"inputTextTokenCount": "input"}, self._counts)
@@ -191,9 +198,19 @@ class BedrockReader(Fold):
             output_tokens=counts.get("output"),
             cache_read_tokens=clamp(read, entered),
             cache_write_tokens=clamp(written, entered),
+            cache_write_1h_tokens=clamp(counts.get("written_1h"), written),
             total_reported=counts.get("total"),
             model=self._ask.model,
         )
+
+
+def _hour(details: object, into: dict[str, int]) -> None:
+    """Tokens that were written to the cache for an hour, which costs more."""
+    stated = [
+        count(each.get("inputTokens")) for each in objects(details) if each.get("ttl") == "1h"
+    ]
+    if stated:
+        into["written_1h"] = sum(value or 0 for value in stated)
 
 
 def _text(body: dict[str, Any]) -> str:

@@ -1,27 +1,34 @@
 """Speech, transcription, images and predictions: characters, time and pictures beside tokens.
 
 Characters come from the header that states them, else from the text that was asked for; time from
-the answer (seconds to the millisecond, never a float). A multipart body's form is not read: its
-model is unknown, and such a call is priced by what the answer states.
+the answer (seconds to the millisecond, never a float). What an upload asks for stands in its form;
+before the answer a recording is as long as its size allows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
+from urllib.parse import unquote_plus
 
-from ..contract import Ask, Reader, Usage
+from .. import sound
+from ..contract import Ask, AskError, Reader, Usage
 from ..counts import count, exact, member, objects
 from ..fold import Fold, Unread
 from ..framings import media_type
+from ..multipart import Form, boolean, is_form, number, read_form
 from ..openai_usage import settle_usage, take_usage
 from ..quirks import Quirks
 from ..strict import flag, limit, parse, text
-from ..weigh import weigh
+from ..weigh import IMAGE_TOKENS, weigh
 from .plain import Plain
 
-_PRICED = frozenset(("model", "input", "text", "prompt", "n", "stream", "voice"))
+_PRICED = frozenset(("model", "model_id", "input", "text", "prompt", "n", "stream", "voice"))
+_PRICED_IN_FORMS = frozenset(("model", "model_id", "n", "stream"))
+PICTURE_TOKENS = 6_500
+"""No picture of a documented size and quality has more output tokens (OpenAI: 6,240)."""
 _CHARACTERS = ("dg-char-count", "character-cost", "x-ratelimit-input-characters-query-cost")
 _MS_MAX = 10**9
 
@@ -33,20 +40,31 @@ class Media(Plain):
 
     def __init__(self, quirks: Quirks, kind: str = "speech") -> None:
         self._kind = kind
+        self._model_in_query = quirks.model_in_query
 
     def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
-        if self._kind == "free":
-            return Ask(free=True, makes_output=False)
-        if method != "POST" or media_type(content_type) != "application/json" or not body:
-            return Ask(model=_in_query(query), makes_output=False, hidden_input=bool(body))
+        if self._kind == "free" or method != "POST":
+            return Ask(free=self._kind == "free", makes_output=False)
+        ask = self._read(content_type, body)
+        return replace(ask, model=_in_query(query)) if self._model_in_query else ask
+
+    def _read(self, content_type: str, body: bytes) -> Ask:
+        if is_form(content_type):
+            return self._of_form(read_form(content_type, body, _PRICED_IN_FORMS), body)
+        if media_type(content_type) == "application/json" and body:
+            return self._of_json(body)
+        ask = Ask(makes_output=False, hidden_input=bool(body))
+        return self._heard(ask, body, [(0, len(body))]) if body else ask
+
+    def _of_json(self, body: bytes) -> Ask:
         request = parse(body, _PRICED)
         weight = weigh(body, request)
         spoken = request.get("input", request.get("text")) if self._kind == "speech" else None
-        model = text(request, "model") or text(request, "model_id") or _in_query(query)
-        return Ask(
-            model=model,
+        choices = limit(request, "n") or 1
+        ask = Ask(
+            model=_one_model(text(request, "model"), text(request, "model_id")),
             stream=flag(request, "stream") or request.get("stream_format") == "sse",
-            choices=limit(request, "n") or 1,
+            choices=choices,
             input_bytes=weight.input_bytes,
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
@@ -54,9 +72,57 @@ class Media(Plain):
             makes_output=False,
             input_characters=len(spoken) if type(spoken) is str else None,
         )
+        if self._kind == "images":
+            return _pictured(ask)
+        if ask.input_characters:
+            return _spoken(ask, ask.input_characters)
+        return self._heard(ask, b"", [])
+
+    def _of_form(self, form: Form, body: bytes) -> Ask:
+        ask = Ask(
+            model=_one_model(form.fields.get("model"), form.fields.get("model_id")),
+            stream=boolean(form, "stream"),
+            choices=number(form, "n") or 1,
+            input_bytes=form.text_bytes,
+            text_bytes=form.text_bytes,
+            makes_output=False,
+        )
+        if self._kind == "images":
+            return _pictured(replace(ask, media_tokens=IMAGE_TOKENS * len(form.files)))
+        return self._heard(ask, body, [(file.start, file.end) for file in form.files])
+
+    def _heard(self, ask: Ask, body: bytes, recordings: list[tuple[int, int]]) -> Ask:
+        """A recording is held by its longest possible length, and so is what is said in it."""
+        if self._kind != "transcription":
+            return ask
+        likely = sum(sound.likely_ms(body, start, end) for start, end in recordings)
+        most = sum(sound.longest_ms(body, start, end) for start, end in recordings)
+        if not recordings:
+            likely = most = sound.UNSEEN_MS
+        tokens = sound.tokens(likely)
+        return replace(
+            ask,
+            media_tokens=tokens,
+            input_bytes=ask.input_bytes + max(0, sound.tokens(most) - tokens),
+            hidden_input=False,
+            makes_output=True,
+            output_cap=max(1, sound.tokens(most, sound.SPOKEN_TOKENS_PER_S)),
+            input_ms=likely,
+            input_ms_most=max(most, likely),
+        )
 
     def reader(self, ask: Ask) -> Reader:
         return Unread(ask) if ask.free else MediaReader(ask, self._kind)
+
+
+def _spoken(ask: Ask, characters: int) -> Ask:
+    """Held is twice what is likely: slow voices, and instructions that make them slow."""
+    likely = sound.spoken_tokens(characters)
+    return replace(ask, makes_output=True, output_cap=2 * likely, spoken_tokens=likely)
+
+
+def _pictured(ask: Ask) -> Ask:
+    return replace(ask, makes_output=True, output_cap=PICTURE_TOKENS, images=ask.choices)
 
 
 class MediaReader(Fold):
@@ -103,6 +169,7 @@ class MediaReader(Fold):
             (member(document, "usage", "seconds"), 1),
             (member(document, "metrics", "predict_time"), 1),
             (member(document, "metadata", "duration"), channels),
+            (member(document, "duration"), 1),
         ):
             if type(value) is int or (isinstance(value, Decimal) and value.is_finite()):
                 if 0 <= value < _MS_MAX // 1000:
@@ -132,9 +199,15 @@ class MediaReader(Fold):
         )
 
 
+def _one_model(model: str | None, model_id: str | None) -> str | None:
+    """Providers read one of the two names, and not all of them the same."""
+    if model and model_id and model != model_id:
+        raise AskError("model and model_id differ; send one", "model")
+    return model or model_id
+
+
 def _in_query(query: str) -> str | None:
-    for piece in query.split("&"):
-        name, _, value = piece.partition("=")
-        if name == "model" and value:
-            return value
-    return None
+    """None where it is given twice: which one counts is unknown, so the price is."""
+    pairs = [piece.partition("=") for piece in query.split("&")]
+    found = {value for name, _, value in pairs if name == "model"}
+    return unquote_plus(found.pop()) if len(found) == 1 else None

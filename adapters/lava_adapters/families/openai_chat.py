@@ -19,6 +19,7 @@ from ..strict import flag, limit, mapping, parse, text
 from ..weigh import weigh
 from .openai_chat_reader import ChatReader
 
+OPTIONS_SINCE = "2024-09-01"
 _CAPS = ("max_completion_tokens", "max_tokens")
 _PRICED = frozenset(
     ("model", "stream", "stream_options", "n", "best_of", "prompt", "messages", "service_tier")
@@ -58,7 +59,9 @@ class OpenAIChat:
             hidden_input=weight.hidden or _searches(request),
             wants_usage=wants_usage,
             capable_of_cap=True,
-            capable_of_usage=stream and not wants_usage and self._quirks.usage_opt_in,
+            capable_of_usage=(
+                stream and not wants_usage and self._quirks.usage_opt_in and _takes_options(query)
+            ),
             object_ids=tuple(weight.object_ids),
         )
 
@@ -118,6 +121,15 @@ class OpenAIChat:
             raise AskError("prompt must be a string or a list", "prompt")
         answers = max(choices, limit(request, "best_of") or 1)
         return answers * (len(prompt) if batch and prompt is not None else 1)
+
+
+def _takes_options(query: str) -> bool:
+    """Azure's older versions answer 400 to ``stream_options``."""
+    for piece in query.split("&") if query else ():
+        name, _, version = piece.partition("=")
+        if name == "api-version" and version[:1].isdigit():
+            return version >= OPTIONS_SINCE
+    return True
 
 
 def _searches(request: Mapping[str, Any]) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..contract import Usage
+from ..contract import Ask, Usage
 from ..counts import objects
 from ..fold import Fold
+from ..openai_tools import Tools
 from ..openai_usage import settle_usage, take_cost, take_usage
 
 _FINISHED = ("completed", "incomplete", "failed", "cancelled")
@@ -17,7 +18,11 @@ _CALL_TEXT = ("name", "arguments", "input", "code")
 class ResponsesReader(Fold):
     """`contract.Reader` of the family."""
 
-    __slots__ = ()
+    __slots__ = ("_tools",)
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask)
+        self._tools = Tools(ask.object_ids)
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         kind = body.get("type")
@@ -30,6 +35,9 @@ class ResponsesReader(Fold):
             return
         if kind == "response.output_item.added":
             self._item(body.get("item"))
+        elif kind == "response.output_item.done":
+            self._tools.used(body.get("item"), self._counts)
+            self._usage = None
         elif kind.startswith("response.") and not self._stated_by(kind, body):
             return
         elif kind == "error" or body.get("error") is not None:
@@ -61,6 +69,7 @@ class ResponsesReader(Fold):
         status = response.get("status")
         if response.get("error") is not None or status == "failed":
             self.failed = True
+        self._tools.told(response, self._counts)
         usage = response.get("usage")
         if take_usage(usage, self._counts):
             take_cost(usage, data, self._counts)
@@ -91,7 +100,7 @@ class ResponsesReader(Fold):
                 self._saw(name)
 
     def _settle(self) -> Usage:
-        return settle_usage(self._counts, self.model)
+        return self._tools.with_pictures(settle_usage(self._counts, self.model))
 
 
 def _is_call(item: dict[str, Any]) -> bool:

@@ -117,13 +117,14 @@ LIMIT :most::int;
 SELECT r.merchant_id, r.request_id, r.charge_e10,
        coalesce(-sum(e.amount_e10), 0)::bigint AS ledger_e10
 FROM requests r
+LEFT JOIN reratings x ON x.merchant_id = r.merchant_id AND x.request_id = r.request_id
 LEFT JOIN ledger_entries e ON e.booked_xid >= :since::bigint AND e.merchant_id = r.merchant_id AND e.request_id = r.request_id
     AND e.account = 'customer:' || r.customer_id
 WHERE r.customer_id IS NOT NULL AND r.booked_xid >= :since::bigint
   AND (:since::bigint > 0
        OR r.created_at >= (SELECT coalesce(max(upto), '-infinity') FROM retired_parts))
-GROUP BY r.merchant_id, r.request_id, r.created_at, r.charge_e10
-HAVING r.charge_e10 <> coalesce(-sum(e.amount_e10), 0)::bigint
+GROUP BY r.merchant_id, r.request_id, r.created_at, r.charge_e10, x.charge_change_e10
+HAVING r.charge_e10 + coalesce(x.charge_change_e10, 0) <> coalesce(-sum(e.amount_e10), 0)::bigint
 LIMIT :most::int;
 
 -- name: costs_unbalanced
@@ -131,13 +132,35 @@ LIMIT :most::int;
 -- args: since bigint, most int
 SELECT r.merchant_id, r.request_id, r.cost_e10, coalesce(sum(e.amount_e10), 0)::bigint AS ledger_e10
 FROM requests r
+LEFT JOIN reratings x ON x.merchant_id = r.merchant_id AND x.request_id = r.request_id
 LEFT JOIN ledger_entries e ON e.booked_xid >= :since::bigint AND e.merchant_id = r.merchant_id AND e.request_id = r.request_id
     AND e.account = 'provider:' || r.provider
 WHERE r.booked_xid >= :since::bigint
   AND (:since::bigint > 0
        OR r.created_at >= (SELECT coalesce(max(upto), '-infinity') FROM retired_parts))
-GROUP BY r.merchant_id, r.request_id, r.created_at, r.cost_e10
-HAVING r.cost_e10 <> coalesce(sum(e.amount_e10), 0)::bigint
+GROUP BY r.merchant_id, r.request_id, r.created_at, r.cost_e10, x.cost_change_e10
+HAVING r.cost_e10 + coalesce(x.cost_change_e10, 0) <> coalesce(sum(e.amount_e10), 0)::bigint
+LIMIT :most::int;
+
+-- name: reratings_unbalanced
+-- Re-rated requests whose changes differ from the ledger transaction that they name.
+-- args: since bigint, most int
+SELECT x.merchant_id, x.request_id, x.cost_change_e10, x.charge_change_e10,
+       coalesce(sum(e.amount_e10) FILTER (WHERE e.account LIKE 'provider:%'), 0)::bigint
+           AS ledger_cost_e10,
+       coalesce(sum(e.amount_e10) FILTER (WHERE e.account LIKE 'merchant:%:revenue'), 0)::bigint
+           AS ledger_charge_e10
+FROM reratings x
+LEFT JOIN ledger_entries e ON e.booked_xid >= :since::bigint AND e.merchant_id = x.merchant_id
+    AND e.request_id = x.request_id AND e.transaction_id = x.transaction_id
+WHERE x.booked_xid >= :since::bigint
+  AND (:since::bigint > 0
+       OR x.rerated_at >= (SELECT coalesce(max(upto), '-infinity') FROM retired_parts))
+GROUP BY x.merchant_id, x.request_id, x.cost_change_e10, x.charge_change_e10
+HAVING x.cost_change_e10
+       <> coalesce(sum(e.amount_e10) FILTER (WHERE e.account LIKE 'provider:%'), 0)::bigint
+    OR (count(e.customer_id) > 0 AND x.charge_change_e10
+        <> coalesce(sum(e.amount_e10) FILTER (WHERE e.account LIKE 'merchant:%:revenue'), 0)::bigint)
 LIMIT :most::int;
 
 -- name: counters_unbalanced
@@ -172,16 +195,22 @@ WITH kept AS (
 ), touched AS (
     SELECT DISTINCT merchant_id, date_bin('15 minutes', created_at, 'epoch') AS bucket
     FROM requests WHERE :since::bigint > 0 AND booked_xid >= :since::bigint
+    UNION
+    SELECT merchant_id, date_bin('15 minutes', created_at, 'epoch')
+    FROM reratings WHERE :since::bigint > 0 AND booked_xid >= :since::bigint
 ), counted AS (
     SELECT r.merchant_id, date_bin('15 minutes', r.created_at, 'epoch') AS bucket,
            coalesce(r.customer_id, '') AS customer_id, coalesce(r.meter_id, '') AS meter_id,
            ARRAY[count(*), sum(r.input_tokens)::bigint, sum(r.output_tokens)::bigint,
                  sum(r.input_characters)::bigint, sum(r.output_characters)::bigint,
-                 sum(r.input_ms)::bigint, sum(r.output_ms)::bigint, sum(r.cost_e10)::bigint,
-                 sum(r.charge_e10)::bigint,
-                 coalesce(sum(r.cost_e10) FILTER (WHERE r.provider_key_type = 'managed'),
+                 sum(r.input_ms)::bigint, sum(r.output_ms)::bigint,
+                 sum(r.cost_e10 + coalesce(x.cost_change_e10, 0))::bigint,
+                 sum(r.charge_e10 + coalesce(x.charge_change_e10, 0))::bigint,
+                 coalesce(sum(r.cost_e10 + coalesce(x.cost_change_e10, 0))
+                              FILTER (WHERE r.provider_key_type = 'managed'),
                           0)::bigint] AS figures
     FROM requests r
+    LEFT JOIN reratings x ON x.merchant_id = r.merchant_id AND x.request_id = r.request_id
     WHERE :since::bigint = 0 OR EXISTS (
         SELECT FROM touched t WHERE t.merchant_id = r.merchant_id
           AND r.created_at >= t.bucket AND r.created_at < t.bucket + interval '15 minutes')

@@ -21,11 +21,11 @@ SELECT (coalesce((SELECT funded_e10 FROM wallets
                     WHERE grant_id = :owner_id::text AND kind = 'limit'), 0))::bigint;
 
 -- name: fund_wallet
--- Money was paid in.
+-- Money was paid in, or (less than nothing, of a wallet that is there) went back.
 -- args: merchant_id text, test boolean, wallet_id text, amount bigint
 INSERT INTO wallets AS w (merchant_id, test, wallet_id, funded_e10)
-VALUES (:merchant_id::text, :test::boolean, :wallet_id::text, :amount::bigint)
-ON CONFLICT (merchant_id, test) DO UPDATE SET funded_e10 = w.funded_e10 + excluded.funded_e10;
+VALUES (:merchant_id::text, :test::boolean, :wallet_id::text, greatest(:amount::bigint, 0))
+ON CONFLICT (merchant_id, test) DO UPDATE SET funded_e10 = w.funded_e10 + :amount::bigint;
 
 -- name: waiting
 -- Payments into a merchant's wallet that nobody has confirmed yet, oldest first.
