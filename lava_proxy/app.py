@@ -12,15 +12,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.environment import load_settings
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.intake import Receive, Scope, Send
 from lava_proxy.core.providers import OWN_PATHS, registry_of
 from lava_proxy.core.settings import Settings
 from lava_proxy.manage.app import create_management
@@ -44,10 +44,6 @@ from lava_proxy.workers.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 NOT_STARTED = (

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 
-from lava_proxy.app import ASGIApp, LavaProxy, Message, Receive, Scope, Send
+from lava_proxy.app import ASGIApp, LavaProxy
 from lava_proxy.core.environment import unknown_names
+from lava_proxy.core.intake import Message, Receive, Scope, Send
 from lava_proxy.core.settings import Settings
 from lava_proxy.wire.asgi import path_of
 

@@ -143,6 +143,8 @@ class Ask:
     """It is not longer than this."""
     images: int = 0
     """Pictures asked for."""
+    pages: int = 0
+    """Pages that may have to be read, where the provider bills those."""
     as_array: bool = False
     """The answer, and so a refusal, is one JSON array (Gemini's stream without alt=sse)."""
 

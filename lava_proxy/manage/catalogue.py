@@ -7,6 +7,7 @@ list's, as numbers; a merchant's own are at ``/v1/prices``.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -108,10 +109,19 @@ class Catalogue:
         self._providers = {p.id: p for p in registry.providers if not p.base.endswith(UNNAMED)}
         self._managed = frozenset(managed)
         self._parts: dict[str, Part] = {}
+        self._whole = (date.min, b"")
 
-    def parts(self, now: datetime) -> list[Part]:
-        """Every provider's share."""
-        return [self._part(provider, now) for provider in self._providers.values()]
+    async def whole(self, now: datetime) -> bytes:
+        """The catalogue: made for all who ask on a day, and with pauses for running streams."""
+        day, body = self._whole
+        if day != now.date():
+            parts = []
+            for provider in self._providers.values():
+                parts.append(self._part(provider, now))
+                await asyncio.sleep(0)
+            body = listing(parts)
+            self._whole = (now.date(), body)
+        return body
 
     def part(self, provider_id: str, now: datetime) -> Part | None:
         """A provider's share; None where there is no such provider."""
@@ -136,6 +146,13 @@ class Catalogue:
         part = Part(now.date(), _dump(entries)[1:-1], _dump(summary))
         self._parts[provider.id] = part
         return part
+
+
+def listing(parts: Sequence[Part]) -> bytes:
+    """The answer that shows these shares."""
+    entries = b",".join(part.entries for part in parts if part.entries)
+    summaries = b",".join(part.summary for part in parts)
+    return b'{"object":"list","data":[%b],"providers":[%b]}' % (entries, summaries)
 
 
 def _entries(

@@ -89,6 +89,9 @@ async def create(desk: Desk, call: Call) -> Answer:
             now=now,
         )
         _check_terms(body, customer, terms)
+        unpayable = desk.payments.refusal(terms.price_e10)
+        if unpayable is not None:
+            raise LavaError("conflict", f"the price {unpayable}")
         await store.create(
             conn,
             NewSession(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lava_proxy.manage.call import Answer, Call, Route
-from lava_proxy.manage.catalogue import Part, ServiceProvider, Services
+from lava_proxy.manage.catalogue import Part, ServiceProvider, Services, listing
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import read_query
 
@@ -13,10 +13,9 @@ PARAMETERS = frozenset({"provider"})
 async def page(desk: Desk, call: Call) -> Answer:
     """Everything that can be called, or one provider's part of it. An unknown provider is 404."""
     name = read_query(call, PARAMETERS).get("provider")
-    parts = desk.catalogue.parts(desk.books.now()) if name is None else [_part(desk, name)]
-    entries = b",".join(part.entries for part in parts if part.entries)
-    summaries = b",".join(part.summary for part in parts)
-    return Answer(200, b'{"object":"list","data":[%b],"providers":[%b]}' % (entries, summaries))
+    if name is None:
+        return Answer(200, await desk.catalogue.whole(desk.books.now()))
+    return Answer(200, listing([_part(desk, name)]))
 
 
 async def provider(desk: Desk, call: Call) -> Answer:

@@ -133,6 +133,8 @@ class Pages:
             error = LavaError("internal_error")
         if error.status == 404:
             told = NOT_HERE, "The link is wrong or was not copied whole. Nothing was paid."
+        elif error.code == "conflict":
+            told = "This cannot be bought", f"Nothing was paid: {error.message}."
         elif error.fault == "house":
             told = BUSY, "Something went wrong on our side. Trying again is safe: you pay once."
         else:

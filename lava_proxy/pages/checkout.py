@@ -76,6 +76,9 @@ class Counter:
             wrong = mistakes(buyer) if asks_who(row) else {}
             if wrong or not same_terms(form, offer):
                 return Refused(row, buyer, wrong, changed=not wrong)
+            unpayable = self.provider.refusal(offer.amount_e10)
+            if unpayable is not None:
+                raise LavaError("conflict", f"the price {unpayable}")
             if offer.later:
                 await self._change_later(conn, row, now)
                 due = None

@@ -29,7 +29,7 @@ Kind = Literal["tokens", "characters", "flat"]
 @dataclass(frozen=True, slots=True)
 class Gauge:
     """`flat` once per call, `per_input` and `per_output` for each unit of `kind`; beside tokens,
-    what is known before the call: time, characters to be spoken, pictures asked for."""
+    what is known before the call: time, characters to be spoken, pictures, pages."""
 
     kind: Kind
     flat_e18: int
@@ -38,6 +38,7 @@ class Gauge:
     per_ms_e18: int = 0
     per_character_e18: int = 0
     per_image_e18: int = 0
+    per_page_e18: int = 0
 
     def bound_e10(self, inputs: int, outputs: int) -> int:
         """No call with these counts is charged more."""
@@ -46,10 +47,13 @@ class Gauge:
             _E18_TO_E10,
         )
 
-    def beside(self, *, ms: int = 0, characters: int = 0, images: int = 0) -> Gauge:
+    def beside(self, *, ms: int = 0, characters: int = 0, images: int = 0, pages: int = 0) -> Gauge:
         """The gauge of a call with so much beside its tokens: part of what is paid once."""
         more_e18 = (
-            ms * self.per_ms_e18 + characters * self.per_character_e18 + images * self.per_image_e18
+            ms * self.per_ms_e18
+            + characters * self.per_character_e18
+            + images * self.per_image_e18
+            + pages * self.per_page_e18
         )
         if not more_e18:
             return self
@@ -115,4 +119,5 @@ def _of_cost(rates: Rates, rate_e12: int, *, text_only: bool) -> Gauge:
         beside(max(b.input_ms for b in bands)),
         beside(max(b.input_characters for b in bands)),
         beside(max(b.image for b in bands)),
+        beside(max(b.page for b in bands)),
     )

@@ -92,7 +92,10 @@ def quote(
 def gauge_of(ask: Ask, gauge: Gauge) -> Gauge:
     """The gauge of this call: with what it has beside tokens."""
     return gauge.beside(
-        ms=ask.input_ms_most, characters=ask.input_characters or 0, images=ask.images
+        ms=ask.input_ms_most,
+        characters=ask.input_characters or 0,
+        images=ask.images,
+        pages=ask.pages,
     )
 
 

@@ -30,6 +30,7 @@ class Terms:
     plan_id: str | None
     credit_bundle_id: str | None
     bundle_plan_id: str | None
+    price_e10: int
     plan_ends: bool
     """The customer's plan will be left, or its cycle is over."""
 

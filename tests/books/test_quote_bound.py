@@ -125,11 +125,20 @@ def test_a_fee_per_request_that_depends_on_the_length_is_covered() -> None:
         assert the(gauge(percent, rates, text_only=text_only)).bound_e10(11, 0) >= price_e10
 
 
-BESIDE = ("input_ms", "input_characters", "image")
+BESIDE = ("input_ms", "input_characters", "image", "page")
 beside_weights = st.dictionaries(st.sampled_from(BESIDE), st.integers(0, 9 * 10**20))
 
 
-@given(percentages, prices(beside_weights), st.integers(0, 20_000), count, count, count, st.data())
+@given(
+    percentages,
+    prices(beside_weights),
+    st.integers(0, 20_000),
+    count,
+    count,
+    count,
+    count,
+    st.data(),
+)
 def test_what_is_known_beside_tokens_is_covered(
     tariff: Tariff,
     rates: Rates,
@@ -137,11 +146,17 @@ def test_what_is_known_beside_tokens_is_covered(
     ms: int,
     spoken: int,
     images: int,
+    pages: int,
     data: st.DataObject,
 ) -> None:
     rates = replace(rates, min_ms=min_ms)
-    usage = Usage(input_ms=data.draw(st.integers(0, ms)), input_characters=spoken, images=images)
-    ask = Ask(input_ms=0, input_ms_most=ms, input_characters=spoken, images=images)
+    usage = Usage(
+        input_ms=data.draw(st.integers(0, ms)),
+        input_characters=spoken,
+        images=images,
+        pages=pages,
+    )
+    ask = Ask(input_ms=0, input_ms_most=ms, input_characters=spoken, images=images, pages=pages)
     bound = gauge_of(ask, the(gauge(tariff, rates, text_only=True))).bound_e10(0, 0)
     assert charge(tariff, 0, spoken, cost(rates, usage).total_e10).amount_e10 <= bound
 

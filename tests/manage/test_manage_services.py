@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -126,3 +127,6 @@ async def test_it_is_made_once(keyed: Management) -> None:
     catalogue = keyed._desk.catalogue
     now = keyed._desk.books.now()
     assert catalogue.part("openai", now) is catalogue.part("openai", now)
+    assert await catalogue.whole(now) is await catalogue.whole(now)
+    tomorrow = now + timedelta(days=1)
+    assert catalogue.part("openai", tomorrow) is not catalogue.part("openai", now)

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "books"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "manage"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "payments"))
 
 from api_kit import new_merchant
 from page_kit import Shop

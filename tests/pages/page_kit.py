@@ -73,7 +73,11 @@ class Redirecting(Manual):
         self.charges: list[ChargeAsk] = []
         self.down = False
         self.page: str | None = "https://pay.example/p/1"
+        self.least_e10 = 0
         self.charge_answer = ChargeAnswer("declined", code="card_declined", message="No funds.")
+
+    def refusal(self, amount_e10: int) -> str | None:
+        return "is too low" if 0 < amount_e10 < self.least_e10 else None
 
     async def checkout(self, ask: CheckoutAsk) -> CheckoutAnswer:
         self.asks.append(ask)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from books_kit import fetch
-from page_kit import Elements, Redirecting, Shop
+from dataclasses import replace
 
+from books_kit import fetch
+from page_kit import ORIGIN, Elements, Redirecting, Shop
+
+from lava_adapters.registry import Registry
+from lava_proxy.manage.app import create_management
 from lava_proxy.payments.seam import ChargeAnswer
 from lava_proxy.store import payments as store
 from lava_proxy.store.outbox import USUAL
@@ -224,6 +228,20 @@ async def test_what_cannot_be_sold_any_more(shop: Shop) -> None:
     form = {"terms": "25.0000000000"}
     assert (await shop.post(theirs, form)).status == 303
     assert len(await shop.payments()) == 1
+
+
+async def test_what_the_provider_cannot_charge_is_not_sold(shop: Shop) -> None:
+    secret = await shop.session()
+    shop.pays_with(provider := Redirecting())
+    provider.least_e10 = 26 * 10**10
+    reply = await shop.press(secret)
+    assert reply.status == 409
+    assert b"Nothing was paid: the price is too low." in reply.body
+    app = create_management(shop.api.books, Registry.builtin(), provider)
+    body = {"checkout_mode": "subscription", "origin_url": ORIGIN, "plan_id": shop.plan_id}
+    refused = await replace(shop.api, app=app).post("checkout_sessions", body)
+    assert (refused.status, refused.code) == (409, "conflict")
+    assert await shop.payments() == []
 
 
 async def test_money_for_a_plan_that_ended_is_kept_as_credit(shop: Shop) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from datetime import UTC, datetime
+from typing import Any
 from unittest import mock
 
+import boto3
 import botocore.auth
 import pytest
+from botocore import UNSIGNED
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
+from botocore.exceptions import EventStreamError
 from gateway_kit import Gate, forward_url
 
 from lava_adapters.awsframe import encode
@@ -235,3 +241,85 @@ async def test_a_wrong_key_stops_the_start(key: str) -> None:
     with pytest.raises(ConfigurationError, match="LAVA_PROVIDER_KEY_BEDROCK") as raised:
         ManagedKeys(settings, registry_of(settings))
     assert key not in str(raised.value)
+
+
+def boto3_at(gate: Gate, token: str) -> Any:
+    """AWS's own client at another endpoint. Its users set AWS_BEARER_TOKEN_BEDROCK; without TLS it
+    does not send that, so the header is put in here."""
+    client = boto3.client(
+        "bedrock-runtime",
+        region_name="us-east-1",
+        endpoint_url=f"{gate.url}/bedrock",
+        config=Config(signature_version=UNSIGNED, retries={"max_attempts": 1}),
+    )
+
+    def bearer(request: Any, **_: object) -> None:
+        request.headers["Authorization"] = f"Bearer {token}"
+
+    client.meta.events.register("before-send.bedrock-runtime.*", bearer)
+    return client
+
+
+def stream_of(deltas: int) -> bytes:
+    usage = {"inputTokens": 10, "outputTokens": deltas, "totalTokens": 10 + deltas}
+    return (
+        frame("messageStart", {"role": "assistant"})
+        + b"".join(
+            frame("contentBlockDelta", {"delta": {"text": "word "}, "contentBlockIndex": 0})
+            for _ in range(deltas)
+        )
+        + frame("messageStop", {"stopReason": "end_turn"})
+        + frame("metadata", {"usage": usage, "metrics": {"latencyMs": 1}})
+    )
+
+
+async def test_awss_own_client(gate: Gate) -> None:
+    path = f"/model/{MODEL}/converse"
+    message = {"role": "assistant", "content": [{"text": "hi"}]}
+    usage = {"inputTokens": 10, "outputTokens": 4, "totalTokens": 14}
+    answer = {"output": {"message": message}, "stopReason": "end_turn", "usage": usage}
+    gate.sim.script[path] = Script.json(answer)
+    gate.sim.script[f"{path}-stream"] = Script.plain(stream_of(5), headers=FRAMES)
+    payer = await gate.payer("20.00")
+    client = boto3_at(gate, payer.token())
+    model = MODEL.replace("%3A", ":")
+
+    def calls() -> tuple[Any, list[Any]]:
+        whole = client.converse(modelId=model, messages=HELLO["messages"])
+        stream = client.converse_stream(modelId=model, messages=HELLO["messages"])
+        return whole, list(stream["stream"])
+
+    whole, events = await asyncio.to_thread(calls)
+    assert whole["output"]["message"]["content"] == [{"text": "hi"}]
+    assert events[-1]["metadata"]["usage"]["outputTokens"] == 5
+    rows = await gate.rows(payer)
+    assert [(row["input_tokens"], row["output_tokens"]) for row in rows] == [(10, 4), (10, 5)]
+    assert {row["model"] for row in rows} == {model}
+    assert all("AWS4-HMAC-SHA256" in r.headers["authorization"] for r in gate.sim.requests[-2:])
+
+
+async def test_awss_own_client_raises_when_the_money_ends(gate: Gate) -> None:
+    path = f"/model/{MODEL}/converse-stream"
+    gate.sim.script[path] = Script.plain(stream_of(2_000), headers=FRAMES)
+    payer = await gate.payer("0.0050")
+    client = boto3_at(gate, payer.token())
+
+    def call() -> tuple[int, Exception | None]:
+        seen = 0
+        try:
+            answer = client.converse_stream(
+                modelId=MODEL.replace("%3A", ":"), messages=HELLO["messages"]
+            )
+            for _ in answer["stream"]:
+                seen += 1
+        except Exception as error:
+            return seen, error
+        return seen, None
+
+    seen, error = await asyncio.to_thread(call)
+    assert seen > 10
+    assert isinstance(error, EventStreamError)
+    assert "budget_exhausted" in str(error)
+    row = await gate.row(payer)
+    assert row["outcome"] == "cut_off"
+    assert row["charge_e10"] <= payer.credit_e10

@@ -185,6 +185,27 @@ async def test_deepgram_and_elevenlabs_say_what_they_bill(gate: Gate) -> None:
         assert row["usage_source"] == "provider"
 
 
+async def test_pages_are_held_and_charged(gate: Gate) -> None:
+    """4 USD per thousand pages; a document behind a URL may have a hundred."""
+    asked = {"model": "mistral-ocr-latest", "document": {"type": "document_url",
+             "document_url": "https://example.org/a.pdf"}}  # fmt: skip
+    gate.sim.script["/v1/ocr"] = Script.json(
+        {"model": "mistral-ocr-latest", "pages": [], "usage_info": {"pages_processed": 7}}
+    )
+    for amount, more, status in (
+        ("0.3999", {}, 402),
+        ("0.4001", {}, 200),
+        ("0.0121", {"pages": [0, 1, 2]}, 200),
+        ("0.0119", {"pages": [0, 1, 2]}, 402),
+    ):
+        payer = await gate.payer(amount, rate_e12=PASSED_ON, rate_type="percentage")
+        assert (await gate.call("/mistral/v1/ocr", asked | more, payer)).status == status
+        if status == 200:
+            row = await gate.row(payer)
+            assert (row["charge_e10"], row["usage_source"]) == (280_000_000, "provider")
+            assert row["flags"] == []
+
+
 async def test_free_endpoints_are_free_under_every_meter(gate: Gate) -> None:
     gate.sim.script["/v1/moderations"] = Script.json({"id": "modr", "results": []})
     gate.sim.script["/v1/models"] = Script.json({"data": []})

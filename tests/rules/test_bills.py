@@ -33,7 +33,7 @@ def bill(
     headers: dict[str, str] | None = None,
 ) -> Cost | None:
     """What a whole answer costs, found out as the gateway does."""
-    ask = Ask(model=model, makes_output=family not in ("openai_embeddings", "media", "documents"))
+    ask = Ask(model=model, makes_output=family not in ("openai_embeddings", "media"))
     reader = BUILTIN[family](Quirks(), kind).reader(ask)
     reader.headers(200, headers or {})
     reader.event("", json.dumps(answer).encode())
@@ -203,7 +203,7 @@ OTHER = [
         "input_tokens": 373, "output_tokens": 1_056, "total_tokens": 1_429,
         "input_tokens_details": {"text_tokens": 50, "image_tokens": 323}}}, "0.04572"),
     # Pages: 3 x 0.002
-    ("mistral", "documents", "pages", "mistral-ocr-2512", {
+    ("mistral", "media", "ocr", "mistral-ocr-2512", {
         "pages": [{}, {}, {}], "usage_info": {"pages_processed": 3}}, "0.006"),
     # Rerank: one search unit
     ("cohere", "cohere", "rerank", "rerank-v3.5", {

@@ -26,8 +26,11 @@ images = st.builds(n.Image, st.just("image/png"), st.just("aGk="), st.just("")) 
     n.Image, st.just(""), st.just(""), st.just("https://a.example/b.png")
 )
 calls = st.builds(n.ToolCall, names, names, st.sampled_from(['{"a":1}', "{}", '{"b":[null]}']))
+files = st.builds(n.File, st.just("aGk="), st.sampled_from(["document", "report (2)"]))
 results = st.builds(n.ToolResult, names, st.tuples(texts))
-user = st.tuples(st.lists(results, max_size=2), st.lists(texts | images, min_size=1, max_size=3))
+user = st.tuples(
+    st.lists(results, max_size=2), st.lists(texts | images | files, min_size=1, max_size=3)
+)
 made = st.tuples(st.lists(texts, max_size=1), st.lists(calls, min_size=1, max_size=2))
 turns = st.lists(st.tuples(user, made), max_size=2)
 
@@ -97,9 +100,13 @@ def test_requests_survive_googles_dialect(request: n.Request) -> None:
 
 
 def _nameless(message: n.Message) -> Any:
-    """Google's calls have no ids, and say nothing of a picture's kind where it is a URL."""
+    """Google's calls have no ids, and its files no names."""
     return message.role, [
-        replace(part, call_id="") if isinstance(part, n.ToolCall | n.ToolResult) else part
+        replace(part, call_id="")
+        if isinstance(part, n.ToolCall | n.ToolResult)
+        else replace(part, name="")
+        if isinstance(part, n.File)
+        else part
         for part in message.parts
     ]
 

@@ -10,7 +10,6 @@ from ..quirks import Quirks
 from .anthropic_messages import AnthropicMessages
 from .bedrock import Bedrock
 from .cohere import Cohere
-from .documents import Documents
 from .gemini import Gemini
 from .media import Media
 from .ollama import Ollama
@@ -30,7 +29,6 @@ BUILTIN: Mapping[str, Family] = {
     "anthropic_messages": AnthropicMessages,
     "bedrock": Bedrock,
     "cohere": Cohere,
-    "documents": Documents,
     "gemini": Gemini,
     "media": Media,
     "ollama": Ollama,

@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 
 from .. import sound
 from ..contract import Ask, AskError, Reader, Usage
-from ..counts import count, exact, member, objects
+from ..counts import count, exact, member, objects, take
 from ..fold import Fold, Unread
 from ..framings import media_type
 from ..multipart import Form, boolean, is_form, number, read_form
@@ -25,16 +25,22 @@ from ..strict import flag, limit, parse, text
 from ..weigh import IMAGE_TOKENS, weigh
 from .plain import Plain
 
-_PRICED = frozenset(("model", "model_id", "input", "text", "prompt", "n", "stream", "voice"))
+_PRICED = frozenset(
+    ("document", "pages", "model", "model_id", "input", "text", "prompt", "n", "stream", "voice")
+)
 _PRICED_IN_FORMS = frozenset(("model", "model_id", "n", "stream"))
 PICTURE_TOKENS = 6_500
 """No picture of a documented size and quality has more output tokens (OpenAI: 6,240)."""
+UNSEEN_PAGES = 100
+"""Held for a document that the request only points to."""
+PAGE_BYTES = 4_000
+"""Base64 of a page of plain text in a PDF: hardly any is smaller."""
 _CHARACTERS = ("dg-char-count", "character-cost", "x-ratelimit-input-characters-query-cost")
 _MS_MAX = 10**9
 
 
 class Media(Plain):
-    """kind "speech", "transcription", "images", "prediction" or "free"."""
+    """kind "speech", "transcription", "images", "ocr", "prediction" or "free"."""
 
     family = "media"
 
@@ -74,6 +80,8 @@ class Media(Plain):
         )
         if self._kind == "images":
             return _pictured(ask)
+        if self._kind == "ocr":
+            return replace(ask, pages=_pages(request))
         if ask.input_characters:
             return _spoken(ask, ask.input_characters)
         return self._heard(ask, b"", [])
@@ -152,6 +160,7 @@ class MediaReader(Fold):
             self._saw(delta)
         usage = body.get("usage")
         take_usage(usage, self._counts)
+        take(body.get("usage_info"), {"pages_processed": "pages"}, self._counts)
         document = exact(data) if self._kind != "images" else None
         self._seconds(document)
         pictures = [*objects(body.get("data")), *objects(body.get("images"))]
@@ -180,7 +189,7 @@ class MediaReader(Fold):
     def _settle(self) -> Usage:
         counts = dict(self._counts)
         ms, characters = counts.pop("ms", None), counts.pop("characters", None)
-        pictures = counts.pop("images", None)
+        pictures, pages = counts.pop("images", None), counts.pop("pages", None)
         usage = settle_usage(counts, self.model) if counts else Usage(model=self.model)
         made = self._kind == "prediction"
         return Usage(
@@ -195,8 +204,22 @@ class MediaReader(Fold):
             input_ms=None if made else (usage.input_ms if ms is None else ms),
             output_ms=ms if made else None,
             images=pictures,
+            pages=pages,
             model=self.model,
         )
+
+
+def _pages(request: dict[str, Any]) -> int:
+    """Pages of a document to be read: those asked for, or as many as its bytes may hold."""
+    wanted, document = request.get("pages"), request.get("document")
+    if type(wanted) is list and wanted:
+        return len(wanted)
+    if member(document, "type") == "image_url":
+        return 1
+    url = member(document, "document_url")
+    if type(url) is str and url.startswith("data:"):
+        return 1 + len(url) // PAGE_BYTES
+    return UNSEEN_PAGES
 
 
 def _one_model(model: str | None, model_id: str | None) -> str | None:

@@ -2,7 +2,7 @@
 -- What a new session names, as far as it is the merchant's, and the customer's plan. Always one row.
 -- args: merchant_id text, customer text, plan_id text, credit_bundle_id text, now timestamptz
 SELECT c.customer_id, s.plan_id AS active_plan_id, p.plan_id, b.credit_bundle_id,
-       b.plan_id AS bundle_plan_id,
+       b.plan_id AS bundle_plan_id, coalesce(p.period_amount_e10, b.cost_e10, 0) AS price_e10,
        coalesce(s.pending_type IS NOT NULL OR s.cycle_end_at <= :now::timestamptz, false)
            AS plan_ends
 FROM (SELECT 1) AS one

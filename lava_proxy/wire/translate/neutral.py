@@ -31,6 +31,19 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A PDF: `data` (base64), and a name to call it by."""
+
+    data: str
+    name: str = "document"
+
+
+PDF = "application/pdf"
+Shown = Text | Image | File
+"""What a user shows, and what a tool answers with."""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """The model wants a tool run; `arguments` is the text of a JSON object."""
 
@@ -44,7 +57,7 @@ class ToolResult:
     """What a tool said."""
 
     call_id: str
-    parts: tuple[Text | Image, ...]
+    parts: tuple[Shown, ...]
     failed: bool = False
 
 
@@ -56,7 +69,7 @@ class Thinking:
     signature: str = ""
 
 
-Part = Text | Image | ToolCall | ToolResult | Thinking
+Part = Text | Image | File | ToolCall | ToolResult | Thinking
 
 
 @dataclass(frozen=True, slots=True)

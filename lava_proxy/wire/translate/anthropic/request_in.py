@@ -77,6 +77,9 @@ def _read_block(block: Members) -> n.Part | None:
         return n.Text(block.text("text") or "")
     if kind == "image":
         return _read_image(block.inner("source") or Members({}, block.at("source")))
+    if kind == "document":
+        source = block.inner("source") or Members({}, block.at("source"))
+        return _read_document(source, block.text("title") or "document")
     if kind == "thinking":
         return n.Thinking(block.text("thinking") or "", block.text("signature") or "")
     if kind == "redacted_thinking":
@@ -93,10 +96,10 @@ def _read_result(block: Members) -> n.ToolResult:
     call_id, failed = block.word("tool_use_id"), bool(block.flag("is_error"))
     content = block.take("content")
     holder = Members({"content": content if content is not None else ""}, block.path)
-    parts: list[n.Text | n.Image] = []
+    parts: list[n.Shown] = []
     for part in _read_blocks(holder, "content"):
-        if not isinstance(part, n.Text | n.Image):
-            refuse(block.at("content"), "holds text and images only")
+        if not isinstance(part, n.Shown):
+            refuse(block.at("content"), "holds text, images and documents only")
         parts.append(part)
     return n.ToolResult(call_id, tuple(parts), failed)
 
@@ -108,6 +111,16 @@ def _read_image(source: Members) -> n.Image:
     if kind == "url":
         return n.Image(url=source.word("url"))
     refuse(source.at("type"), f"{kind!r} cannot be translated")
+
+
+def _read_document(source: Members, name: str) -> n.Text | n.File:
+    """Only what is in the request itself, and no other kind than PDF and plain text."""
+    kind = source.word("type")
+    if kind == "text":
+        return n.Text(source.word("data"))
+    if kind != "base64" or source.word("media_type") != n.PDF:
+        refuse(source.at("type"), "must be a base64 PDF, or text")
+    return n.File(source.word("data"), name)
 
 
 def _read_system(holder: Members, name: str = "system") -> tuple[str, ...]:

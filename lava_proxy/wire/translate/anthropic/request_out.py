@@ -69,6 +69,9 @@ def _write_block(part: n.Part) -> dict[str, object]:
             return {"type": "image", "source": {"type": "url", "url": part.url}}
         source = {"type": "base64", "media_type": part.media_type, "data": part.data}
         return {"type": "image", "source": source}
+    if isinstance(part, n.File):
+        source = {"type": "base64", "media_type": n.PDF, "data": part.data}
+        return {"type": "document", "source": source, "title": part.name}
     if isinstance(part, n.ToolResult):
         block: dict[str, object] = {"type": "tool_result", "tool_use_id": part.call_id}
         block["content"] = [_write_block(inner) for inner in part.parts]

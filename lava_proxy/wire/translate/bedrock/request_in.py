@@ -62,6 +62,11 @@ def _read_block(block: Members) -> n.Part | None:
         return n.Text(block.text("text") or "")
     if (image := block.inner("image")) is not None:
         return _read_image(image)
+    if (document := block.inner("document")) is not None:
+        source = document.inner("source") or Members({}, document.at("source"))
+        if document.word("format") != "pdf":
+            refuse(document.at("format"), "must be pdf")
+        return n.File(source.word("bytes"), document.text("name") or "document")
     if (call := block.inner("toolUse")) is not None:
         arguments = dump(call.take("input") or {}).decode()
         return n.ToolCall(call.word("toolUseId"), call.word("name"), arguments)
@@ -82,14 +87,14 @@ def _read_image(image: Members) -> n.Image:
 
 
 def _read_result(result: Members) -> n.ToolResult:
-    parts: list[n.Text | n.Image] = []
+    parts: list[n.Shown] = []
     for block in result.within("content"):
         if block.has("json"):
             parts.append(n.Text(dump(block.take("json")).decode()))
             continue
         part = _read_block(block)
-        if not isinstance(part, n.Text | n.Image):
-            refuse(block.path, "holds text, JSON and images only")
+        if not isinstance(part, n.Shown):
+            refuse(block.path, "holds text, JSON, images and documents only")
         parts.append(part)
     failed = result.text("status") == "error"
     return n.ToolResult(result.word("toolUseId"), tuple(parts), failed)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from .. import neutral as n
 from ..anthropic.request_out import THINKING_BUDGETS
 from ..members import arguments_of, dump, refuse
 from .answer import write_made
 
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9()\[\]-]+")
 _FORMATS = frozenset({"png", "jpeg", "gif", "webp"})
 
 
@@ -69,6 +72,9 @@ def _block(part: n.Part) -> dict[str, object]:
         if part.url or kind not in _FORMATS:
             refuse("messages", "an image must be base64, of the type png, jpeg, gif or webp")
         return {"image": {"format": kind, "source": {"bytes": part.data}}}
+    if isinstance(part, n.File):
+        name = _NOT_IN_NAMES.sub(" ", part.name).strip() or "document"
+        return {"document": {"format": "pdf", "name": name, "source": {"bytes": part.data}}}
     if isinstance(part, n.ToolResult):
         content = [_block(inner) for inner in part.parts]
         result: dict[str, object] = {"toolUseId": part.call_id, "content": content}

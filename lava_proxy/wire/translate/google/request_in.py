@@ -114,6 +114,8 @@ def _read_part(part: Both, calls: _Calls) -> n.Part | None:
         return n.Text(part.text("text") or "")
     if (blob := part.inner("inlineData")) is not None:
         kind = blob.word("mimeType")
+        if kind == n.PDF:
+            return n.File(blob.word("data"), blob.text("displayName") or "document")
         if not kind.startswith("image/"):
             refuse(blob.at("mimeType"), f"{kind!r} cannot be translated")
         return n.Image(media_type=kind, data=blob.word("data"))

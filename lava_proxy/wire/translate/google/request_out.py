@@ -85,8 +85,8 @@ def _contents(request: n.Request) -> list[dict[str, object]]:
 def _parts(part: n.Part, names: dict[str, str]) -> list[dict[str, object]]:
     if isinstance(part, n.Text):
         return [{"text": part.text}]
-    if isinstance(part, n.Image):
-        return [_image(part)]
+    if isinstance(part, n.Image | n.File):
+        return [_blob(part)]
     if isinstance(part, n.ToolCall):
         arguments = arguments_of(part.arguments, "messages.tool_calls.function.arguments")
         called: dict[str, object] = {"name": part.name, "args": arguments}
@@ -95,14 +95,16 @@ def _parts(part: n.Part, names: dict[str, str]) -> list[dict[str, object]]:
         text = "\n".join(p.text for p in part.parts if isinstance(p, n.Text))
         name = names.get(part.call_id, part.call_id)
         response: dict[str, object] = {"error" if part.failed else "result": text}
-        # Pictures stand beside it.
-        images = [_image(p) for p in part.parts if isinstance(p, n.Image)]
+        # Pictures and files stand beside it.
+        shown = [_blob(p) for p in part.parts if not isinstance(p, n.Text)]
         said: dict[str, object] = {"functionResponse": {"name": name, "response": response}}
-        return [said, *images]
+        return [said, *shown]
     return []
 
 
-def _image(image: n.Image) -> dict[str, object]:
+def _blob(image: n.Image | n.File) -> dict[str, object]:
+    if isinstance(image, n.File):
+        return {"inlineData": {"mimeType": n.PDF, "data": image.data}}
     if not image.url:
         return {"inlineData": {"mimeType": image.media_type, "data": image.data}}
     kind = mimetypes.guess_type(image.url.partition("?")[0])[0] or "image/jpeg"

@@ -101,7 +101,7 @@ def _read_messages(top: Members) -> tuple[tuple[n.Message, ...], tuple[str, ...]
     return found, tuple(system)
 
 
-def _read_content(message: Members) -> tuple[n.Text | n.Image, ...]:
+def _read_content(message: Members) -> tuple[n.Shown, ...]:
     value = message.take("content")
     if value is None:
         return ()
@@ -115,12 +115,14 @@ def _read_content(message: Members) -> tuple[n.Text | n.Image, ...]:
     )
 
 
-def _read_part(part: Members) -> n.Text | n.Image:
+def _read_part(part: Members) -> n.Shown:
     kind = part.word("type")
     if kind == "text":
         return n.Text(part.text("text") or "")
     if kind == "refusal":
         return n.Text(part.text("refusal") or "")
+    if kind == "file":
+        return _read_file(part.inner("file") or Members({}, part.at("file")))
     if kind != "image_url":
         refuse(part.at("type"), f"{kind!r} cannot be translated")
     image = part.inner("image_url") or Members({}, part.at("image_url"))
@@ -131,6 +133,14 @@ def _read_part(part: Members) -> n.Text | n.Image:
     if not url.startswith(("https://", "http://")):
         refuse(image.at("url"), "must be an http URL or a base64 data URL")
     return n.Image(url=url)
+
+
+def _read_file(file: Members) -> n.File:
+    """Only what is in the request itself: ids are a provider's own."""
+    data = _DATA_URL.fullmatch(file.word("file_data"))
+    if data is None or data.group(1) != n.PDF:
+        refuse(file.at("file_data"), "must be a base64 data URL of a PDF")
+    return n.File(data.group(2), file.text("filename") or "document")
 
 
 def _read_calls(message: Members) -> tuple[n.ToolCall, ...]:

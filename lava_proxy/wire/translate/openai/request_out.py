@@ -55,11 +55,11 @@ def _write_messages(request: n.Request) -> list[dict[str, object]]:
             continue
         results = [p for p in message.parts if isinstance(p, n.ToolResult)]
         out += [_write_result(result) for result in results]
-        # A tool message holds text only: pictures of results follow as the user's.
-        rest: list[n.Text | n.Image] = [
-            p for result in results for p in result.parts if isinstance(p, n.Image)
+        # A tool message holds text only: pictures and files of results follow as the user's.
+        rest: list[n.Shown] = [
+            p for result in results for p in result.parts if not isinstance(p, n.Text)
         ]
-        rest += [p for p in message.parts if isinstance(p, n.Text | n.Image)]
+        rest += [p for p in message.parts if isinstance(p, n.Shown)]
         if rest:
             out.append({"role": "user", "content": _write_parts(rest)})
     return out
@@ -67,7 +67,7 @@ def _write_messages(request: n.Request) -> list[dict[str, object]]:
 
 def _write_assistant(message: n.Message) -> list[dict[str, object]]:
     """No message where there was nothing but reasoning."""
-    texts = [p for p in message.parts if isinstance(p, n.Text | n.Image)]
+    texts = [p for p in message.parts if isinstance(p, n.Shown)]
     calls = [p for p in message.parts if isinstance(p, n.ToolCall)]
     if not texts and not calls:
         return []
@@ -82,15 +82,18 @@ def _write_result(result: n.ToolResult) -> dict[str, object]:
     return {"role": "tool", "tool_call_id": result.call_id, "content": text}
 
 
-def _write_parts(parts: Sequence[n.Text | n.Image]) -> object:
+def _write_parts(parts: Sequence[n.Shown]) -> object:
     if len(parts) == 1 and isinstance(parts[0], n.Text):
         return parts[0].text
     return [_write_part(part) for part in parts]
 
 
-def _write_part(part: n.Text | n.Image) -> dict[str, object]:
+def _write_part(part: n.Shown) -> dict[str, object]:
     if isinstance(part, n.Text):
         return {"type": "text", "text": part.text}
+    if isinstance(part, n.File):
+        url = f"data:{n.PDF};base64,{part.data}"
+        return {"type": "file", "file": {"filename": part.name, "file_data": url}}
     url = part.url or f"data:{part.media_type};base64,{part.data}"
     return {"type": "image_url", "image_url": {"url": url}}
 
