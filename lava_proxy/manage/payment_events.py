@@ -76,7 +76,11 @@ async def _payment(desk: Desk, conn: Connection, event: ProviderEvent, now: date
         )
     if event.kind == "card_saved":
         return None
+    payment = await store.find(conn, provider, event.payment_id, event.provider_ref)
     if event.reversal is not None and event.provider_ref is not None:
+        if payment is None:
+            await reversals.one_at_a_time(conn, provider, event.provider_ref)
+            payment = await store.find(conn, provider, None, event.provider_ref)
         await reversals.note(
             conn,
             provider=provider,
@@ -86,7 +90,6 @@ async def _payment(desk: Desk, conn: Connection, event: ProviderEvent, now: date
             amount_e10=event.reversal.amount_e10,
             over=event.reversal.over,
         )
-    payment = await store.find(conn, provider, event.payment_id, event.provider_ref)
     if payment is None:
         log.info("%s %s: no payment of ours (yet)", provider, event.event_id)
         return None

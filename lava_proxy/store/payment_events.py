@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from lava_proxy.store.database import Connection
 from lava_proxy.store.sql import load
 
 Q = load("payment_events")
+
+KEPT_DAYS = 90
+"""Stripe sends a message for three days, and by hand again for thirty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,11 @@ async def hear(conn: Connection, provider: str, event_id: str, now: datetime) ->
     """Note a message in the transaction that does what it says; False where that was done."""
     heard = await Q["hear_event"].fetchval(conn, provider=provider, event_id=event_id, now=now)
     return heard is not None
+
+
+async def forget(conn: Connection, now: datetime) -> None:
+    """Forget messages of long ago."""
+    await Q["forget_events"].execute(conn, before=now - timedelta(days=KEPT_DAYS))
 
 
 async def find(

@@ -144,7 +144,7 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
         subscription_id=subscription_id,
         now=now,
     )
-    await reversals.settle_up(conn, payment_id, now)  # refunds that were told of before this
+    await reversals.settle_new(conn, payment_id, now)
     if session_id is not None:
         await checkout_sessions.complete(conn, session_id, row["customer_id"], now)
     if row["customer_id"] is not None:

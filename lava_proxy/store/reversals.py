@@ -38,6 +38,13 @@ NOBODY = "-"
 """Who asks workers to bring back what they do not use: all of them are asked."""
 
 
+async def one_at_a_time(conn: Connection, provider: str, payment_ref: str) -> None:
+    """A message about a payment that is not known yet, and the payment while it becomes known,
+    cannot see each other: one waits for the other's commit. Who waits here for an account must have
+    found the payment, so that its maker does not wait here any more."""
+    await Q["one_at_a_time"].fetchval(conn, provider=provider, payment_ref=payment_ref)
+
+
 async def note(
     conn: Connection,
     *,
@@ -58,6 +65,14 @@ async def note(
         amount=amount_e10,
         over=over,
     )
+
+
+async def settle_new(conn: Connection, payment_id: str, now: datetime) -> None:
+    """As `settle_up`, of a payment that this transaction made: refunds may be known before it."""
+    row = await PAYMENTS["lock_payment"].fetchrow(conn, payment_id=payment_id)
+    if row is not None and row["provider_ref"] is not None:
+        await one_at_a_time(conn, row["provider"], row["provider_ref"])
+        await settle_up(conn, payment_id, now)
 
 
 async def settle_up(conn: Connection, payment_id: str, now: datetime) -> bool:

@@ -12,7 +12,16 @@ from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments
-from lava_proxy.store import credit, directory, idempotency, learned, logins, reaping, retention
+from lava_proxy.store import (
+    credit,
+    directory,
+    idempotency,
+    learned,
+    logins,
+    payment_events,
+    reaping,
+    retention,
+)
 from lava_proxy.store.database import StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers import renewals, top_ups
@@ -192,6 +201,7 @@ class Upkeep:
             await directory.prune_changes(conn, CHANGES_KEPT_S)
             await idempotency.prune(conn, self._books.now())
             await logins.prune(conn)
+            await payment_events.forget(conn, self._books.now())
             await learned.forget(conn, LEARNED_KEPT_DAYS)
 
     def _credit_heard(self, owner_id: str | None) -> None:

@@ -26,6 +26,12 @@ async def test_old_changes_and_keys_go_young_ones_stay(database: Database, tmp_p
             " FROM (VALUES ('old', 31), ('young', 29)) AS t(k, d)",
             NOW,
         )
+        await conn.execute(
+            "INSERT INTO payment_events (provider, event_id, received_at)"
+            " SELECT 'stripe', k, $1::timestamptz - make_interval(days => d)"
+            " FROM (VALUES ('old', 91), ('young', 89)) AS t(k, d)",
+            NOW,
+        )
     books = make_books(database, ManualClock(start=NOW), tmp_path)
     await books.open()
     await Upkeep(books, Metrics(["openai"]), lambda: None).keep_house()
@@ -33,6 +39,7 @@ async def test_old_changes_and_keys_go_young_ones_stay(database: Database, tmp_p
     kept = await fetch(database, "SELECT object_id FROM changes WHERE kind = 'meters'")
     assert kept == [("young",)]
     assert await fetch(database, "SELECT key FROM idempotency_keys") == [("young",)]
+    assert await fetch(database, "SELECT event_id FROM payment_events") == [("young",)]
 
 
 async def test_an_audit_runs_when_the_last_one_is_old_and_all_show_it(

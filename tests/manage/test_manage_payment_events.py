@@ -21,7 +21,7 @@ from lava_proxy.core.ids import new_id
 from lava_proxy.core.money import E10
 from lava_proxy.manage.app import Management, create_management
 from lava_proxy.payments.stripe import StripePayments
-from lava_proxy.store import credit, payments, plans
+from lava_proxy.store import credit, payments, plans, reversals
 from lava_proxy.store.database import Database
 from lava_proxy.store.plans import BundleRow, PlanRow
 
@@ -242,6 +242,41 @@ async def test_many_tellers_at_once_deliver_once(shop: Shop) -> None:
     assert {reply.status for reply in replies} <= {200, 503}  # busy: Stripe tells it again
     await buyer.hear(buyer.paid(), buyer.refund("a", 400))
     assert (await buyer.left(), (await buyer.payment())["refunded_amount"][:4]) == ("9.00", "4.00")
+    assert await shop.api.sound()
+
+
+async def test_a_refund_told_while_its_payment_is_made_waits_for_it(shop: Shop) -> None:
+    buyer = await shop.buyer()
+    now = shop.api.books.now()
+    async with shop.api.database.transaction() as conn:
+        await payments.succeeded(conn, buyer.payment_id, buyer.intent, now)
+        telling = asyncio.create_task(buyer.hear(buyer.refund("a", 400)))
+        await asyncio.sleep(0.1)
+        assert not telling.done()
+    await telling
+    assert await buyer.left() == "9.00"
+    assert await shop.api.sound()
+
+
+async def test_a_payment_made_while_its_refund_is_told_waits_for_it(shop: Shop) -> None:
+    buyer = await shop.buyer()
+    _, about = buyer.refund("a", 400)
+    async with shop.api.database.transaction() as conn:
+        await reversals.one_at_a_time(conn, "stripe", buyer.intent)
+        paying = asyncio.create_task(buyer.hear(buyer.paid()))
+        await asyncio.sleep(0.1)
+        assert not paying.done()
+        await reversals.note(
+            conn,
+            provider="stripe",
+            ref=about["id"],
+            payment_ref=buyer.intent,
+            kind="refund",
+            amount_e10=4 * E10,
+            over=False,
+        )
+    await paying
+    assert await buyer.left() == "9.00"
     assert await shop.api.sound()
 
 

@@ -5,6 +5,11 @@ INSERT INTO payment_events (provider, event_id, received_at)
 VALUES (:provider::text, :event_id::text, :now::timestamptz)
 ON CONFLICT DO NOTHING RETURNING event_id;
 
+-- name: forget_events
+-- Forgets messages of long ago: nobody sends them again, and it would change nothing.
+-- args: before timestamptz
+DELETE FROM payment_events WHERE received_at < :before::timestamptz;
+
 -- name: payment_told_of
 -- The payment that a message is about: by our id, or by the provider's.
 -- args: provider text, payment_id text, ref text

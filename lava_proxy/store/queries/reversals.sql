@@ -1,3 +1,10 @@
+-- name: one_at_a_time
+-- Until this transaction ends, nobody else notes what goes back of an unknown payment, or makes the
+-- payment of this id of the provider's.
+-- args: provider text, payment_ref text
+SELECT pg_advisory_xact_lock(
+    hashtextextended('lava payment ' || :provider::text || ' ' || :payment_ref::text, 0))::text;
+
 -- name: note_reversal
 -- How a refund or dispute stands. What is over stays over, amounts do not shrink.
 -- args: provider text, ref text, payment_ref text, kind text, amount bigint, over bool
