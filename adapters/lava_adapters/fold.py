@@ -19,7 +19,8 @@ DONE = b"[DONE]"
 PLAIN = re.compile(rb"[ !#-\[\]-~]+")
 """Text that JSON writes as it is: printable ASCII without quotes and backslashes."""
 FRAMES_MAX = 8
-"""Frames that a stream may show: where every event has one of its own, looking is wasted."""
+"""Frames that a stream may show which bring nothing: where every event has one of its own, looking
+is wasted."""
 
 
 class Fold:
@@ -30,6 +31,7 @@ class Fold:
     __slots__ = (
         "_ask",
         "_counts",
+        "_framed_at",
         "_frames",
         "_usage",
         "delta_bytes",
@@ -62,6 +64,7 @@ class Fold:
         self.final = False
         self.frame: tuple[bytes, bytes] | None = None
         self._frames = 0
+        self._framed_at = 0
         self.model: str | None = None
         self.response_id: str | None = None
         self.service_tier: str | None = None
@@ -119,7 +122,9 @@ class Fold:
         nothing is escaped, and it is nothing else if its string occurs once."""
         if self._frames >= FRAMES_MAX or b"\\" in data:
             return
-        self._frames += 1
+        if self.deltas - self._framed_at < 2:  # no event has had the last one
+            self._frames += 1
+        self._framed_at = self.deltas
         text = self.text.encode("utf-8", "replace")
         quoted = b'"%b"' % text
         if PLAIN.fullmatch(text) and data.count(quoted) == 1:

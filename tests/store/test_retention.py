@@ -10,7 +10,7 @@ import pytest
 from books_kit import NOW, Shop, fetch, meter, open_shop, row, sound
 
 from lava_proxy.rules.settlement import Settlement
-from lava_proxy.store import requests
+from lava_proxy.store import requests, wallets
 from lava_proxy.store.audit import audit
 from lava_proxy.store.database import Database
 from lava_proxy.store.retention import retire
@@ -130,3 +130,24 @@ async def test_two_processes_drop_a_month_once(shop: Shop) -> None:
         "requests_202001",
     ]
     await sound(shop.database)
+
+
+async def test_what_was_paid_into_a_wallet_stays_in_the_sums(shop: Shop) -> None:
+    database = shop.database
+    async with database.transaction() as conn:
+        for at in (OLD, NOW):
+            await wallets.fund(
+                conn,
+                merchant_id=shop.merchant_id,
+                test=False,
+                amount_e10=500,
+                source="payments:manual",
+                now=at,
+            )
+    await sound(database)
+    assert "ledger_entries_202001" in await retire(database, 81, NOW)
+    assert await fetch(
+        database, "SELECT amount_e10 FROM retired_ledger WHERE account LIKE 'wallet:%'"
+    ) == [(500,)]
+    assert (await sound(database)).full
+    assert (await audit(database, full=False)).sound

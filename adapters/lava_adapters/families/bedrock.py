@@ -145,7 +145,9 @@ class BedrockReader(Fold):
         self._tier(headers.get("x-amzn-bedrock-service-tier"))
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
-        if name.startswith(("exception:", "error:")):
+        if name == "contentBlockDelta":  # most events of a converse stream
+            self._block_delta(body.get("delta"))
+        elif name.startswith(("exception:", "error:")):
             self.failed = True
         elif type(body.get("bytes")) is str:
             try:
@@ -156,6 +158,15 @@ class BedrockReader(Fold):
                 self._inner(inner)
         else:
             self._inner(body)
+
+    def _block_delta(self, delta: object) -> None:
+        if type(delta) is not dict:
+            return
+        seen = delta.get("text")
+        if seen is None:
+            seen = member(delta, "reasoningContent", "text") or member(delta, "toolUse", "input")
+        if type(seen) is str and seen:
+            self._saw(seen)
 
     def _inner(self, body: dict[str, Any]) -> None:
         if len(body) == 1:  # an event of converse, named in its body

@@ -113,6 +113,8 @@ class CohereReader(Fold):
             self._end(member(body, "response", "meta"), body.get("finish_reason"))
         elif type(kind) is str and kind:
             self._delta(kind, body)
+            if self.text and kind in ("content-delta", "text-generation"):
+                self._framed(data)
         elif member(body, "delta", "message") is None and not self._ask.stream:
             self._whole(body)
 

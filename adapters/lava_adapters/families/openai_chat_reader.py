@@ -46,7 +46,11 @@ class ChatReader(Fold):
             self._state(body, usage, data, choices)
         elif self._stated:
             self.final = self.final or self.ended
-        elif self._plain and not (self.failed or self.model is None or self.response_id is None):
+        elif (
+            self._plain
+            and self.text
+            and not (self.failed or self.model is None or self.response_id is None)
+        ):
             self._framed(data)
         if "service_tier" in body:
             self._tier(body["service_tier"])
@@ -77,9 +81,11 @@ class ChatReader(Fold):
                 # The usual delta holds nothing else.
                 if type(content) is str and len(delta) == 1:
                     seen += content
-                    self._plain = len(choices) == 1 and choice.get("finish_reason") is None
+                    plain = True
                 else:
                     seen += self._delta(delta)
+                    plain = not (delta.get("tool_calls") or delta.get("function_call"))
+                self._plain = plain and len(choices) == 1 and choice.get("finish_reason") is None
             elif type(text := choice.get("text")) is str:
                 seen += text
             if choice.get("finish_reason") is not None:

@@ -12,7 +12,12 @@
   if (state === "done") {
     tell("lava_checkout_success", { connectionId: customer, customerId: customer });
   }
-  if (redirect) tell("lava_checkout_redirect", { url: redirect });
+  // At once, and when it is asked for: in the package's frame the link itself leads nowhere.
+  const lead = () => tell("lava_checkout_redirect", { url: redirect });
+  if (redirect) {
+    lead();
+    document.querySelector("[data-pay]").addEventListener("click", lead);
+  }
 
   for (const link of document.querySelectorAll("[data-cancel]")) {
     link.addEventListener("click", (event) => {
