@@ -1,4 +1,6 @@
 PYTHON ?= python3
+# Half of the tests' time is waiting (outages, drains, leases), so more workers than two cores.
+TEST_WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -24,7 +26,7 @@ run: install ## set everything up and watch the gateway meter, cut off and book 
 	$(BIN)/lava-proxy demo
 
 test: install ## run the tests (no service needed)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 bench: install ## benchmarks: direct, nginx, naive proxy and ours in one run
 	$(BIN)/python -m benchmarks.parts

@@ -7,10 +7,14 @@ is written by hand.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -23,6 +27,7 @@ from lava_proxy.rules.catalog import OVERRIDE_UNITS
 from lava_proxy.rules.tiers import MILLION, MS_PER_MINUTE
 
 DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
 _MARKED = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _MIB, _KIB = 2**20, 2**10
 
@@ -72,6 +77,27 @@ def routes() -> str:
     return _table(("Route", "What it does"), rows)
 
 
+def python_sdks() -> str:
+    """Every official Python SDK and what it raises."""
+    return _sdks(_matrix().PYTHON, _pinned)
+
+
+def node_sdks() -> str:
+    """The same for JavaScript."""
+    package = json.loads((ROOT / "tests" / "node" / "package.json").read_text(encoding="utf-8"))
+    return _sdks(_matrix().NODE, package["dependencies"].__getitem__)
+
+
+def _sdks(matrix: Iterable[Any], version: Callable[[str], str]) -> str:
+    rows = []
+    for row in matrix:
+        raised = (f"`{row.cut}`", f"`{row.refused}`", f"`{row.failed}`")
+        base = f"`/{row.provider}{row.base}`"
+        rows.append((f"{row.sdk} {version(row.sdk)}", row.api, base, "whole, billed", *raised))
+    head = ("SDK", "API", "Base URL", "Stream, plain answer", "Cut off", "Refused", "400")
+    return _table(head, rows)
+
+
 def providers() -> str:
     """Every row of the provider table."""
     rows = []
@@ -89,20 +115,31 @@ def providers() -> str:
     return _table(head, sorted(rows, key=lambda row: row[0].lower()))
 
 
-TABLES: Mapping[str, Callable[[], str]] = {
+def estimates() -> str | None:
+    """How far our own count is from the provider's; None where there are no recordings."""
+    measured = _load(ROOT / "benchmarks" / "estimates.py")
+    found = measured.rows()
+    return _table(measured.HEAD, found) if found else None
+
+
+TABLES: Mapping[str, Callable[[], str | None]] = {
     "settings": settings,
     "exchange": exchange,
     "override-units": override_units,
     "routes": routes,
+    "python-sdks": python_sdks,
+    "node-sdks": node_sdks,
     "providers": providers,
+    "estimates": estimates,
 }
 
 
 def rendered(text: str) -> str:
-    """`text` with every marked table made anew."""
+    """`text` with every marked table made anew; one that cannot be made here stays as it is."""
 
     def fill(match: re.Match[str]) -> str:
-        return f"{match[1]}{TABLES[match[2]]()}{match[3]}"
+        made = TABLES[match[2]]()
+        return match[0] if made is None else f"{match[1]}{made}{match[3]}"
 
     return _MARKED.sub(fill, text)
 
@@ -114,8 +151,30 @@ def main() -> int:
         new = rendered(old)
         if new != old:
             page.write_text(new, encoding="utf-8")
-            print(page.relative_to(DOCS.parent))
+            print(page.relative_to(ROOT))
     return 0
+
+
+def _matrix() -> ModuleType:
+    """The data that the tests of the SDKs prove."""
+    return _load(ROOT / "tests" / "proxy" / "sdk_matrix.py")
+
+
+def _load(path: Path) -> ModuleType:
+    spec = spec_from_file_location(f"tables_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RuntimeError(f"{path} is not there")
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _pinned(package: str) -> str:
+    """The version that the tests run."""
+    pins = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
+    found = re.search(rf"^{re.escape(package)}==(\S+)", pins, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _default(name: str, value: object) -> str:

@@ -12,17 +12,22 @@ __version__ = "0.1.0"
 __all__ = ["LavaMiddleware", "LavaProxy", "Settings", "__version__"]
 
 if TYPE_CHECKING:
-    from lava_proxy.app import LavaMiddleware, LavaProxy
+    from lava_proxy.app import LavaProxy
     from lava_proxy.core.settings import Settings
+    from lava_proxy.middleware import LavaMiddleware
 
 
 def __getattr__(name: str) -> object:
     """Load the application only when it is asked for: metrics of several workers need their
     environment set before anything is imported."""
-    if name in ("LavaMiddleware", "LavaProxy"):
-        from lava_proxy import app
+    if name == "LavaProxy":
+        from lava_proxy.app import LavaProxy
 
-        return getattr(app, name)
+        return LavaProxy
+    if name == "LavaMiddleware":
+        from lava_proxy.middleware import LavaMiddleware
+
+        return LavaMiddleware
     if name == "Settings":
         from lava_proxy.core.settings import Settings
 

@@ -4,7 +4,7 @@ Composition only: everything is made in `_open` and passed down. Three ways to u
 
 * standalone: ``lava-proxy serve`` (the server sends lifespan events here);
 * mounted: ``app.mount("/ai", proxy)``; a mount gets no lifespan, so the host's must run `lifespan`;
-* as middleware: `LavaMiddleware(app, settings)` takes its own paths and hands everything else on.
+* as middleware: `middleware.LavaMiddleware(app, settings)` hands all other paths on.
 """
 
 from __future__ import annotations
@@ -12,20 +12,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
-from lava_proxy.core.environment import load_settings, unknown_names
+from lava_proxy.core.environment import load_settings
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.intake import Receive, Scope, Send
 from lava_proxy.core.providers import OWN_PATHS, registry_of
 from lava_proxy.core.settings import Settings
 from lava_proxy.manage.app import create_management
+from lava_proxy.pages import app as pages
+from lava_proxy.payments.factory import make_payments
+from lava_proxy.payments.seam import Payments
 from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
-from lava_proxy.proxy.forward import forward
+from lava_proxy.proxy.forward import forward, passes_on
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.refuse import refuse_websocket
@@ -41,10 +44,6 @@ from lava_proxy.workers.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 NOT_STARTED = (
@@ -66,7 +65,7 @@ class LavaProxy:
         self._registry = registry_of(self.settings)
         providers = [provider.id for provider in self._registry.providers]
         self.metrics = Metrics(providers)
-        self._heads = OWN_PATHS.union(providers)
+        self._heads = OWN_PATHS.union(providers) - {pages.HEAD}
         self._warned = False
         self._open: _Open | None = None
         self.on_broken: Callable[[str], None] = lambda why: None
@@ -104,7 +103,7 @@ class LavaProxy:
 
     def takes(self, path: str) -> bool:
         """Whether a path is one of ours; also before the start, so that a forgotten one is seen."""
-        return path.lstrip("/").partition("/")[0] in self._heads
+        return path.lstrip("/").partition("/")[0] in self._heads or path.startswith(pages.ROOT)
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -120,38 +119,6 @@ class LavaProxy:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-class LavaMiddleware:
-    """Wraps a host app: paths of the gateway are served here, everything else goes on untouched.
-    It sees the host's lifespan pass and starts itself with it."""
-
-    def __init__(self, app: ASGIApp, settings: Settings | None = None) -> None:
-        self.app = app
-        self.proxy = LavaProxy(settings)
-        for complaint in unknown_names(os.environ):
-            log.warning("%s", complaint)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._pass_lifespan(scope, receive, send)
-        elif scope["type"] in ("http", "websocket") and self.proxy.takes(path_of(scope)):
-            await self.proxy(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start before the host's start-up completes, stop after its shutdown completes."""
-        manager = self.proxy.lifespan()
-
-        async def watched(message: Message) -> None:
-            if message["type"] == "lifespan.startup.complete":
-                await manager.__aenter__()
-            elif message["type"] == "lifespan.shutdown.complete":
-                await manager.__aexit__(None, None, None)
-            await send(message)
-
-        await self.app(scope, receive, watched)
-
-
 class _Open:
     """The running parts."""
 
@@ -159,13 +126,17 @@ class _Open:
         self,
         gateway: Gateway,
         management: ASGIApp,
+        pages: ASGIApp,
         upkeep: Upkeep,
+        payments: Payments,
         database: Database,
         server: EmbeddedServer | None,
     ) -> None:
         self.gateway = gateway
         self._management = management
+        self._pages = pages
         self._upkeep = upkeep
+        self._payments = payments
         self._database = database
         self._server = server
         self._prefixes = frozenset(name for name, _ in gateway.prefixes)
@@ -182,6 +153,7 @@ class _Open:
         # A wrong override or key stops us before anything is started.
         origins_of(registry, settings)
         ManagedKeys(settings, registry)
+        payments = make_payments(settings)
         server = None
         if settings.database_url is None:
             server = await start_embedded(settings.data_dir)
@@ -204,20 +176,21 @@ class _Open:
             if server is not None:
                 await server.release()
             raise
-        clock = SystemClock()
         books = Books(
             settings,
             database,
-            clock,
+            SystemClock(),
             on_flush=metrics.flushed,
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
             price_names=registry.price_names,
         )
         await books.open()
         gateway = make_gateway(settings, books, registry, metrics)
-        upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken)
+        upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
         upkeep.start()
-        return cls(gateway, create_management(books, registry), upkeep, database, server)
+        management = create_management(books, registry, payments)
+        shown = pages.Pages(books, payments)
+        return cls(gateway, management, shown, upkeep, payments, database, server)
 
     async def stop(self) -> None:
         """The other way round: loops, provider connections, books, database."""
@@ -228,6 +201,7 @@ class _Open:
             deadline -= 0.05
         await self._upkeep.stop()
         await self.gateway.keys.close()
+        self._payments.close()
         await self.gateway.upstreams.close()
         await self.gateway.books.close()
         await self._database.close()
@@ -240,13 +214,11 @@ class _Open:
             await refuse_websocket(scope, receive, send)
             return
         path = path_of(scope)
-        head, _, rest = path.lstrip("/").partition("/")
-        if (
-            head in self._prefixes
-            or head == "forward"
-            or (head == "v1" and (rest == "forward" or rest.startswith("forward/")))
-        ):
+        head = path.lstrip("/").partition("/")[0]
+        if head in self._prefixes or passes_on(path):
             await forward(self.gateway, scope, receive, send, raw_path_of(scope))
+        elif head == pages.HEAD:
+            await self._pages(scope, receive, send)
         elif path == "/healthz":
             await _reply(send, 200, b'{"status":"ok"}')
         elif path == "/readyz":
@@ -285,4 +257,4 @@ async def _reply(
     await send({"type": "http.response.body", "body": body})
 
 
-__all__ = ["LavaMiddleware", "LavaProxy", "Settings", "StreamCut", "create_app"]
+__all__ = ["LavaProxy", "Settings", "StreamCut", "create_app"]

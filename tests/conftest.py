@@ -7,23 +7,46 @@ off here: what a test writes need not survive the machine.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import hashlib
 import itertools
+import os
+import shutil
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 
 from lava_proxy.store.database import Database
 from lava_proxy.store.embedded import EmbeddedServer, start_embedded
 from lava_proxy.store.migrate import migrate
 
+NODE = Path(__file__).parent / "node"
 TEMPLATE = "lava_template"
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
+# How long an example takes says nothing about it on a machine with other work.
+hypothesis.settings.register_profile(
+    "house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("house")
+
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Workers report in UTF-8, which has no place for the lone surrogates of some tests' logs."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +91,32 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await pool.open()
     yield pool
     await pool.close()
+
+
+@pytest.fixture(scope="session")
+def node_folder() -> Path:
+    """The SDKs of JavaScript and our programs that drive them, as the lock file pins them; the
+    packages are kept between runs."""
+    pinned = hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"lava-node-{os.getuid()}-{pinned}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one worker installs, the others wait
+        if not (folder / "installed").exists():
+            _npm_install(folder)
+        for program in NODE.glob("*.mjs"):
+            shutil.copy(program, folder)
+    return folder
+
+
+def _npm_install(folder: Path) -> None:
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(NODE / name, folder)
+    command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"npm cannot install the SDKs: {done.stderr[-200:]}")
+    (folder / "installed").touch()
 
 
 @asynccontextmanager

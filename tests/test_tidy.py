@@ -72,7 +72,14 @@ BANNED: Mapping[str, Ban] = {
     "logging.basicConfig": Ban("telemetry/logs.py: a library does not set up logging"),
 }
 
-ENVIRON_IN = ("app.py", "cli/", "telemetry/metrics.py", "store/cluster.py", "store/server_user.py")
+ENVIRON_IN = (
+    "app.py",
+    "middleware.py",
+    "cli/",
+    "telemetry/metrics.py",
+    "store/cluster.py",
+    "store/server_user.py",
+)
 """Settings are read once, at the top, and passed in. (prometheus_client is told by its own
 variable; child processes get an environment of their own.)"""
 

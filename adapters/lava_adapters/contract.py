@@ -74,7 +74,12 @@ class Usage:
     input_ms: int | None = None
     output_ms: int | None = None
     total_reported: int | None = None
+    citation_tokens: int | None = None
+    """Beside the output (Perplexity's deep research)."""
     web_searches: int | None = None
+    file_searches: int | None = None
+    containers: int | None = None
+    """Sandboxes for code that the provider opened for this answer."""
     images: int | None = None
     pages: int | None = None
     search_units: int | None = None

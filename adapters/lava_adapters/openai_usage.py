@@ -5,6 +5,8 @@ total is larger than their sum, something lies beside them, and the total says h
 
 * the reasoning tokens (xAI chat): they are output;
 * the audio tokens, or seconds of audio (Mistral): they are input;
+* the citation tokens that Perplexity's deep research states beside it: its reasoning is beside the
+  output too, and in no total;
 * the cached tokens: they are input;
 * anything else (Google's OpenAI-compatible endpoint hides its thinking): it is output.
 """
@@ -27,6 +29,8 @@ _TOP = {
     "cached_tokens": "cached",
     "reasoning_tokens": "reasoning",
     "prompt_audio_seconds": "audio_s",
+    "num_search_queries": "searches",
+    "citation_tokens": "citations",
 }
 _INPUT = {
     "cached_tokens": "cached",
@@ -95,6 +99,8 @@ def settle_usage(counts: dict[str, int], model: str | None, *, makes_output: boo
     elif entered is not None and made is not None and total is not None:
         gap = total - entered - made
         entered, made = _share_gap(counts, entered, made, gap)
+    if "citations" in counts and made is not None:
+        made += counts.get("reasoning", 0)
     audio_s = counts.get("audio_s")
     return Usage(
         input_tokens=entered,
@@ -108,6 +114,10 @@ def settle_usage(counts: dict[str, int], model: str | None, *, makes_output: boo
         output_image_tokens=clamp(counts.get("output_image"), made),
         input_ms=None if audio_s is None else count(audio_s * 1000),
         total_reported=total,
+        citation_tokens=counts.get("citations"),
+        web_searches=counts.get("searches"),
+        file_searches=counts.get("file_searches"),
+        containers=counts.get("containers"),
         cost_e10=counts.get("cost_e10"),
         model=model,
     )

@@ -42,6 +42,7 @@ class Account:
         "_burn_now_e10",
         "_burn_past_e10",
         "_burn_since_s",
+        "demand_e10",
         "expires_s",
         "free_e10",
         "granted_e10",
@@ -78,6 +79,8 @@ class Account:
         """Set when new credit is announced, for those who wait for it to be bought."""
         self.waiting = 0
         """Callers that wait for a trip: they will use this very object."""
+        self.demand_e10 = 0
+        """What those callers want, all together: the next trip asks for it."""
         self._burn_since_s = boot_s
         self._burn_now_e10 = 0
         self._burn_past_e10 = 0

@@ -22,6 +22,7 @@ from lava_proxy.books.condition import Condition
 from lava_proxy.books.directory import Directory
 from lava_proxy.books.holds import Holds
 from lava_proxy.books.journal import Journal, JournalError
+from lava_proxy.books.key_uses import KeyUses
 from lava_proxy.books.leases import Hold, Leases
 from lava_proxy.books.prices import load_prices
 from lava_proxy.books.rates import Rates
@@ -112,6 +113,7 @@ class Books:
             rows_max=settings.writer_queue_rows,
             bytes_max=settings.journal_limit_bytes,
         )
+        self.key_uses = KeyUses(database)
         self._writing: asyncio.Task[None] | None = None
 
     def _make_leases(self) -> Leases:
@@ -151,6 +153,7 @@ class Books:
                 async with self.database.transaction() as conn:
                     await credit.close_holder(conn, self.journal.holder_id, self.clock.now())
                 await self.share_learned()
+                await self.key_uses.flush()
             except (StoreDown, StoreConflict, LavaError) as error:
                 log.warning("leases stay open until they expire: %s", error)
         self.journal.close()

@@ -92,8 +92,7 @@ class Leases:
         if hold is not None:
             self.warm += 1
             return hold
-        refusal = self._known_refusal(account, least_e10)
-        if refusal is not None:
+        if (refusal := self._known_refusal(account, least_e10)) is not None:
             return refusal
         try:
             answer = await self.cover(account, least_e10, amount_e10, overdraft_e10)
@@ -153,9 +152,10 @@ class Leases:
     async def _fetch(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
     ) -> LeaseAnswer:
-        """One trip for a lease; callers that come while one is under way wait for it first, then
-        go themselves if it did not suffice."""
+        """One trip for a lease. Who comes while one is under way waits for it; if it did not
+        suffice, one goes for all that wait: a burst costs two or three trips, not one each."""
         account.waiting += 1
+        account.demand_e10 += amount_e10
         try:
             while account.trip is not None:
                 answer = await self._answer(account.trip)
@@ -166,6 +166,7 @@ class Leases:
             return await self._answer(self._start(account, least_e10, amount_e10, overdraft_e10))
         finally:
             account.waiting -= 1
+            account.demand_e10 -= amount_e10
 
     async def _answer(self, trip: asyncio.Task[LeaseAnswer]) -> LeaseAnswer:
         """Wait for a trip. What it brings too late is there for the next call."""
@@ -201,11 +202,9 @@ class Leases:
 
     def booked(self, owner_id: str, estimate_e10: int, leased_e10: int) -> None:
         """A charge was committed: `leased_e10` of it came out of our leases."""
-        account = self.accounts.get(owner_id)
-        if account is None:
-            return
-        account.pending_e10 -= estimate_e10
-        account.free_e10 += estimate_e10 - leased_e10
+        if (account := self.accounts.get(owner_id)) is not None:
+            account.pending_e10 -= estimate_e10
+            account.free_e10 += estimate_e10 - leased_e10
 
     def credit_changed(self, owner_id: str) -> None:
         """New credit may be there: forget refusals."""
@@ -262,8 +261,8 @@ class Leases:
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
     ) -> asyncio.Task[LeaseAnswer]:
         account.wanted_e10 = amount_e10
-        going = self._go(account, least_e10, amount_e10, overdraft_e10)
-        return self._under_way(account, going)
+        wants_e10 = max(amount_e10, account.demand_e10)
+        return self._under_way(account, self._go(account, least_e10, wants_e10, overdraft_e10))
 
     async def _go(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int

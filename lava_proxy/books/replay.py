@@ -28,8 +28,8 @@ from lava_proxy.books.journal import JournalError, lock_folder, read_folder, rem
 from lava_proxy.books.quarantine import POISON, quarantine
 from lava_proxy.core.clock import Clock
 from lava_proxy.rules.charge import Counts
-from lava_proxy.rules.price import UNPRICED, cost
-from lava_proxy.rules.pricebook import PriceBook
+from lava_proxy.rules.price import PRICE_ASSUMED, UNPRICED, cost
+from lava_proxy.rules.pricebook import PriceBook, price_of
 from lava_proxy.rules.settlement import Booked, Call, Meter, Settlement
 from lava_proxy.store import credit
 from lava_proxy.store import directory as directory_store
@@ -138,7 +138,11 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
         call.input_characters,
         0,
     )
-    rates = prices.of(call.merchant_id).rates(call.provider, call.model or "", call.created_at)
+    policy = call.meter.unpriced if call.meter else "refuse"
+    price = price_of(
+        prices.of(call.merchant_id), policy, call.provider, (call.model,), call.created_at
+    )
+    flags = (UNPRICED,) if price is None else (PRICE_ASSUMED,) if price.assumed else ()
     usage = Usage(
         input_tokens=inputs,
         output_tokens=outputs,
@@ -150,10 +154,10 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
         outcome="recovered",
         usage_source="estimate",
         counts=Counts(inputs, outputs, input_characters, output_characters, call.input_ms),
-        cost=None if rates is None else cost(rates, usage),
+        cost=None if price is None else cost(price.rates, usage),
         model=call.model,
-        price_version=None if rates is None else rates.version,
-        flags=(UNPRICED,) if rates is None else (),
+        price_version=None if price is None else price.version,
+        flags=flags,
         completed_at=clock.now(),
     )
 

@@ -14,6 +14,7 @@ from lava_proxy import __version__
 from lava_proxy.cli import tools
 from lava_proxy.cli.prices import prices_app
 from lava_proxy.cli.run import run
+from lava_proxy.cli.wallet import wallet_app
 from lava_proxy.cli.webhooks import webhooks_app
 from lava_proxy.core.environment import load_settings
 from lava_proxy.core.money import format_e10, parse_e10
@@ -29,6 +30,7 @@ app = typer.Typer(
 keys_app = typer.Typer(help="Secret keys of merchants.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(prices_app, name="prices")
+app.add_typer(wallet_app, name="wallet")
 app.add_typer(webhooks_app, name="webhooks")
 
 

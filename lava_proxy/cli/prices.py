@@ -13,6 +13,7 @@ from lava_proxy.cli.run import run
 from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
+from lava_proxy.core.money import format_e10
 from lava_proxy.core.settings import Settings
 from lava_proxy.rules.catalog import Match
 from lava_proxy.store.prices import PriceRow
@@ -59,6 +60,20 @@ def set_price(
 def remove(price_id: Annotated[str, typer.Argument(help="As in the list.")]) -> None:
     """Take a price away; what was booked by it stays."""
     run(lambda settings: tools.remove_price(settings, price_id))
+
+
+@prices_app.command()
+def rerate(
+    dry_run: Annotated[bool, typer.Option(help="Only tell what would change.")] = False,
+) -> None:
+    """Correct requests whose price is known only now, by new ledger rows; each once."""
+    told = run(lambda settings: tools.rerate_requests(settings, dry=dry_run))
+    for change in told:
+        cost, charge = format_e10(change.cost_change_e10), format_e10(change.charge_change_e10)
+        typer.echo(
+            f"{change.request_id} {change.model}: cost {cost}, charge {charge} by {change.version}"
+        )
+    typer.echo(f"{len(told)} requests {'to re-rate' if dry_run else 're-rated'}")
 
 
 def _rates(texts: Sequence[str]) -> dict[str, str]:

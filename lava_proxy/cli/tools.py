@@ -30,6 +30,7 @@ from lava_proxy.store.database import Database, StoreError, connect
 from lava_proxy.store.embedded import start_embedded
 from lava_proxy.store.migrate import migrate, status
 from lava_proxy.store.prices import PriceRow
+from lava_proxy.store.reratings import Change, rerate
 
 
 @asynccontextmanager
@@ -137,6 +138,15 @@ async def remove_price(settings: Settings, price_id: str) -> None:
     async with open_database(settings) as database, database.transaction() as conn:
         if not await price_store.remove(conn, None, price_id, now):
             raise LavaError("not_found", f"the operator has no price {price_id!r}")
+
+
+async def rerate_requests(settings: Settings, *, dry: bool) -> list[Change]:
+    """Re-rate what was booked without a price and has one now."""
+    now = SystemClock().now()
+    names = registry_of(settings).price_names
+    async with open_database(settings) as database:
+        prices = await load_prices(database, now, names)
+        return [change async for change in rerate(database, prices, now, dry=dry)]
 
 
 async def deliveries(settings: Settings, status: str, most: int) -> list[Mapping[str, object]]:

@@ -1,4 +1,4 @@
-"""Time, passed in and never imported: real clocks here, a hand-driven one for tests.
+"""Time, passed in and never imported: real clocks here, a hand-driven one for tests; and as text.
 
 ``boot_s`` is CLOCK_BOOTTIME: it goes on while the machine sleeps, so a lease that expired during a
 suspend is expired when we wake. ``now`` is wall time, only ever written down, never compared with
@@ -49,3 +49,8 @@ class ManualClock:
 
     def advance(self, seconds: float) -> None:
         self.seconds += seconds
+
+
+def time_text(at: datetime) -> str:
+    """``2026-11-23T19:43:08.123Z``."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -33,11 +33,16 @@ CODES: Mapping[str, Code] = {
     "forward_model_not_supported": Code(
         400, "caller", "No provider in the table serves this model on this endpoint."
     ),
+    "invalid_signature": Code(
+        400, "caller", "The message is not signed by the payment provider, or too old."
+    ),
     "invalid_token": Code(
         401, "caller", "The credential is missing, malformed, unknown or revoked."
     ),
+    "invalid_code": Code(401, "caller", "The login's code is wrong, used or over; log in again."),
     "insufficient_credit": Code(402, "caller", "The customer's credit does not cover this call."),
     "insufficient_balance": Code(402, "caller", "The merchant's wallet does not cover this call."),
+    "payment_declined": Code(402, "caller", "The means of payment was declined; details say why."),
     "spend_limit_exceeded": Code(402, "caller", "The key's money limit is reached."),
     "budget_exhausted": Code(402, "caller", "A running stream was cut off: the money ended."),
     "model_unpriced": Code(402, "caller", "A percentage meter needs a price for the model."),

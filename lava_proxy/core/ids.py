@@ -29,6 +29,7 @@ PREFIXES = {
     "subscription": "sub_",
     "checkout_session": "cs_",
     "payment": "pay_",
+    "setup": "set_",
     "webhook": "wh_",
     "event": "evt_",
     "spend_key": "spk_",
@@ -50,6 +51,18 @@ def new_id(kind: str, *, test: bool = False) -> str:
     return f"{PREFIXES[kind]}{'test_' if test else ''}{_ulid()}"
 
 
+def wallet_id_of(merchant_id: str, *, test: bool = False) -> str:
+    """A merchant's wallet, one per mode: it is there before anything was paid in."""
+    own = merchant_id.removeprefix(PREFIXES["merchant"])
+    return f"{PREFIXES['wallet']}{'test_' if test else ''}{own}"
+
+
+def id_from(kind: str, seed: str, *, test: bool = False) -> str:
+    """The same id for the same seed: what is asked for twice is made once."""
+    digits = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).digest()[:26]
+    return f"{PREFIXES[kind]}{'test_' if test else ''}{digits.translate(_FIVE_BITS).decode()}"
+
+
 def _ulid() -> str:
     """A ULID: 48 bits of milliseconds and 80 random bits, 5 to a digit. Every call needs one, and
     the library takes six times as long."""
@@ -57,6 +70,11 @@ def _ulid() -> str:
     at = _PAIRS[ms >> 40] + _PAIRS[ms >> 30 & 1023] + _PAIRS[ms >> 20 & 1023]
     at += _PAIRS[ms >> 10 & 1023] + _PAIRS[ms & 1023]
     return at + os.urandom(16).translate(_FIVE_BITS).decode("ascii")
+
+
+def is_test(object_id: str) -> bool:
+    """Whether an object was made in test mode."""
+    return "_test_" in object_id
 
 
 def new_secret(prefix: str) -> str:
@@ -73,6 +91,11 @@ def hash_secret(secret: str) -> bytes:
     """How a secret is stored and looked up: SHA-256, 32 bytes. The input has 256 random bits, so a
     plain hash is enough: there is nothing to guess."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def preview_of(secret: str) -> str:
+    """What a person may see of a spend key again: its prefix and the first eight characters."""
+    return f"{secret[: len('lava_sk_') + 8]}****"
 
 
 def hint_of(secret: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from lava_adapters.registry import Registry, RegistryError, load_family, read_rows
 from lava_proxy.core.settings import ConfigurationError, Settings
 
-OWN_PATHS = frozenset({"v1", "forward", "healthz", "readyz", "metrics"})
+OWN_PATHS = frozenset({"v1", "forward", "healthz", "readyz", "metrics", "embed"})
 """First segments of our own paths: no provider may have such a name."""
 
 

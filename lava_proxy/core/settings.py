@@ -7,12 +7,13 @@ table by a test. How they are read, and what an unknown name does: `environment.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from lava_proxy.core.money import parse_e10
+from lava_proxy.core.payment_settings import PaymentSettings
 
 PREFIX = "LAVA_"
 PROVIDER_KEY_PREFIX = "LAVA_PROVIDER_KEY_"
@@ -24,7 +25,7 @@ class ConfigurationError(Exception):
     """The configuration is wrong; the message says which name and what to do."""
 
 
-class Settings(BaseSettings):
+class Settings(PaymentSettings):
     """The gateway's settings. Keyword arguments win over the environment."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
@@ -98,6 +99,12 @@ class Settings(BaseSettings):
     output_default_tokens: int = Field(
         4096, ge=1, description="Output assumed where neither the caller nor the model says a cap."
     )
+    rewrite_output_tokens: int = Field(
+        4096,
+        ge=1,
+        description="max_tokens of a rewritten request to a format that needs one, where the "
+        "caller says none.",
+    )
     extension_wait_s: float = Field(
         0.5, ge=0, description="Longest pause of a stream while its hold is extended."
     )
@@ -143,26 +150,6 @@ class Settings(BaseSettings):
     )
     account_entries: int = Field(
         50_000, ge=1, description="Customers with leased credit kept in a worker's memory."
-    )
-
-    # Plans and payments
-    payments: Literal["manual"] = Field(
-        "manual", description="Who moves money: manual (by hand; test mode succeeds at once)."
-    )
-    renewal_grace_days: int = Field(
-        7, ge=0, le=365, description="A renewal that is declined is tried again for so long."
-    )
-    top_up_low_percent: int = Field(
-        20, ge=0, le=100, description="Auto top-up below so much of the bundle's credit."
-    )
-    top_up_wait_s: float = Field(
-        5.0, ge=0, description="Longest wait of a call or stream for credit being bought."
-    )
-    top_up_retry_s: float = Field(
-        3600.0, gt=0, description="Pause after a declined top-up; doubles up to a day."
-    )
-    top_up_monthly_max: int = Field(
-        500, ge=0, le=10**6, description="Most USD of top-ups per customer and calendar month."
     )
 
     # Journal and writer
@@ -247,6 +234,11 @@ class Settings(BaseSettings):
     wallet_enforced: bool = Field(
         False,
         description="Managed-key calls must be covered by the merchant's wallet (402 else).",
+    )
+    manage_rate_per_minute: int = Field(
+        60_000,
+        ge=0,
+        description="Most management calls of a merchant, per process, reports apart; 0: no limit.",
     )
     metrics_host: str = Field("127.0.0.1", description="Address of the private metrics listener.")
     metrics_token: SecretStr | None = Field(

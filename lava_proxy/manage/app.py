@@ -1,28 +1,36 @@
 """The management application: path -> route -> caller -> handler, and every error -> one envelope.
 
 Routing looks at the raw path minus the mount's prefix, segment by segment, so that an id may hold
-an encoded slash. A route that is not there is 404 whoever asks; the credential comes next, and the
-body is read only for a caller who is known.
+an encoded slash. A route that is not there is 404 whoever asks; the credential comes next, then the
+merchant's pace, and the body is read only for a caller who is known and not too fast.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import unquote
 
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.intake import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage import (
+    checkout_sessions,
     credit,
     credit_bundles,
     customers,
     fallback,
     forward_tokens,
     ledger,
+    login,
     meters,
+    models,
     openapi,
+    payment_confirm,
+    payment_events,
+    payment_methods,
     payments,
     plans,
     prices,
@@ -31,17 +39,21 @@ from lava_proxy.manage import (
     reports,
     requests,
     secret_keys,
+    services,
+    spend_keys,
     subscriptions,
     usage,
+    wallet,
     webhooks,
 )
 from lava_proxy.manage.auth import authenticate
-from lava_proxy.manage.body import ClientGone, Receive, Scope, Send, receive_body
 from lava_proxy.manage.call import Answer, Call, Route
 from lava_proxy.manage.desk import Desk
+from lava_proxy.payments.factory import make_payments
+from lava_proxy.payments.seam import Payments, PaymentsDown
 from lava_proxy.store.database import StoreConflict, StoreDown, StorePoison
 from lava_proxy.wire.headers import guard
-from lava_proxy.wire.problem import envelope, storable
+from lava_proxy.wire.problem import BODY_MAX_BYTES, envelope, storable
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +68,22 @@ ROUTES: tuple[Route, ...] = (
     *plans.ROUTES,
     *subscriptions.ROUTES,
     *payments.ROUTES,
+    *payment_confirm.ROUTES,
+    *payment_events.ROUTES,
+    *payment_methods.ROUTES,
     *credit_bundles.ROUTES,
+    *checkout_sessions.ROUTES,
     *prices.ROUTES,
     *secret_keys.ROUTES,
+    *spend_keys.ROUTES,
     *webhooks.ROUTES,
     *forward_tokens.ROUTES,
     *fallback.ROUTES,
+    *models.ROUTES,
     *usage.ROUTES,
+    *wallet.ROUTES,
+    *login.ROUTES,
+    *services.ROUTES,
 )
 
 
@@ -107,11 +128,19 @@ class Management:
             )
         headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         principal = None
+        paced: Mapping[str, str] = {}
         if route.auth == "secret_key":
             principal = await authenticate(books.directory, headers)
+            if route.paced:
+                paced = self._desk.pace.take(principal.merchant.merchant_id)
         body = b""
         if method != "GET":
-            body = await receive_body(headers, receive, books.settings.body_timeout_s)
+            body = await receive_body(
+                headers,
+                receive,
+                timeout_s=books.settings.body_timeout_s,
+                bytes_max=BODY_MAX_BYTES,
+            )
         call = Call(
             method,
             "/".join(segments),
@@ -121,7 +150,8 @@ class Management:
             body,
             principal,
         )
-        return await route.handler(self._desk, call)
+        answer = await route.handler(self._desk, call)
+        return replace(answer, headers={**paced, **answer.headers}) if paced else answer
 
     def _find(self, segments: Sequence[str]) -> tuple[Mapping[str, Route], tuple[str, ...]]:
         """The methods of the route that a path names, and its variable segments."""
@@ -134,18 +164,23 @@ class Management:
         raise LavaError("not_found", "there is no such route")
 
 
-def create_management(books: Books, registry: Registry) -> Management:
-    """The management API on these books, and its own description."""
+def create_management(
+    books: Books, registry: Registry, payments: Payments | None = None
+) -> Management:
+    """The management API on these books, and its own description. `payments`: as set, if absent."""
     document = openapi.describe(ROUTES)
     described = (
         Route("GET", "openapi.json", openapi.served(document), auth="none"),
         Route("GET", "docs", reference.served(document), auth="none"),
+        *login.PAGES,
     )
-    return Management(Desk(books, registry), (*ROUTES, *described))
+    desk = Desk(books, registry, payments or make_payments(books.settings))
+    return Management(desk, (*ROUTES, *described))
 
 
 def _segments(scope: Scope) -> list[str]:
-    """The path's segments behind ``/v1/``, each decoded by itself; 404 for other paths."""
+    """The path's segments behind ``/v1/``, each decoded by itself; 404 for other paths. Tools open
+    a login's page without ``/v1``."""
     path: str = scope["path"]
     raw: str = scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1")
     if unquote(raw) != path:
@@ -158,6 +193,8 @@ def _segments(scope: Scope) -> list[str]:
         segments = []
     if segments[-1:] == [""]:  # one slash at the end does no harm
         segments.pop()
+    if segments[:1] == ["auth"]:
+        segments.insert(0, "v1")
     usable = all(segment and storable(segment) for segment in segments)
     if not usable or segments[:1] != ["v1"]:
         raise LavaError("not_found", "there is no such route")
@@ -172,6 +209,11 @@ def _mapped(error: Exception) -> LavaError:
         log.warning("management: %s", error)
         return LavaError(
             "unavailable", "the database is away or busy; try again", headers={"retry-after": "1"}
+        )
+    if isinstance(error, PaymentsDown):
+        log.warning("management: %s", error)
+        return LavaError(
+            "unavailable", "the payment provider is away; try again", headers={"retry-after": "5"}
         )
     if isinstance(error, StorePoison):
         log.warning("management: %s", error)

@@ -109,3 +109,5 @@ class Route:
     """Codes of this route beside those that any route may answer."""
     status: int = 200
     auth: Literal["secret_key", "none"] = "secret_key"
+    paced: bool = True
+    """Counts for the merchant's rate of management calls (with `auth`)."""

@@ -15,15 +15,14 @@ from lava_proxy.manage.fields import Body, Name, read_fields, read_query
 from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import exact_json, json_text, time_text
+from lava_proxy.rules.contact import EMAIL_MAX_CHARS, NAME_MAX_CHARS, is_email, split_name
 from lava_proxy.store import customers as store
-from lava_proxy.store import outbox, subscriptions
+from lava_proxy.store import free_plan, outbox, subscriptions
 from lava_proxy.store.customers import CustomerRow
 from lava_proxy.store.database import Connection
 
 METADATA_MAX_BYTES = 16 * 1024
-EMAIL_MAX_CHARS = 254
 
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _PHONE = re.compile(r"\+[1-9]\d{1,14}", re.ASCII)
 
 
@@ -34,7 +33,7 @@ def _reference(text: str) -> str:
 
 
 def _email(text: str) -> str:
-    if _EMAIL.fullmatch(text) is None:
+    if not is_email(text):
         raise ValueError("is not an email address")
     return text
 
@@ -61,7 +60,7 @@ class CustomerFields(Body):
     """All optional: ``{}`` is a customer too, and in a change what is left out stays as it is."""
 
     reference_id: Annotated[Name, AfterValidator(_reference)] | None = None
-    name: Annotated[str, Field(max_length=255)] | None = None
+    name: Annotated[str, Field(max_length=NAME_MAX_CHARS)] | None = None
     email: Annotated[str, Field(max_length=EMAIL_MAX_CHARS), AfterValidator(_email)] | None = None
     phone: Annotated[str, AfterValidator(_phone)] | None = None
     metadata: Annotated[str | None, PlainValidator(_metadata)] = None
@@ -99,7 +98,7 @@ class CustomerView(TypedDict):
 async def create(desk: Desk, call: Call) -> Answer:
     """Make a customer; a reference that is taken answers the customer who has it."""
     body = read_fields(CustomerFields, call)
-    first_name, last_name = _names(body.name)
+    first_name, last_name = split_name(body.name)
     wanted = CustomerRow(
         customer_id=new_id("customer", test=call.test),
         reference_id=body.reference_id,
@@ -116,6 +115,9 @@ async def create(desk: Desk, call: Call) -> Answer:
         if row.customer_id == wanted.customer_id:
             news = outbox.Event(call.merchant_id, outbox.CREATED, row.customer_id)
             await outbox.emit(conn, [news], wanted.created_at)
+            if desk.books.settings.auto_free_plan:
+                await free_plan.put_on(conn, call.merchant_id, row.customer_id, wanted.created_at)
+                row = await store.find(conn, call.merchant_id, row.customer_id) or row
         return answer(view(row))
 
     made = await once(desk, call, work)
@@ -129,7 +131,7 @@ async def update(desk: Desk, call: Call) -> Answer:
     given = body.model_fields_set
     change = {name: getattr(body, name) for name in given - {"name"}}
     if "name" in given:
-        change["first_name"], change["last_name"] = _names(body.name)
+        change["first_name"], change["last_name"] = split_name(body.name)
     async with desk.writing() as conn:
         row = await store.update(conn, call.merchant_id, call.params[0], change)
     if row is None:
@@ -199,12 +201,6 @@ def _summary(row: CustomerRow) -> SummaryView | None:
         "name": row.plan_name or "",
         "status": row.status or "",
     }
-
-
-def _names(name: str | None) -> tuple[str, str]:
-    """``"Jane Mary Smith"`` -> ``("Jane", "Mary Smith")``."""
-    first_name, _, last_name = (name or "").strip().partition(" ")
-    return first_name, last_name.lstrip()
 
 
 def _position(row: CustomerRow) -> Position:

@@ -1,44 +1,53 @@
-"""What every handler needs: the books, the provider table, and a fair share of the database.
-
-Management calls use at most half of the pool at once, so that a burst of them never keeps the
-ledger writer or a lease waiting for a connection.
-"""
+"""What every handler needs: books, provider table, payments, and a fair share of the database:
+management calls use at most half of the pool at once."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from lava_adapters.models import Models
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
+from lava_proxy.books.share import Share
 from lava_proxy.core.errors import LavaError
 from lava_proxy.manage.call import Call
+from lava_proxy.manage.catalogue import Catalogue
+from lava_proxy.manage.fields import refuse
+from lava_proxy.manage.pace import Pace
+from lava_proxy.payments.seam import Payments
 from lava_proxy.rules.settlement import Customer, Meter
-from lava_proxy.store.database import Connection
-
-SLOT_WAIT_S = 5.0
 
 
-class Desk:
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model that may be named here: how, whose it is, and what it is called there."""
+
+    id: str
+    provider: str
+    model: str
+
+
+class Desk(Share):
     """One per process."""
 
-    def __init__(self, books: Books, registry: Registry) -> None:
+    def __init__(self, books: Books, registry: Registry, payments: Payments) -> None:
+        super().__init__(books.database, books.settings.database_pool_size // 2)
         self.books = books
         self.registry = registry
-        self._slots = asyncio.Semaphore(max(1, books.settings.database_pool_size // 2))
+        self.payments = payments
+        self.pace = Pace(books.clock, books.settings.manage_rate_per_minute)
+        self.catalogue = Catalogue(registry, books.settings.provider_keys)
+        self.models = Models(registry)
+        self.listed_models: Sequence[ListedModel] | None = None
+        """The list of models, once somebody has asked for it."""
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Connection]:
-        """A connection. Do not open another inside."""
-        async with self._slot(), self.books.database.connection() as conn:
-            yield conn
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[Connection]:
-        """A connection in a transaction. Do not open another inside."""
-        async with self._slot(), self.books.database.transaction() as conn:
-            yield conn
+    def payable(self, amounts: Iterable[tuple[str, int | None]]) -> None:
+        """422 for an amount, by its path, that the payment provider can never charge."""
+        for path, amount_e10 in amounts:
+            why = None if amount_e10 is None else self.payments.refusal(amount_e10)
+            if why is not None:
+                refuse(path, why)
 
     async def customer(self, call: Call, name: str) -> Customer:
         """The caller's customer by id or reference, or 404."""
@@ -53,20 +62,6 @@ class Desk:
         if meter is None:
             raise no_such("meter")
         return meter
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(SLOT_WAIT_S):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise LavaError(
-                "unavailable", "too many calls are waiting; try again", headers={"retry-after": "1"}
-            ) from None
-        try:
-            yield
-        finally:
-            self._slots.release()
 
 
 def no_such(what: str) -> LavaError:

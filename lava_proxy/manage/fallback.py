@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote as percent_encode
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -14,7 +13,7 @@ from lava_proxy.manage.call import Answer, Call, Route, Success, answer
 from lava_proxy.manage.desk import Desk
 from lava_proxy.manage.fields import Body, Name, read_fields, refuse
 from lava_proxy.store import fallback as store
-from lava_proxy.wire.target import check_path, parse_target
+from lava_proxy.wire.target import check_path, parse_written
 
 CHAIN_MAX = 5
 URL_MAX_CHARS = 2048
@@ -67,11 +66,9 @@ async def update(desk: Desk, call: Call) -> Answer:
 
 def _check(desk: Desk, url: str, path: str) -> None:
     """The URL must be one that POST can be forwarded to."""
-    full = url if "://" in url else f"https://{url}"
-    encoded = percent_encode(full, safe="", errors="replace").encode()
     hosts = named_hosts(desk.registry, desk.books.settings)
     try:
-        target = parse_target(b"/v1/forward", b"u=" + encoded, plain_hosts=hosts)
+        target = parse_written(url, plain_hosts=hosts)
         place = desk.registry.at(target.host, target.port)
         provider = place[1] if place else None
         if provider is not None:

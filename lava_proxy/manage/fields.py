@@ -12,7 +12,7 @@ from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, NoReturn, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
@@ -28,6 +28,7 @@ UNITS_MAX = 10**12
 """Most tokens or characters in one report, per direction."""
 SECONDS_MAX = 10**9
 NAME_MAX_CHARS = 255
+URL_MAX_CHARS = 2048
 
 _DATE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-]\d\d:\d\d)", re.ASCII
@@ -124,6 +125,20 @@ def _printable(text: str) -> str:
     return text
 
 
+def _page_url(text: str) -> str:
+    """An address that a browser can be sent to."""
+    try:
+        parts = urlsplit(text)
+        named = parts.hostname and parts.port != 0
+    except ValueError:
+        named = None
+    if not named or parts.scheme not in ("http", "https") or parts.username is not None:
+        raise ValueError("must be an address such as https://shop.example/pricing")
+    if not text.isascii() or any(c.isspace() or c in "\"';,\\<>" for c in text):
+        raise ValueError("must be written as a browser sends it: ASCII, percent-encoded")
+    return text
+
+
 def _amount(value: object) -> int:
     """Money as text: a JSON number may have passed through somebody's float."""
     if not isinstance(value, str):
@@ -165,6 +180,9 @@ _Instant = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS), AfterValidator(_printable)]
 """An id, slug or name: what may also stand in a token or a path."""
+
+PageUrl = Annotated[str, Field(max_length=URL_MAX_CHARS), AfterValidator(_page_url)]
+"""Where a browser is sent."""
 
 Amount = Annotated[int, PlainValidator(_amount, json_schema_input_type=_Decimal)]
 """USD as a decimal string -> 10^-10 USD."""

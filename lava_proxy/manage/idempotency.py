@@ -45,19 +45,25 @@ async def once(desk: Desk, call: Call, work: Callable[[Connection], Awaitable[An
     return made
 
 
-async def once_apart(desk: Desk, call: Call, work: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Do `work`, which may be done twice without harm, or answer what it answered before."""
+async def once_apart(
+    desk: Desk, call: Call, work: Callable[[str | None], Awaitable[Answer]]
+) -> Answer:
+    """Do `work`, which may be done twice without harm, or answer what it answered before. It is
+    given a text that is the same whenever it is done again for this key, and no other's; None
+    without a key."""
     key = _key_of(call)
     if key is None:
-        return await work()
+        return await work(None)
     body_hash = _hash(call)
+    now = desk.books.now()
     async with desk.writing() as conn:
-        used = await store.claim(conn, call.merchant_id, key, body_hash, desk.books.now())
+        used = await store.claim(conn, call.merchant_id, key, body_hash, now)
     known = None if used is None else _replay(used, body_hash)
     if known is not None:
         return known
+    since = now if used is None else used.created_at
     try:
-        made = await work()
+        made = await work(f"{call.merchant_id} {since.isoformat()} {key}")
     except LavaError as error:
         if error.fault == "caller":
             async with desk.writing() as conn:

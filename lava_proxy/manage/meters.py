@@ -18,7 +18,7 @@ from lava_proxy.manage.fields import Body, Cost, Name, read_fields, read_query, 
 from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import time_text
-from lava_proxy.rules.settlement import Enforcement
+from lava_proxy.rules.settlement import Enforcement, Unpriced
 from lava_proxy.rules.tiers import RateType, Tariff, Tier, TierError, Unit, parse_tiers
 from lava_proxy.store import meters as store
 from lava_proxy.store.database import Connection
@@ -63,6 +63,7 @@ class NewMeter(Body):
     meter_slug: Annotated[Name, AfterValidator(_slug)] | None = None
     enforcement: Enforcement = "sliced"
     overdraft: Cost = 0
+    unpriced: Unpriced = "refuse"
 
 
 class MeterFields(Body):
@@ -72,6 +73,7 @@ class MeterFields(Body):
     tiers: list[NewTier] | None = None
     enforcement: Enforcement | None = None
     overdraft: Cost | None = None
+    unpriced: Unpriced | None = None
 
 
 class TierView(TypedDict):
@@ -92,6 +94,7 @@ class MeterView(TypedDict):
     tiers: list[TierView]
     enforcement: Enforcement
     overdraft: str
+    unpriced: Unpriced
     created_at: str
 
 
@@ -108,6 +111,7 @@ async def create(desk: Desk, call: Call) -> Answer:
         tariff=Tariff(body.rate_type, body.tier_type, tiers),
         enforcement=body.enforcement,
         overdraft_e10=body.overdraft,
+        unpriced=body.unpriced,
         created_at=desk.books.now(),
     )
     made_slugs = _slugs(body.name, wanted.meter_id)
@@ -137,6 +141,7 @@ async def update(desk: Desk, call: Call) -> Answer:
         None if body.tiers is None else _tiers(body.tiers),
         body.enforcement,
         body.overdraft,
+        body.unpriced,
     )
     async with desk.writing() as conn:
         row = await store.update(conn, call.merchant_id, call.params[0], change)
@@ -192,6 +197,7 @@ def view(row: MeterRow) -> MeterView:
         ],
         "enforcement": row.enforcement,
         "overdraft": format_e10(row.overdraft_e10),
+        "unpriced": row.unpriced,
         "created_at": time_text(row.created_at),
     }
 

@@ -52,6 +52,8 @@ IDENTIFIED = {
     "spend_keys": "spend_key_id",
     "forward_tokens": "forward_token_id",
     "payments": "payment_id",
+    "payment_events": "provider",
+    "payment_methods": "payment_method_id",
     "providers": "provider",
 }
 """What the variable segment behind these is called."""
@@ -191,7 +193,7 @@ def _operation(route: Route, refs: Refs) -> dict[str, Any]:
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": _path_schema(name)}
         for name in re.findall(r"\{(\w+)\}", path_of(route))
     ]
     for name in sorted(route.query):
@@ -216,6 +218,12 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _path_schema(name: str) -> dict[str, object]:
+    """As the query's parameter of the same name, where there is one."""
+    known = PARAMETERS.get(name)
+    return {"type": "string"} if known is None else dict(known.schema)
 
 
 def _responses(route: Route, refs: Refs) -> dict[str, Any]:

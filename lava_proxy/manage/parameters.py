@@ -42,5 +42,7 @@ PARAMETERS: Mapping[str, Parameter] = {
         "From this instant on; its offset is the time zone of the days.", _TIME, required=True
     ),
     "end": Parameter("Up to and with this instant; now when absent.", _TIME),
-    "provider": Parameter("Only this provider's.", _TEXT),
+    "provider": Parameter(
+        "Only this provider's.", {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}
+    ),
 }

@@ -12,12 +12,12 @@ from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import customer_named, read_query
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import time_text
-from lava_proxy.store import outbox
+from lava_proxy.payments.manual import Manual
+from lava_proxy.rules.limits import wallet_account
 from lava_proxy.store import payments as store
 from lava_proxy.store.payments import PaymentRow
 
 PARAMETERS = PAGE_PARAMETERS | {"customer_id", "connection_id"}
-MANUAL = "manual"
 
 
 class PaymentView(TypedDict):
@@ -32,6 +32,8 @@ class PaymentView(TypedDict):
     plan_id: str | None
     subscription_id: str | None
     credit_bundle_id: str | None
+    refunded_amount: str
+    disputed_at: str | None
     error_code: str | None
     error_message: str | None
     created_at: str
@@ -65,17 +67,17 @@ async def complete(desk: Desk, call: Call) -> Answer:
         row = await store.find(conn, call.merchant_id, call.params[0])
         if row is None:
             raise no_such("payment")
-        if row.provider != MANUAL:
+        if row.provider != Manual.name:
             raise LavaError("conflict", f"{row.provider} itself says when this payment is made")
-        if await store.succeeded(conn, row.payment_id, None, now) and row.customer_id:
-            news = outbox.Event(call.merchant_id, outbox.BALANCE, row.customer_id)
-            await outbox.emit(conn, [news], now)
+        if row.purpose == "wallet" and desk.books.settings.wallet_enforced:
+            raise LavaError("conflict", "the operator says when money for the wallet is there")
+        await store.succeeded(conn, row.payment_id, None, now)
         row = await store.find(conn, call.merchant_id, call.params[0])
     if row is None:
         raise no_such("payment")
     if row.customer_id is not None:
         desk.books.directory.changed("customers", row.customer_id)
-        desk.books.leases.credit_changed(row.customer_id)
+    desk.books.leases.credit_changed(row.customer_id or wallet_account(call.merchant_id))
     return answer(view(row))
 
 
@@ -91,6 +93,8 @@ def view(row: PaymentRow) -> PaymentView:
         "plan_id": row.plan_id,
         "subscription_id": row.subscription_id,
         "credit_bundle_id": row.credit_bundle_id,
+        "refunded_amount": format_e10(row.refunded_e10),
+        "disputed_at": None if row.disputed_at is None else time_text(row.disputed_at),
         "error_code": row.error_code,
         "error_message": row.error_message,
         "created_at": time_text(row.created_at),

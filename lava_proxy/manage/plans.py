@@ -135,6 +135,7 @@ class PlanView(TypedDict):
 async def create(desk: Desk, call: Call) -> Answer:
     """Make a plan with its bundles."""
     body = read_fields(NewPlan, call)
+    desk.payable([("period_amount", body.period_amount), *_costs(body.credit_bundles)])
     now, plan_id = desk.books.now(), new_id("plan", test=call.test)
     bundles = tuple(
         _bundle(call, plan_id, b.name, b.cost, b.credit_amount, now) for b in body.credit_bundles
@@ -167,6 +168,7 @@ async def update(desk: Desk, call: Call) -> Answer:
     for name in body.model_fields_set - {"default_auto_top_up_bundle_id"}:
         if getattr(body, name) is None:
             refuse(name, "must not be null")
+    desk.payable(_costs(body.credit_bundles or ()))
     now = desk.books.now()
     change = PlanChange(
         name=body.name,
@@ -250,6 +252,10 @@ def _default(body: NewPlan, bundles: Sequence[BundleRow]) -> str | None:
     if not 0 <= index < len(bundles):
         refuse("default_auto_top_up_bundle_index", "is not the place of one of credit_bundles")
     return bundles[index].credit_bundle_id
+
+
+def _costs(given: Sequence[NewBundle | BundleFields]) -> list[tuple[str, int | None]]:
+    return [(f"credit_bundles[{place}].cost", bundle.cost) for place, bundle in enumerate(given)]
 
 
 def _changed(given: Sequence[BundleFields]) -> list[BundleChange]:

@@ -20,13 +20,8 @@ from lava_proxy.manage.fields import Body, Date, read_fields, read_query, refuse
 from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import time_text
-from lava_proxy.rules.catalog import (
-    MODEL_NAME_MAX,
-    OVERRIDE_UNITS,
-    Match,
-    Override,
-    compile_override,
-)
+from lava_proxy.rules.bundled import MODEL_NAME_MAX
+from lava_proxy.rules.catalog import OVERRIDE_UNITS, Match, Override, compile_override
 from lava_proxy.rules.rates import RateError
 from lava_proxy.store import prices as store
 from lava_proxy.store.database import Connection

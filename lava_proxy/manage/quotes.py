@@ -26,6 +26,7 @@ from lava_proxy.manage.fields import Body, Cost, Name, customer_named, read_fiel
 from lava_proxy.manage.text import exact_json
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge, gauge
+from lava_proxy.rules.pricebook import price_of
 from lava_proxy.rules.quote import OutputLimits, gauge_of, input_units, quote
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Meter
@@ -130,10 +131,14 @@ def _price(desk: Desk, body: NewQuote, meter: Meter) -> _Price:
 def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
     sent = b"" if body.body is None else exact_json(body.body)
     provider_id, ask = _ask(desk, url, body.method or "POST", sent)
-    rates = desk.books.prices.of(meter.merchant_id).rates(
-        provider_id, ask.model or "", desk.books.now()
+    price = price_of(
+        desk.books.prices.of(meter.merchant_id),
+        meter.unpriced,
+        provider_id,
+        (ask.model,),
+        desk.books.now(),
     )
-    found = _gauge(meter, ask, rates)
+    found = _gauge(meter, ask, price.rates if price else None)
     if found is None:
         raise LavaError("model_unpriced", f"{provider_id} has no known price for {ask.model!r}")
     settings = desk.books.settings
@@ -148,7 +153,7 @@ def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
         found,
         plan.inputs,
         plan.choices,
-        rates.version if rates else None,
+        price.version if price else None,
     )
 
 

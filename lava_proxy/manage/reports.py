@@ -78,7 +78,7 @@ class Report(Body):
 async def create(desk: Desk, call: Call) -> Answer:
     """Book a report, or answer what was booked under its id."""
     row = await _settlement(desk, call)
-    return await once_apart(desk, call, lambda: _book(desk, row))
+    return await once_apart(desk, call, lambda _: _book(desk, row))
 
 
 async def _settlement(desk: Desk, call: Call) -> rules.Settlement:
@@ -170,5 +170,6 @@ ROUTES = (
         answer=RequestView,
         body=Report,
         errors=("not_found", "idempotency_conflict", "meter_needs_cost"),
+        paced=False,  # traffic, like a forwarded call: the writer's queue bounds it
     ),
 )

@@ -74,6 +74,15 @@ class ChargeView(TypedDict):
     breakdown: list[ChargePart]
 
 
+class RerateView(TypedDict):
+    """What a request came to once its price was known; the rest of it is as it was booked."""
+
+    cost: str
+    charge: str
+    price_version: str
+    rerated_at: str
+
+
 class RequestView(TypedDict):
     """A request as the API shows it: what is not known is absent."""
 
@@ -98,6 +107,7 @@ class RequestView(TypedDict):
     duration_ms: NotRequired[int]
     time_to_first_byte_ms: NotRequired[int]
     timestamp: NotRequired[str]
+    rerated: NotRequired[RerateView]
 
 
 async def retrieve(desk: Desk, call: Call) -> Answer:
@@ -154,6 +164,7 @@ def view(row: RequestRow) -> RequestView:
         "created_at": time_text(row.created_at),
     }
     optional: Mapping[str, object | None] = {
+        "rerated": _rerated(row),
         "customer_id": row.customer_id,
         "meter_id": row.meter_id,
         "model": row.model,
@@ -164,6 +175,17 @@ def view(row: RequestRow) -> RequestView:
         "timestamp": time_text(row.completed_at) if row.completed_at else None,
     }
     return cast(RequestView, {**shown, **{n: v for n, v in optional.items() if v is not None}})
+
+
+def _rerated(row: RequestRow) -> RerateView | None:
+    if row.rerated is None:
+        return None
+    return {
+        "cost": format_e10(row.rerated.cost_e10),
+        "charge": format_e10(row.rerated.charge_e10),
+        "price_version": row.rerated.version,
+        "rerated_at": time_text(row.rerated.at),
+    }
 
 
 def _model_usage(row: RequestRow) -> ModelUsage:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import NotRequired
-
 from typing_extensions import TypedDict
 
-from lava_proxy.core.money import format_e10
 from lava_proxy.manage.call import Answer, Call, Route, Success, answer
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import Body, Name, customer_named, read_fields, read_query, refuse
 from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
-from lava_proxy.manage.text import time_text
-from lava_proxy.store import outbox, subscribed
+from lava_proxy.store import subscribed
 from lava_proxy.store import subscriptions as store
 from lava_proxy.store.database import Connection
-from lava_proxy.store.ledger import announce_credit
 from lava_proxy.store.subscribed import SubscriptionRow
+from lava_proxy.store.subscription_view import SubscriptionView, view
 
 PARAMETERS = PAGE_PARAMETERS | {"status", "customer_id", "connection_id"}
 STATUSES = {"active": "active", "cancelled": "cancelled", "all": None}
@@ -36,52 +31,6 @@ class SubscriptionFields(Body):
     """null turns auto top-up off."""
 
     auto_top_up_bundle_id: Name | None = None
-
-
-class TermsView(TypedDict):
-    """What the plan gives, and for how much."""
-
-    name: str
-    period_amount: str
-    included_credit: str
-    billing_interval: str
-    rollover_type: str
-    bundle_rollover_type: str
-
-
-class CreditsView(TypedDict):
-    """What is left, held by workers included."""
-
-    total_remaining: str
-    cycle_remaining: str
-    bundle_remaining: str
-
-
-class ChangeView(TypedDict):
-    """What happens at the cycle's end."""
-
-    type: str
-    effective_at: str | None
-    plan_id: NotRequired[str]
-    name: NotRequired[str]
-    period_amount: NotRequired[str]
-    included_credit: NotRequired[str]
-
-
-class SubscriptionView(TypedDict):
-    """A subscription as the API shows it."""
-
-    subscription_id: str
-    plan_id: str
-    status: str
-    auto_top_up_bundle_id: str | None
-    started_at: str
-    cancelled_at: str | None
-    cycle_start_at: str | None
-    cycle_end_at: str | None
-    plan: TermsView
-    credits: CreditsView
-    pending_change: ChangeView | None
 
 
 class SubscriberView(TypedDict):
@@ -120,12 +69,8 @@ async def create(desk: Desk, call: Call) -> Answer:
             conn,
             customer_id=customer_id,
             plan_id=body.plan_id,
-            merchant_id=call.merchant_id,
             now=now,
         )
-        await announce_credit(conn, customer_id)
-        news = outbox.Event(call.merchant_id, outbox.BALANCE, customer_id)
-        await outbox.emit(conn, [news], now)
         row = await subscribed.active(conn, call.merchant_id, customer_id)
         shown: OneView = {"subscription": None if row is None else view(row)}
         return answer(shown)
@@ -200,46 +145,6 @@ async def cancel(desk: Desk, call: Call) -> Answer:
     return answer(Success(success=True))
 
 
-def view(row: SubscriptionRow) -> SubscriptionView:
-    """A subscription as the API shows it."""
-    return {
-        "subscription_id": row.subscription_id,
-        "plan_id": row.plan_id,
-        "status": row.status,
-        "auto_top_up_bundle_id": row.top_up_bundle_id,
-        "started_at": time_text(row.started_at),
-        "cancelled_at": _time(row.cancelled_at),
-        "cycle_start_at": time_text(row.cycle_start_at),
-        "cycle_end_at": time_text(row.cycle_end_at),
-        "plan": {
-            "name": row.name,
-            "period_amount": format_e10(row.period_amount_e10),
-            "included_credit": format_e10(row.included_credit_e10),
-            "billing_interval": row.billing_interval,
-            "rollover_type": row.rollover_type,
-            "bundle_rollover_type": row.bundle_rollover_type,
-        },
-        "credits": {
-            "total_remaining": format_e10(row.total_e10),
-            "cycle_remaining": format_e10(row.cycle_e10),
-            "bundle_remaining": format_e10(row.bundle_e10),
-        },
-        "pending_change": _change(row),
-    }
-
-
-def _change(row: SubscriptionRow) -> ChangeView | None:
-    if row.pending_type is None or row.status != "active":
-        return None
-    shown: ChangeView = {"type": row.pending_type, "effective_at": time_text(row.cycle_end_at)}
-    if row.pending_plan_id is not None and row.next_name is not None:
-        shown["plan_id"] = row.pending_plan_id
-        shown["name"] = row.next_name
-        shown["period_amount"] = format_e10(row.next_amount_e10 or 0)
-        shown["included_credit"] = format_e10(row.next_credit_e10 or 0)
-    return shown
-
-
 def _listed(row: SubscriptionRow) -> ListedView:
     return {
         **view(row),
@@ -251,10 +156,6 @@ def _listed(row: SubscriptionRow) -> ListedView:
             "last_name": row.last_name,
         },
     }
-
-
-def _time(at: datetime | None) -> str | None:
-    return None if at is None else time_text(at)
 
 
 def _position(row: SubscriptionRow) -> Position:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
+from lava_proxy.core.clock import time_text
 
-def time_text(at: datetime) -> str:
-    """``2026-11-23T19:43:08.123Z``."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+__all__ = ["exact_json", "json_text", "seconds_number", "time_text"]
 
 
 def seconds_number(milliseconds: int) -> Any:

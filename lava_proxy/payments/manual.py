@@ -1,14 +1,23 @@
 """Payments by hand: in test mode every charge succeeds, in live mode the operator says so.
 
-Live charges stay pending until ``POST /v1/payments/{id}/complete``.
+Live charges stay pending until ``POST /v1/payments/{id}/complete`` or, where they are for a wallet,
+``lava-proxy wallet complete``.
 """
 
 from __future__ import annotations
 
-from lava_proxy.core.ids import PREFIXES
-from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk
+from collections.abc import Sequence
 
-TEST_CUSTOMER = PREFIXES["customer"] + "test_"
+from lava_proxy.core.ids import is_test
+from lava_proxy.payments.events import BadSignature, ProviderEvent
+from lava_proxy.payments.seam import (
+    ChargeAnswer,
+    ChargeAsk,
+    CheckoutAnswer,
+    CheckoutAsk,
+    PayerAsk,
+    StoredMethod,
+)
 
 
 class Manual:
@@ -16,7 +25,39 @@ class Manual:
 
     name = "manual"
 
+    def refusal(self, amount_e10: int) -> str | None:
+        """Any amount can be paid by hand."""
+        return None
+
     async def charge(self, ask: ChargeAsk) -> ChargeAnswer:
-        """Decided by whose it is."""
-        test = ask.customer_id is not None and ask.customer_id.startswith(TEST_CUSTOMER)
-        return ChargeAnswer("succeeded" if test else "pending")
+        """Decided by the payment's own mode: a test session may be about a live customer."""
+        return ChargeAnswer("succeeded" if is_test(ask.payment_id) else "pending")
+
+    async def open_payer(self, ask: PayerAsk) -> str | None:
+        """Nobody is known."""
+        return None
+
+    async def checkout(self, ask: CheckoutAsk) -> CheckoutAnswer:
+        """There is nowhere to send the payer."""
+        return CheckoutAnswer()
+
+    async def methods(self, payer_ref: str) -> Sequence[StoredMethod]:
+        """Nothing is kept."""
+        return ()
+
+    async def payer_of(self, payment_method_id: str) -> str | None:
+        """Nothing is kept."""
+        return None
+
+    async def make_default(self, payer_ref: str, payment_method_id: str) -> None:
+        """Nothing is kept."""
+
+    async def forget(self, payment_method_id: str) -> None:
+        """Nothing is kept."""
+
+    def read_event(self, body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> ProviderEvent:
+        """Nobody sends us messages."""
+        raise BadSignature("payments are made by hand")
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -7,8 +7,11 @@ a crash or a time-out, charges once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from lava_proxy.payments.events import ProviderEvent
 
 Outcome = Literal["succeeded", "declined", "requires_action", "pending"]
 """`pending`: the provider will tell us later (its webhook), or nobody knows yet; ask again."""
@@ -50,6 +53,54 @@ class ChargeAnswer:
     """Where the payer confirms (3-D Secure), for `requires_action`."""
 
 
+@dataclass(frozen=True, slots=True)
+class PayerAsk:
+    """Make somebody known to the provider: a customer or, for its wallet, a merchant."""
+
+    owner_id: str
+    email: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutAsk:
+    """A page of the provider's own, where the payer pays and leaves a means of payment for later;
+    without an amount they only leave it."""
+
+    reference: str
+    """The payment's id; without an amount an id of the caller's. The same one, the same page."""
+    owner_id: str
+    """Whose means of payment it becomes: a customer or, for its wallet, a merchant."""
+    payer_ref: str | None
+    """None: the provider makes a payer, and tells us with the event of the page's end."""
+    amount_e10: int | None
+    description: str
+    success_url: str
+    cancel_url: str
+    email: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutAnswer:
+    """Where to send the payer; None where the provider has no page and somebody says by hand that
+    the money is there. `provider_ref` is the page's id at the provider."""
+
+    redirect_url: str | None = None
+    provider_ref: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMethod:
+    """A means of payment that the provider keeps. Months and years as text: "07", "2027"."""
+
+    payment_method_id: str
+    brand: str
+    last4: str
+    expiry_month: str
+    expiry_year: str
+    is_default: bool
+
+
 class PaymentsDown(Exception):
     """The provider cannot be reached or is at fault: nothing is known, ask again later."""
 
@@ -59,6 +110,43 @@ class Payments(Protocol):
 
     name: str
 
+    def refusal(self, amount_e10: int) -> str | None:
+        """Why an amount can never be charged; None where it can. Free is always fine."""
+        ...
+
     async def charge(self, ask: ChargeAsk) -> ChargeAnswer:
         """Charge; the same payment id again answers the same charge."""
+        ...
+
+    async def open_payer(self, ask: PayerAsk) -> str | None:
+        """Who somebody is at the provider, the same one for the same owner; None where the provider
+        keeps nothing."""
+        ...
+
+    async def checkout(self, ask: CheckoutAsk) -> CheckoutAnswer:
+        """A page to pay on, or to leave a means of payment on."""
+        ...
+
+    async def methods(self, payer_ref: str) -> Sequence[StoredMethod]:
+        """The payer's means of payment, the default first."""
+        ...
+
+    async def payer_of(self, payment_method_id: str) -> str | None:
+        """Whose means of payment it is; None where there is no such, or nobody's."""
+        ...
+
+    async def make_default(self, payer_ref: str, payment_method_id: str) -> None:
+        """Charge this one from now on. It is the payer's."""
+        ...
+
+    async def forget(self, payment_method_id: str) -> None:
+        """Never charge this one again."""
+        ...
+
+    def read_event(self, body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> ProviderEvent:
+        """What a message of the provider's says. Raises `BadSignature`."""
+        ...
+
+    def close(self) -> None:
+        """No more asks."""
         ...

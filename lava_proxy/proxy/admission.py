@@ -16,6 +16,7 @@ from lava_proxy.proxy.run import Run
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.estimate import input_tokens_estimate
 from lava_proxy.rules.gauge import FREE, Gauge, gauge
+from lava_proxy.rules.pricebook import price_of
 from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.target import check_path
@@ -31,7 +32,7 @@ def find_route(gateway: Gateway, run: Run, method: str) -> None:
     target, caller = run.target, run.caller
     if target is None or caller is None:
         raise LavaError("internal_error")
-    if caller.spend_key is not None:
+    if caller.spend_key is not None and run.shape is None:
         raise LavaError("forbidden", "a spend key cannot call a provider by its URL")
     place = gateway.registry.at(target.host, target.port)
     if place is None:
@@ -121,6 +122,8 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
     except BaseException:
         holds.give_back()
         raise
+    if caller.spend_key is not None:
+        gateway.books.key_uses.note(caller.spend_key.spend_key_id, call.created_at)
     run.holds = holds if holds.parts else None
     return min((cap for cap in caps if cap is not None), default=None)
 
@@ -173,15 +176,17 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
         if ask.free or run.reads_object:
             return FREE
         catalog = gateway.books.prices.of(caller.merchant.merchant_id)
-        rates = catalog.rates(provider.id, ask.model or "", gateway.books.now())
+        policy, now = caller.meter.unpriced, gateway.books.now()
+        price = price_of(catalog, policy, provider.id, (ask.model,), now)
+        rates = price.rates if price else None
     # A strict hold is a bound: the dearest kind of token (cache writes, audio) may come.
     text_only = caller.meter.enforcement != "strict" and not ask.media_tokens
     found = gauge(tariff, rates, text_only=text_only)
     if found is None:
         raise LavaError(
             "model_unpriced",
-            f"{provider.id} has no known price for {ask.model!r}; add a price override, or use a "
-            "fixed meter",
+            f"{provider.id} has no known price for {ask.model!r}; add a price override, use a "
+            "fixed meter, or let the meter take the provider's dearest (unpriced: dearest)",
         )
     return gauge_of(ask, found)
 

@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from lava_adapters.models import Models
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.providers import named_hosts
@@ -60,6 +61,7 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
         books=books,
         registry=registry,
         keys=keys,
+        models=Models(registry),
         upstreams=upstreams,
         callers=Callers(books.directory, books.clock),
         metrics=metrics,

@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from lava_adapters.contract import Usage
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.invariant import invariant
+from lava_proxy.proxy.costing import cost_of_call
 from lava_proxy.proxy.exchange import Books, Step
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import READING_KINDS, Run
@@ -21,8 +21,6 @@ from lava_proxy.proxy.tally import tally
 from lava_proxy.rules.charge import Counts, counts_of, highest_rate, units_of
 from lava_proxy.rules.estimate import Final
 from lava_proxy.rules.gauge import FREE
-from lava_proxy.rules.price import UNPRICED, Cost, cost_of
-from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Call, Outcome, Settlement
 
 log = logging.getLogger(__name__)
@@ -105,7 +103,7 @@ def _void(gateway: Gateway, run: Run, call: Call, outcome: Outcome) -> Settlemen
 def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settlement, int]:
     final = tally(gateway, run, step)
     usage = final.usage
-    cost, version = _cost(gateway, run, call, usage)
+    cost, version = cost_of_call(gateway, run, call, usage)
     if run.tap is not None and run.tap.faulty:
         run.flags.add(METERING_FAULT)
     reader = run.tap.reader if run.tap else None
@@ -151,32 +149,6 @@ def _counted(gateway: Gateway, run: Run, call: Call, step: Step) -> Settlement:
         status="completed",
         flags=tuple(sorted(run.flags)),
     )
-
-
-def _cost(gateway: Gateway, run: Run, call: Call, usage: Usage) -> tuple[Cost | None, str | None]:
-    """What the provider charges; the version of the price that was used."""
-    if run.ask is not None and run.ask.free:
-        return Cost(0, 0, 0), None
-    tier = run.tap.reader.service_tier if run.tap else None
-    versions: list[str] = []
-    catalog = gateway.books.prices.of(call.merchant_id)
-
-    def resolve(model: str | None) -> Rates | None:
-        for name in (model, run.tap.reader.model if run.tap else None, call.model):
-            if not name:
-                continue
-            rates = catalog.rates(call.provider, name, call.created_at, tier)
-            if rates is not None:
-                versions.append(rates.version)
-                return rates
-        return None
-
-    cost = cost_of(usage, resolve, own_cost=run.managed)
-    if cost is None:
-        run.flags.add(UNPRICED)
-        return None, None
-    run.flags.update(cost.flags)
-    return cost, versions[-1] if versions else "provider"
 
 
 def _charge_bound(row: Settlement, run: Run) -> int:

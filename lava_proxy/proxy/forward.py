@@ -8,12 +8,13 @@ from functools import lru_cache
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
-from lava_proxy.proxy import admission, finish, outbound
+from lava_proxy.net.upstream import Answer
+from lava_proxy.proxy import admission, by_model, fallback, finish, outbound, rewriting
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
 from lava_proxy.proxy.refuse import refuse
-from lava_proxy.proxy.relay import HTTP_ERROR, open_tap, relay
+from lava_proxy.proxy.relay import HTTP_ERROR, encoded, open_tap, relay
 from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.proxy.sending import send_cut, send_end, send_rest
 from lava_proxy.proxy.watch import Watcher
@@ -21,11 +22,12 @@ from lava_proxy.wire.headers import guard
 from lava_proxy.wire.metadata import read_metadata
 from lava_proxy.wire.sigv4 import signed_headers
 from lava_proxy.wire.target import Target, parse_prefix, parse_target, split_named
-from lava_proxy.wire.token import find_credential
+from lava_proxy.wire.token import Credential, find_credential
 
 log = logging.getLogger(__name__)
 
 AUTH_ERRORS = frozenset({401, 403})
+COMPRESSED = "The provider's error is compressed; it is withheld, because it may show a key."
 
 _WITHOUT_CLIENT = {
     Event.ENDED: Event.DRAINED,
@@ -36,6 +38,13 @@ _WITHOUT_CLIENT = {
 """How an answer ended that was read on without its client: the customer left first."""
 
 
+def passes_on(path: str) -> bool:
+    """Whether a path, of those that begin with no provider's name, leads to a provider."""
+    if path.removeprefix("/v1").startswith("/forward"):
+        return path.removeprefix("/v1")[8:9] in ("", "/")
+    return path in by_model.PATHS or path.startswith("/v1/rewrite/")
+
+
 async def forward(
     gateway: Gateway, scope: Scope, receive: Receive, send: Send, path: bytes
 ) -> None:
@@ -44,21 +53,27 @@ async def forward(
     gateway.open_runs.runs.add(run)
     watcher: Watcher | None = None
     try:
-        try:
-            headers, body = await _take_in(gateway, run, scope, receive, path)
-            watcher = gateway.watchers.watch(run, receive)
-            event = await _exchange(gateway, run, scope["method"], headers, body, send=send)
-        except (LavaError, ClientGone, asyncio.CancelledError) as error:
-            event = _event_of(run, error)
+        while True:
+            error: BaseException | None = None
+            try:
+                if watcher is None:
+                    headers, body = await _take_in(gateway, run, scope, receive, path)
+                    watcher = gateway.watchers.watch(run, receive)
+                else:
+                    headers, body = await _take_next(gateway, run, scope)
+                event = await _exchange(gateway, run, scope, headers, body, send=send)
+            except (LavaError, ClientGone, asyncio.CancelledError) as caught:
+                error, event = caught, _event_of(run, caught)
+                if event is Event.UNREACHABLE and isinstance(caught, LavaError):
+                    fallback.prepare(gateway, run, scope)
+            except Exception as defect:  # book it, then let the server log it
+                await _close_defect(gateway, run, send, defect)
+                return
             await _close(gateway, run, event, send, error)
-        except Exception as error:  # a defect: book it, then let the server log it
-            log.exception("call %s failed", run.request_id)
-            if run.exchange.state is not State.CLOSED:
-                await _close(gateway, run, Event.STOPPED, send, LavaError("internal_error"))
-            elif run.response_started:
-                raise StreamCut from error
-        else:
-            await _close(gateway, run, event, send, None)
+            if run.following is None or watcher is None:
+                return
+            run = gateway.open_runs.go_on(run, run.following)
+            watcher.follow(run)
     finally:
         gateway.open_runs.ended(run)
         if watcher is not None:
@@ -75,16 +90,45 @@ async def _take_in(
     await gateway.turnstile.enter()
     guard(scope, bytes_max=settings.header_limit_bytes)
     gateway.books.condition.refuse_if_closed()
-    target = run.target = _target(gateway, path, scope["query_string"])
+    method, query = scope["method"], scope["query_string"]
+    named = by_model.begin(gateway, run, method, path, query)
+    target = named or rewriting.begin(gateway, run, path, query) or _target(gateway, path, query)
+    run.target = target
     credential = find_credential(scope["headers"], target.key)
     run.signed = signed_headers(scope["headers"])
     run.caller = await gateway.callers.resolve(credential)
     run.metadata = read_metadata(scope["headers"], target.metadata)
-    admission.find_route(gateway, run, scope["method"])
+    if named:
+        by_model.check_key(gateway, run)
+    else:
+        rewriting.strip_suffix(gateway, run)
+        admission.find_route(gateway, run, method)
     body = await read_body(
         scope, receive, limit_bytes=settings.body_limit_bytes, timeout_s=settings.body_timeout_s
     )
-    admission.read_ask(run, scope["method"], outbound.content_type(scope), body)
+    if named:
+        body = by_model.place(gateway, run, path, body)
+        admission.find_route(gateway, run, method)
+    elif run.rewrite is not None:
+        fallback.begin(gateway, run, scope, credential, body)
+    body = rewriting.translate(gateway, run, body)
+    admission.read_ask(run, method, outbound.content_type(scope), body)
+    return await _pay(gateway, run, scope, credential, body)
+
+
+async def _take_next(
+    gateway: Gateway, run: Run, scope: Scope
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The same for the next target of a call whose provider failed: the rest is known."""
+    if run.rewrite is None or run.rewrite.credential is None:
+        raise LavaError("internal_error")
+    return await _pay(gateway, run, scope, run.rewrite.credential, run.rewrite.body)
+
+
+async def _pay(
+    gateway: Gateway, run: Run, scope: Scope, credential: Credential, body: bytes
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """With which money; then the request as it goes out."""
     await admission.check_objects(gateway, run)
     key = await outbound.provider_key(gateway, run)
     cap = await admission.admit(gateway, run, scope["method"], len(body))
@@ -96,7 +140,7 @@ async def _take_in(
 async def _exchange(
     gateway: Gateway,
     run: Run,
-    method: str,
+    scope: Scope,
     headers: list[tuple[bytes, bytes]],
     body: bytes,
     *,
@@ -107,17 +151,16 @@ async def _exchange(
     gateway.books.journal.sent(run.seq)
     run.exchange.on(Event.SENDING)
     asked_s = clock.boot_s()
-    answer = await gateway.upstreams.send(method, outbound.url(gateway, run), headers, body)
+    url = outbound.url(gateway, run)
+    answer = await gateway.upstreams.send(scope["method"], url, headers, body)
     run.answer = answer
     run.waited_s += clock.boot_s() - asked_s
     failed = answer.status >= HTTP_ERROR
-    run.masked = failed and run.managed
     run.exchange.on(Event.ANSWERED_ERROR if failed else Event.ANSWERED)
-    if run.managed and answer.status in AUTH_ERRORS:
-        gateway.metrics.anomaly("upstream_auth")
-        if run.provider is not None:
-            gateway.keys.refused(run.provider)
-        raise LavaError("upstream_auth_failed")
+    if failed:
+        _look_at_error(gateway, run, answer, scope)
+        if run.following is not None:
+            return Event.ENDED
     open_tap(gateway, run, answer, asked_usage=run.asked_usage)
     if run.left_s is not None:
         gateway.open_runs.bound(run)
@@ -125,6 +168,20 @@ async def _exchange(
     if run.left_s is None or run.exchange.state is not State.BODY:
         return event
     return _WITHOUT_CLIENT.get(event, event)
+
+
+def _look_at_error(gateway: Gateway, run: Run, answer: Answer, scope: Scope) -> None:
+    """A provider's error: another one may do better; if not, the key that it may show is hidden."""
+    if run.managed and answer.status in AUTH_ERRORS:
+        gateway.metrics.anomaly("upstream_auth")
+        if run.provider is not None:
+            gateway.keys.refused(run.provider)
+        raise LavaError("upstream_auth_failed")
+    if fallback.failed(answer.status):
+        fallback.prepare(gateway, run, scope)
+    run.conceal()
+    if run.mask is not None and run.following is None and encoded(answer):
+        raise LavaError("upstream_protocol_error", COMPRESSED)
 
 
 def _event_of(run: Run, error: BaseException) -> Event:
@@ -153,6 +210,14 @@ def _event_of(run: Run, error: BaseException) -> Event:
     return Event.UNREACHABLE if state is State.SENT else Event.BROKE_OFF
 
 
+async def _close_defect(gateway: Gateway, run: Run, send: Send, defect: Exception) -> None:
+    log.exception("call %s failed", run.request_id)
+    if run.exchange.state is not State.CLOSED:
+        await _close(gateway, run, Event.STOPPED, send, LavaError("internal_error"))
+    elif run.response_started:
+        raise StreamCut from defect
+
+
 async def _close(
     gateway: Gateway, run: Run, event: Event, send: Send, error: BaseException | None
 ) -> None:
@@ -162,6 +227,8 @@ async def _close(
     if run.answer is not None:
         run.answer.close()  # before we wait for the client: a provider that is not read goes on
     finish.observe(gateway, run, row, error)
+    if run.following is not None:
+        return  # the client hears of that one
     if event is Event.REFUSED and gateway.settings.record_refusals:
         finish.record_refusal(gateway, run, error)
     if event in (Event.CLIENT_GONE, Event.CLIENT_GONE_DONE, Event.DRAINED):
@@ -208,4 +275,7 @@ def _parse(
             return parse_prefix(dict(prefixes)[named[0]], named[1], query)
         return parse_target(path, query, plain_hosts=hosts)
     name, _, rest = path.lstrip(b"/").partition(b"/")
-    return parse_prefix(dict(prefixes)[name.decode("latin-1")], b"/" + rest, query)
+    base = dict(prefixes).get(name.decode("latin-1"))
+    if base is None:  # one of our paths, written with escapes
+        raise LavaError("not_found", "There is no such route.")
+    return parse_prefix(base, b"/" + rest, query)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lava_adapters.models import Models
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.settings import Settings
@@ -27,6 +28,7 @@ class Gateway:
     books: Books
     registry: Registry
     keys: ManagedKeys
+    models: Models
     upstreams: Upstreams
     callers: Callers
     metrics: Metrics

@@ -14,7 +14,8 @@ from lava_proxy.proxy.caller import Caller
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.gauge import FREE, Gauge, cost_gauge
-from lava_proxy.rules.limits import COST, Limit, SpendKey, Want
+from lava_proxy.rules.limits import COST, Limit, SpendKey, Want, wallet_account
+from lava_proxy.rules.pricebook import price_of
 from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Merchant
 
@@ -79,16 +80,19 @@ async def _take(
     least, most = (plan.least_e10, plan.want_e10) if plan else (1, 1)
     held = await leases.hold(account, least, most, 0)
     if isinstance(held, Refusal):
-        raise _denied(want.kind, held)
+        raise _denied(gateway, want, held)
     holds.add(want.kind, held, gauge)
     return held.amount_e10
 
 
-def _denied(kind: str, refusal: Refusal) -> LavaError:
-    code, message = _CODES[kind]
-    headers = {"retry-after": "1"} if kind == OPEN else {}
+def _denied(gateway: Gateway, want: Want, refusal: Refusal) -> LavaError:
+    code, message = _CODES[want.kind]
+    headers = {"retry-after": "1"} if want.kind == OPEN else {}
+    if want.kind == "requests" and want.ends_at is not None:
+        left_s = (want.ends_at - gateway.books.now()).total_seconds()
+        headers = {"retry-after": str(max(1, math.ceil(left_s)))}
     details: dict[str, object] | None = None
-    if kind in COST:
+    if want.kind in COST:
         details = {
             "required": format_e10(refusal.required_e10),
             "available": format_e10(refusal.available_e10),
@@ -113,14 +117,16 @@ def _cost(gateway: Gateway, run: Run, merchant_id: str) -> Gauge:
     if ask is None or provider is None or ask.free or run.reads_object:
         return FREE
     catalog = gateway.books.prices.of(merchant_id)
-    rates = catalog.rates(provider.id, ask.model or "", gateway.books.now())
-    if rates is None:
+    meter = run.caller.meter if run.caller else None
+    policy = meter.unpriced if meter else "refuse"
+    price = price_of(catalog, policy, provider.id, (ask.model,), gateway.books.now())
+    if price is None:
         raise LavaError(
             "model_unpriced",
             f"{provider.id} has no known price for {ask.model!r}, so a money limit cannot be kept; "
             "add a price override",
         )
-    return gauge_of(ask, cost_gauge(rates, text_only=not ask.media_tokens))
+    return gauge_of(ask, cost_gauge(price.rates, text_only=not ask.media_tokens))
 
 
 def _open_calls(caller: Caller, most: int) -> Want:
@@ -129,4 +135,4 @@ def _open_calls(caller: Caller, most: int) -> Want:
 
 
 def _wallet(merchant: Merchant) -> Want:
-    return Want("wallet", f"{merchant.merchant_id}:wallet", Limit(merchant.merchant_id, None))
+    return Want("wallet", wallet_account(merchant.merchant_id), Limit(merchant.merchant_id, None))

@@ -43,17 +43,18 @@ class ManagedKeys:
     async def of(self, provider: Provider) -> Key:
         """The operator's key for a provider. Raises when there is none, and 503 while a token
         cannot be had."""
+        self.require(provider)
         key = self._keys.get(provider.id)
-        if key is not None:
-            return key
-        tokens = self._tokens.get(provider.id)
-        if tokens is not None:
-            return await tokens.get()
-        raise LavaError(
-            "forward_endpoint_not_supported",
-            f"there is no managed key for {provider.id}: set {_variable(provider)}, "
-            "or send your own in the token's provider_key",
-        )
+        return await self._tokens[provider.id].get() if key is None else key
+
+    def require(self, provider: Provider) -> None:
+        """Raises when there is no key for a provider, and no account either."""
+        if provider.id not in self._keys and provider.id not in self._tokens:
+            raise LavaError(
+                "forward_endpoint_not_supported",
+                f"there is no managed key for {provider.id}: set {_variable(provider)}, "
+                "or send your own in the token's provider_key",
+            )
 
     def tend(self) -> None:
         """Renew tokens ahead of time; called about every second."""

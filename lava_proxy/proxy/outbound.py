@@ -59,7 +59,9 @@ def headers(
         raise LavaError("internal_error")
     secrets = (credential.text.encode("latin-1", "replace"), caller.token.secret.encode())
     kept = upstream_headers(scope["headers"], secrets=secrets, signed=run.signed or NOTHING)
-    if run.managed and provider.extra_headers:
+    if run.rewrite is not None:
+        kept = run.rewrite.request_headers(kept)
+    if (run.managed or run.rewrite is not None) and provider.extra_headers:
         given = {name for name, _ in kept}
         kept += [
             (name.encode(), value.encode())
@@ -74,6 +76,8 @@ def headers(
     elif key is not None:
         kept.append(_credential(provider.credential_for(route), key))
         run.upstream_secrets = (key.encode(),)
+    if run.rewrite is not None and run.managed:
+        run.rewrite.hide(run.upstream_secrets)
     run.response_prefixes = gateway.response_prefixes[provider.id]
     return kept
 

@@ -39,9 +39,10 @@ async def refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _body(run: Run, error: LavaError) -> bytes:
-    if run.adapter is None:
+    adapter = run.rewrite.adapter if run.rewrite is not None else run.adapter
+    if adapter is None:
         return envelope(error, run.request_id)
     facts: dict[str, object] = {"request_id": run.request_id}
     if error.details is not None:
         facts["details"] = error.details
-    return run.adapter.refusal(run.ask, error.status, error.code, error.message, facts)
+    return adapter.refusal(run.ask, error.status, error.code, error.message, facts)

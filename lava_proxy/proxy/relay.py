@@ -41,7 +41,7 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
     if adapter is None or ask is None or provider is None or call is None:
         raise TypeError("a call is answered after it was admitted")
     framing = adapter.framing(ask, answer.content_type)
-    if _encoded(answer):
+    if encoded(answer):
         run.flags.add("encoded_answer")
         framing = Framing.OPAQUE
     reader = adapter.reader(ask)
@@ -71,6 +71,8 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
         token_factor_e3=None if by_character or count is None else provider.token_factor_e3,
     )
     tap.gate = running.gate
+    if run.managed:
+        tap.on_failed = run.conceal
     run.tap, run.running, run.framing = tap, running, framing
 
 
@@ -281,7 +283,8 @@ def _ended(run: Run, answer: Answer) -> Event:
     return Event.ENDED
 
 
-def _encoded(answer: Answer) -> bool:
+def encoded(answer: Answer) -> bool:
+    """Whether the body is compressed, although we asked for it as it is."""
     if answer.status in _EMPTY_BODIES:
         return False
     return any(

@@ -12,10 +12,13 @@ from lava_proxy.books.holds import Holds
 from lava_proxy.net.upstream import Answer
 from lava_proxy.proxy.caller import Caller
 from lava_proxy.proxy.exchange import Exchange, State
+from lava_proxy.proxy.rewrite import Rewrite
 from lava_proxy.proxy.running import Running
 from lava_proxy.rules.gauge import Gauge
+from lava_proxy.rules.limits import Shape
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.event import Event
+from lava_proxy.wire.mask import Masks
 from lava_proxy.wire.tap import Tap
 from lava_proxy.wire.target import Target
 
@@ -50,13 +53,21 @@ class Run:
     started_s: float
     task: asyncio.Task[None] | None
     exchange: Exchange = field(default_factory=Exchange)
+    began_s: float = 0.0
+    """When its first attempt started; 0 where this is the first."""
+    following: Run | None = None
+    """The attempt that takes its place, now that its provider has failed."""
     caller: Caller | None = None
     provider: Provider | None = None
     route: Route | None = None
     params: dict[str, str] = field(default_factory=dict)
     """Of the route's path."""
     adapter: Adapter | None = None
+    rewrite: Rewrite | None = None
+    """The client speaks a dialect of its own choice (`/v1/rewrite`)."""
     target: Target | None = None
+    shape: Shape | None = None
+    """Whose endpoint was called, where the provider is found by the model (`by_model`)."""
     host: str = ""
     """The target's, as the provider's row has it."""
     ask: Ask | None = None
@@ -82,9 +93,9 @@ class Run:
     response_prefixes: tuple[bytes, ...] = ()
     """Headers that the provider's row lets pass beside the usual ones."""
     upstream_secrets: tuple[bytes, ...] = ()
-    """The provider key: never shown to the client."""
-    masked: bool = False
-    """An error of the provider's under a managed key: should it echo the key, that is hidden."""
+    """The provider key, in all its parts: never shown to the client."""
+    mask: Masks | None = None
+    """Hides a managed key in what follows: an error of the provider's may echo it."""
     asked_usage: bool = False
     """We asked for the usage chunk; the caller did not."""
     framing: Framing | None = None
@@ -98,6 +109,11 @@ class Run:
     def reads_object(self) -> bool:
         """The call reads a stored response rather than making one."""
         return self.route is not None and self.route.kind in READING_KINDS
+
+    def conceal(self) -> None:
+        """The provider reports an error: from here on its bytes may show the managed key."""
+        if self.managed and self.mask is None:
+            self.mask = Masks(self.upstream_secrets)
 
     def cancel(self, why: Stop) -> None:
         """Stop the call from outside; its own task books it."""
@@ -118,6 +134,14 @@ class OpenRuns:
         self.runs: set[Run] = set()
         self.drains = 0
         """Calls whose client has left and whose answer is read all the same."""
+
+    def go_on(self, run: Run, following: Run) -> Run:
+        """The next attempt of a call whose provider has failed; who cancelled that call just now
+        means this attempt too."""
+        self.ended(run)
+        self.runs.add(following)
+        following.stop = run.stop
+        return following
 
     def ended(self, run: Run) -> None:
         """The call is over."""
@@ -157,7 +181,7 @@ class OpenRuns:
             stalls = since is not None and now_s - since > self._stall_s
             if stalls or self._read_long(run, now_s):
                 run.cancel("gone")
-            elif run.seq and now_s - run.started_s > self._longest_s:
+            elif run.seq and now_s - (run.began_s or run.started_s) > self._longest_s:
                 run.cancel("deadline")
             elif (
                 run.exchange.state is State.BODY

@@ -10,7 +10,7 @@ from lava_proxy.net.upstream import Answer
 from lava_proxy.proxy.intake import ClientGone, Send
 from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.wire.event import Event as Piece
-from lava_proxy.wire.headers import client_headers
+from lava_proxy.wire.headers import client_headers, header_value
 
 _WHOLE = frozenset({Framing.JSON, Framing.OPAQUE})
 
@@ -25,6 +25,9 @@ async def send_head(run: Run, answer: Answer, send: Send) -> None:
         keep_length=run.framing in _WHOLE,
         event_stream=event_stream,
     )
+    if run.rewrite is not None:
+        headers = run.rewrite.head(answer, headers)
+        headers.append((b"x-lava-served-by", _served_by(run)))
     headers.append((b"x-lava-request-id", run.request_id.encode()))
     run.response_started = True
     try:
@@ -33,40 +36,69 @@ async def send_head(run: Run, answer: Answer, send: Send) -> None:
         raise ClientGone from None
 
 
+def _served_by(run: Run) -> bytes:
+    """``provider/model``, as asked for."""
+    provider = run.provider.id if run.provider else ""
+    model = run.ask.model if run.ask else None
+    return header_value(f"{provider}/{model or ''}")
+
+
 def message(run: Run, pieces: list[Piece]) -> dict[str, object]:
     """A part of the body as ASGI has it."""
-    plain = len(pieces) == 1 and not run.masked
+    plain = len(pieces) == 1 and run.mask is None and run.rewrite is None
     body = pieces[0].raw if plain else _bytes_of(run, pieces)
     return {"type": "http.response.body", "body": body, "more_body": True}
 
 
-def _bytes_of(run: Run, pieces: list[Piece]) -> bytes:
+def _bytes_of(run: Run, pieces: list[Piece], *, last: bool = False) -> bytes:
+    """The client's bytes for some pieces; with `last` also what waited for the end. A key is hidden
+    in what goes out, so whatever translation made of it."""
     body = b"".join([piece.raw for piece in pieces])
-    if run.masked:
-        for secret in run.upstream_secrets:
-            body = body.replace(secret, b"*" * len(secret))
+    if run.rewrite is not None:
+        body = run.rewrite.feed(body)
+        if last:
+            body += run.rewrite.finish()
+        if run.rewrite.broken:
+            run.conceal()
+    if run.mask is not None:
+        body = run.mask.feed(body)
+        if last:
+            body += run.mask.finish()
     return body
 
 
 async def send_end(run: Run, send: Send) -> None:
     """The last bytes, after the books are closed."""
-    body = _bytes_of(run, run.last_pieces)
-    run.last_pieces = []
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    pieces, run.last_pieces = run.last_pieces, []
+    body = _bytes_of(run, pieces, last=True)
+    broken = run.rewrite is not None and run.rewrite.broken
+    await send({"type": "http.response.body", "body": body, "more_body": broken})
+    if broken:
+        raise StreamCut
 
 
 async def send_rest(run: Run, send: Send) -> None:
     """What came last of an answer that is not whole: the end of the stream does not follow."""
     pieces, run.last_pieces = run.last_pieces, []
-    if pieces:
+    if pieces or run.mask is not None or run.rewrite is not None:
         body = _bytes_of(run, pieces)
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+        if run.rewrite is not None:
+            body += run.rewrite.fail()
+        if run.mask is not None:
+            body += run.mask.finish()
+        if body:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def send_cut(run: Run, send: Send) -> None:
     """End a stream whose money ended: the dialect's error event, then no final chunk."""
     adapter, tap, framing = run.adapter, run.tap, run.framing
-    if adapter is not None and tap is not None and framing is not None and not tap.mid_event:
+    events, whole = (tap.events, not tap.mid_event) if tap is not None else (0, False)
+    if run.rewrite is not None:
+        adapter, translation = run.rewrite.adapter, run.rewrite.translation
+        if translation is not None:
+            framing, events, whole = translation.framing, translation.events, True
+    if adapter is not None and framing is not None and whole:
         message = "budget_exhausted: the credit for this request is used up"
         facts: dict[str, object] = {"request_id": run.request_id}
         if run.running is not None:
@@ -75,7 +107,7 @@ async def send_cut(run: Run, send: Send) -> None:
                 "output_tokens": run.running.outputs,
                 "estimated": True,
             }
-        event = adapter.cut(framing, message, facts, tap.events)
+        event = adapter.cut(framing, message, facts, events)
         if event:
             await send({"type": "http.response.body", "body": event, "more_body": True})
     raise StreamCut

@@ -64,6 +64,10 @@ class Watcher:
         if not self._over:
             self._task = self._all.loop.create_task(self._watch())
 
+    def follow(self, run: Run) -> None:
+        """The same client waits for another attempt."""
+        self._run = run
+
     def stop(self) -> None:
         """The call is over."""
         self._over = True

@@ -19,6 +19,8 @@ An amount above `AMOUNT_MAX_E10` raises MoneyError rather than overflow a column
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lava_adapters.contract import Usage
 from lava_adapters.values import dataclass
 from lava_proxy.core.invariant import invariant
@@ -122,11 +124,21 @@ def _fixed_lines(tariff: Tariff, before: int, units: int) -> tuple[Line, ...]:
     return tuple(lines)
 
 
+def recharged(lines: Sequence[Line], units: int, cost_e10: int) -> int:
+    """What a percentage meter that spread `units` like this charges for another cost."""
+    pieces = [(line.tier, line.units) for line in lines]
+    return sum(line.amount_e10 for line in _spread(pieces, units, cost_e10))
+
+
 def _percentage_lines(tariff: Tariff, before: int, units: int, cost_e10: int) -> tuple[Line, ...]:
+    return _spread(_pieces(tariff, before, units), units, cost_e10)
+
+
+def _spread(pieces: Sequence[tuple[Tier, int]], units: int, cost_e10: int) -> tuple[Line, ...]:
     denominator = max(units, 1) * _PERCENT_E12
     weighted = reached_e10 = 0
     lines = []
-    for tier, piece in _pieces(tariff, before, units):
+    for tier, piece in pieces:
         weighted += (piece if units else 1) * tier.rate_e12
         next_e10 = divide_half_up(cost_e10 * weighted, denominator)
         lines.append(Line(tier, piece, next_e10 - reached_e10))

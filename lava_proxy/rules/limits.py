@@ -13,13 +13,15 @@ Cycles are UTC days, ISO weeks, calendar months, or all time.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from lava_adapters.values import dataclass
 from lava_proxy.rules.settlement import Merchant, Settlement
 
 Cycle = Literal["daily", "weekly", "monthly", "total"]
+Shape = Literal["openai", "anthropic"]
+"""The endpoint that a key is for: `/v1/chat/completions` or `/v1/messages`."""
 LEASED = frozenset({"money", "requests", "wallet"})
 """Budgets that workers lease and that calls use up."""
 COST = frozenset({"money", "wallet", "spent"})
@@ -54,7 +56,7 @@ class SpendKey:
     spend_key_id: str
     merchant: Merchant
     status: Literal["active", "paused"]
-    request_shape: Literal["openai", "anthropic"]
+    request_shape: Shape
     allowed_models: frozenset[str] | None
     allowed_providers: frozenset[str] | None
     spend_limit_e10: int | None
@@ -63,12 +65,6 @@ class SpendKey:
     request_cycle: Cycle | None
     rate: Rate | None
     expires_at: datetime | None
-
-    def may_use(self, model: str, provider: str) -> bool:
-        """Whether the key's lists allow this model of this provider."""
-        models, providers = self.allowed_models, self.allowed_providers
-        named = models is None or bool(models & {model, f"{provider}/{model}"})
-        return named and (providers is None or provider in providers)
 
     def budgets(self, at: datetime) -> list[Want]:
         """What a call with this key draws on; use is recorded where there is no limit too."""
@@ -83,6 +79,13 @@ class Want:
     kind: str
     owner_id: str
     limit: Limit | None
+    ends_at: datetime | None = None
+    """When its cycle is over and another account takes its place."""
+
+
+def wallet_account(merchant_id: str) -> str:
+    """The account of a merchant's wallet."""
+    return f"{merchant_id}:wallet"
 
 
 def account_of(spend_key_id: str, kind: str, cycle: Cycle, at: datetime) -> str:
@@ -96,7 +99,8 @@ def _spent(
     wants = []
     if cycle is not None and most is not None:
         limit = Limit(key.merchant.merchant_id, most)
-        wants.append(Want(kind, account_of(key.spend_key_id, kind, cycle, at), limit))
+        owner_id = account_of(key.spend_key_id, kind, cycle, at)
+        wants.append(Want(kind, owner_id, limit, cycle_ends(cycle, at)))
     if cycle != "total":
         wants.append(Want(recorded, account_of(key.spend_key_id, kind, "total", at), None))
     return wants
@@ -111,6 +115,19 @@ def cycle_name(cycle: Cycle, at: datetime) -> str:
         year, week, _ = at.isocalendar()
         return f"{year:04d}-W{week:02d}"
     return f"{at:%Y-%m}" if cycle == "monthly" else "total"
+
+
+def cycle_ends(cycle: Cycle, at: datetime) -> datetime | None:
+    """When the cycle that `at` falls in is over; None for all time."""
+    if cycle == "total":
+        return None
+    at = at.astimezone(UTC)
+    day = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    if cycle == "daily":
+        return day + timedelta(days=1)
+    if cycle == "weekly":
+        return day + timedelta(days=7 - day.weekday())
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 def drawn(kind: str, row: Settlement) -> int:

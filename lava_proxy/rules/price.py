@@ -27,6 +27,7 @@ quarantined."""
 CLAMPED = "clamped"
 UNPRICED = "unpriced"
 ABSURD = "absurd"
+PRICE_ASSUMED = "price_assumed"
 PROVIDER_COST = "provider_cost"
 PART_UNPRICED = "part_unpriced"
 
@@ -36,6 +37,12 @@ Resolve = Callable[[str | None], Rates | None]
 """Rates of a model; of the model that was asked for when given None."""
 
 _NOT_PRICED = ("total_reported", "cost_e10", "model", "parts")
+_TOOLS = (
+    ("web_searches", "web_search"),
+    ("file_searches", "file_search"),
+    ("containers", "container"),
+)
+"""Fees beside the tokens, counted for the answer as a whole."""
 _COUNTS = tuple(name for name in Usage.__dataclass_fields__ if name not in _NOT_PRICED)
 
 
@@ -66,7 +73,9 @@ def cost_of(usage: Usage, resolve: Resolve, *, own_cost: bool = True) -> Cost | 
     flags: tuple[str, ...] = (PROVIDER_COST,)
     if tabled is not None and tabled.total_e10 > 0:
         input_e10 = divide_half_up(own_e10 * tabled.input_e10, tabled.total_e10)
-        flags = (*tabled.flags, PROVIDER_COST)
+        # What the table has no price for is in the provider's figure.
+        odd = [flag for flag in tabled.flags if flag not in (UNPRICED, PART_UNPRICED)]
+        flags = (*odd, PROVIDER_COST)
     return Cost(input_e10, own_e10 - input_e10, own_e10, flags)
 
 
@@ -87,11 +96,14 @@ def _tabled(usage: Usage, resolve: Resolve) -> Cost | None:
         input_weight += weighed[0]
         output_weight += weighed[1]
         flags.update(weighed[2])
-    searches = usage.web_searches or 0
-    if not 0 <= searches <= COUNT_MAX:
-        flags.add(ABSURD)
-    elif rates is not None and not any(part.web_searches for part in usage.parts):
-        output_weight += searches * rates.base.web_search
+    for name, kind in _TOOLS:
+        used = getattr(usage, name) or 0
+        if not 0 <= used <= COUNT_MAX:
+            flags.add(ABSURD)
+        elif used and rates is not None and not any(getattr(part, name) for part in usage.parts):
+            output_weight += used * getattr(rates.base, kind)
+            if kind in rates.unpriced:
+                flags.add(UNPRICED)
     return _rounded(input_weight, output_weight, tuple(sorted(flags)))
 
 
@@ -142,7 +154,10 @@ def _plain(usage: Usage) -> bool:
         or usage.output_characters
         or usage.input_ms
         or usage.output_ms
+        or usage.citation_tokens
         or usage.web_searches
+        or usage.file_searches
+        or usage.containers
         or usage.images
         or usage.pages
         or usage.search_units
@@ -167,7 +182,8 @@ def _weigh_all(rates: Rates, usage: Usage) -> tuple[int, int, tuple[str, ...]]:
         (usage.output_characters or 0) * band.output_characters
         + (usage.output_ms or 0) * band.output_ms
         + (usage.images or 0) * band.image
-        + (usage.web_searches or 0) * band.web_search
+        + (usage.citation_tokens or 0) * band.citation
+        + sum((getattr(usage, name) or 0) * getattr(band, kind) for name, kind in _TOOLS)
         + (usage.search_units or 0) * band.search_unit
         + band.request
     )
@@ -245,7 +261,8 @@ def _left_free(rates: Rates, usage: Usage, *, paid: bool) -> bool:
     priced_apart = (
         ("input", tokens and _input_total(usage)),
         ("output", tokens and _output_total(usage)),
-        ("web_search", usage.web_searches),
+        ("citation", usage.citation_tokens),
+        *((kind, getattr(usage, name)) for name, kind in _TOOLS),
     )
     beside = (
         ("input_characters", usage.input_characters),

@@ -7,10 +7,45 @@ merchant's own. Immutable to its readers: changed prices are a new book.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
 from lava_proxy.rules.catalog import Catalog, Override
+from lava_proxy.rules.rates import Rates
+from lava_proxy.rules.settlement import Unpriced
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs; `assumed`: nobody knows, so it is the provider's dearest."""
+
+    rates: Rates
+    assumed: bool = False
+
+    @property
+    def version(self) -> str:
+        """As it stands on the row."""
+        version = self.rates.version
+        return f"{version} dearest {self.rates.model}" if self.assumed else version
+
+
+def price_of(
+    catalog: Catalog,
+    policy: Unpriced,
+    provider: str,
+    models: Iterable[str | None],
+    at: datetime,
+    tier: str | None = None,
+) -> Price | None:
+    """The price of the first of `models` that has one; where none has, what the policy says."""
+    for model in models:
+        if model and (rates := catalog.rates(provider, model, at, tier)) is not None:
+            return Price(rates)
+    if policy == "dearest" and (rates := catalog.dearest(provider, at)) is not None:
+        return Price(rates, assumed=True)
+    return None
+
 
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 

@@ -41,7 +41,10 @@ RELATIVES: Mapping[str, tuple[str, ...]] = {
     "input_ms": (),
     "output_ms": (),
     "request": (),
+    "citation": (),
     "web_search": (),
+    "file_search": (),
+    "container": (),
     "image": (),
     "page": (),
     "search_unit": (),
@@ -77,7 +80,10 @@ class Band:
     input_ms: int
     output_ms: int
     request: int
+    citation: int
     web_search: int
+    file_search: int
+    container: int
     image: int
     page: int
     search_unit: int

@@ -14,6 +14,8 @@ from lava_proxy.rules.charge import Charge, Counts
 from lava_proxy.rules.price import Cost
 from lava_proxy.rules.tiers import Tariff
 
+Unpriced = Literal["refuse", "dearest"]
+"""What a meter does with a model whose price nobody knows."""
 Enforcement = Literal["sliced", "strict", "soft"]
 Outcome = Literal[
     "completed",
@@ -70,6 +72,7 @@ class Meter:
     tariff: Tariff
     enforcement: Enforcement = "sliced"
     overdraft_e10: int = 0
+    unpriced: Unpriced = "refuse"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,8 +36,11 @@ CHECKS = (
     "transactions_unbalanced",
     "charges_unbalanced",
     "costs_unbalanced",
+    "reratings_unbalanced",
     "counters_unbalanced",
     "rollups_unbalanced",
+    "wallets_unbalanced",
+    "wallet_costs_unbalanced",
 )
 MOST = 20
 """Differences shown per check."""

@@ -18,6 +18,7 @@ from lava_proxy.core.invariant import invariant
 from lava_proxy.core.money import format_e10
 from lava_proxy.rules.credit import burn
 from lava_proxy.rules.limits import Limit
+from lava_proxy.store import wallets
 from lava_proxy.store.database import Connection
 from lava_proxy.store.entries import Entries
 from lava_proxy.store.sql import load
@@ -82,10 +83,10 @@ async def _lock_for(conn: Connection, ask: LeaseAsk) -> asyncpg.Record:
     if ask.limit is None:
         return await lock(conn, ask.owner_id)
     merchant_id, amount = ask.limit.merchant_id, ask.limit.amount
-    if amount is None:
-        amount = await Q["wallet_funded"].fetchval(conn, merchant_id=merchant_id) or 0
     await Q["insert_account"].execute(conn, owner_id=ask.owner_id, merchant_id=merchant_id)
     account = await lock(conn, ask.owner_id)
+    if amount is None:
+        amount = await wallets.size(conn, merchant_id, ask.owner_id)
     if amount > 0:
         await Q["insert_limit"].execute(
             conn, owner_id=ask.owner_id, merchant_id=merchant_id, amount=amount
@@ -155,11 +156,11 @@ async def give_back(
     await Q["close_spent_leases"].execute(conn, owner_id=owner_id, now=now)
     await expire(conn, owner_id, account["merchant_id"], now)
     if takes and account["debt_e10"]:
-        await _repay(conn, owner_id, account["debt_e10"], now)
+        await repay(conn, owner_id, account["debt_e10"], now)
     return sum(t[2] for t in takes)
 
 
-async def _repay(conn: Connection, owner_id: str, debt_e10: int, now: datetime) -> None:
+async def repay(conn: Connection, owner_id: str, debt_e10: int, now: datetime) -> None:
     """Credit that came back pays old debt at once, as new credit does: else it would be spent
     while the customer owes."""
     rows = await S["available_grants"].fetch(conn, owner_ids=[owner_id], now=now)

@@ -9,7 +9,7 @@ from typing import cast
 import asyncpg
 
 from lava_proxy.rules.limits import Rate, SpendKey
-from lava_proxy.rules.settlement import Customer, Enforcement, Merchant, Meter, Subscribed
+from lava_proxy.rules.settlement import Customer, Enforcement, Merchant, Meter, Subscribed, Unpriced
 from lava_proxy.rules.tiers import RateType, Tariff, Tier, Unit
 from lava_proxy.store.database import Connection
 from lava_proxy.store.sql import load
@@ -126,6 +126,7 @@ def meter_of(row: asyncpg.Record) -> Meter:
         Tariff(cast(RateType, row["rate_type"]), cast(Unit, row["tier_type"]), tiers),
         cast(Enforcement, row["enforcement"]),
         row["overdraft_e10"],
+        cast(Unpriced, row["unpriced"]),
     )
 
 

@@ -23,6 +23,7 @@ class Used:
     body_hash: bytes
     status: int
     answer: bytes
+    created_at: datetime
 
 
 async def claim(

@@ -47,12 +47,18 @@ async def create_merchant(conn: Connection, name: str) -> str:
 async def create_key(conn: Connection, *, name: str, test: bool, merchant_name: str) -> CreatedKey:
     """A key for the merchant of that name, who is made if there is none. In a transaction."""
     await Q["lock_merchants"].execute(conn)
-    merchant_id: str | None = await Q["merchant_named"].fetchval(
-        conn, name=merchant_name, or_first=merchant_name == DEFAULT_MERCHANT
-    )
+    merchant_id = await merchant_named(conn, merchant_name)
     if merchant_id is None:
         merchant_id = await create_merchant(conn, merchant_name)
     return await add_key(conn, merchant_id, name=name, test=test)
+
+
+async def merchant_named(conn: Connection, name: str) -> str | None:
+    """The merchant of an id or a name."""
+    found: str | None = await Q["merchant_named"].fetchval(
+        conn, name=name, or_first=name == DEFAULT_MERCHANT
+    )
+    return found
 
 
 async def add_key(conn: Connection, merchant_id: str, *, name: str, test: bool) -> CreatedKey:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from lava_proxy.core.ids import new_id
+from lava_proxy.core.ids import is_test, new_id
 from lava_proxy.store import credit
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 from lava_proxy.store.database import Connection
@@ -60,7 +60,7 @@ async def top_up(
     month = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     opened = await Q["open_top_up"].fetchval(
         conn,
-        payment_id=new_id("payment", test="_test_" in owner_id),
+        payment_id=new_id("payment", test=is_test(owner_id)),
         customer_id=owner_id,
         now=now,
         low_percent=rules.low_percent,

@@ -10,7 +10,7 @@ from typing import cast
 import asyncpg
 
 from lava_proxy.core.errors import LavaError
-from lava_proxy.rules.settlement import Enforcement
+from lava_proxy.rules.settlement import Enforcement, Unpriced
 from lava_proxy.rules.tiers import RateType, Tariff, Tier, Unit
 from lava_proxy.store.database import Connection
 from lava_proxy.store.place import Place
@@ -31,6 +31,7 @@ class MeterRow:
     tariff: Tariff
     enforcement: Enforcement
     overdraft_e10: int
+    unpriced: Unpriced
     created_at: datetime
 
 
@@ -49,6 +50,7 @@ async def create(
         tiers=[(tier.start, tier.rate_e12) for tier in wanted.tariff.tiers],
         enforcement=wanted.enforcement,
         overdraft=wanted.overdraft_e10,
+        unpriced=wanted.unpriced,
         created_at=wanted.created_at,
     )
     return None if made is None else _meter(made)
@@ -62,6 +64,7 @@ class MeterChange:
     tiers: tuple[Tier, ...] | None = None
     enforcement: Enforcement | None = None
     overdraft_e10: int | None = None
+    unpriced: Unpriced | None = None
 
 
 async def update(
@@ -77,6 +80,7 @@ async def update(
         tiers=None if tiers is None else [(tier.start, tier.rate_e12) for tier in tiers],
         enforcement=change.enforcement,
         overdraft=change.overdraft_e10,
+        unpriced=change.unpriced,
     )
     return None if row is None else _meter(row)
 
@@ -120,5 +124,6 @@ def _meter(row: asyncpg.Record) -> MeterRow:
         Tariff(cast(RateType, row["rate_type"]), cast(Unit, row["tier_type"]), tiers),
         cast(Enforcement, row["enforcement"]),
         row["overdraft_e10"],
+        cast(Unpriced, row["unpriced"]),
         row["created_at"],
     )

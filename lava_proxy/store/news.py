@@ -1,11 +1,17 @@
-"""What the customers' webhooks are told of a booked batch."""
+"""What the customers' webhooks are told: of a booked batch, of credit that came or went."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from lava_proxy.store import outbox
+from lava_proxy.store.database import Connection
+from lava_proxy.store.ledger import announce_credit
 from lava_proxy.store.lines import Line
+from lava_proxy.store.sql import load
+
+S = load("settle")
 
 
 def news_of(lines: Sequence[Line]) -> list[outbox.Event]:
@@ -22,3 +28,12 @@ def news_of(lines: Sequence[Line]) -> list[outbox.Event]:
                 outbox.Event(call.merchant_id, outbox.CUT_OFF, call.customer_id, call.request_id)
             )
     return news
+
+
+async def credit_moved(conn: Connection, customer_id: str, now: datetime) -> None:
+    """A payment was made, a subscription began, changed or ended: workers look again, and the
+    webhooks are told."""
+    await announce_credit(conn, customer_id)
+    for row in await S["lock_accounts"].fetch(conn, owner_ids=[customer_id]):
+        news = outbox.Event(row["merchant_id"], outbox.BALANCE, customer_id)
+        await outbox.emit(conn, [news], now)

@@ -15,8 +15,10 @@ from datetime import datetime
 import asyncpg
 
 from lava_proxy.core.ids import new_id
+from lava_proxy.store import subscribed
 from lava_proxy.store.database import Connection
 from lava_proxy.store.sql import load
+from lava_proxy.store.subscribed import SubscriptionRow
 
 Q = load("webhooks")
 
@@ -60,6 +62,7 @@ class Told:
     bundle_e10: int
     level: str
     """What its webhooks were last told of its credit: fine, low or exhausted."""
+    subscription: SubscriptionRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +141,9 @@ async def dispatch(conn: Connection, make: Make, most: int, now: datetime) -> in
         for r in rows
     ]
     customers = sorted({w.event.customer_id for w in waiting})
+    on = await subscribed.active_of(conn, customers)
     told = {
-        row["customer_id"]: _told(row)
+        row["customer_id"]: _told(row, on.get(row["customer_id"]))
         for row in await Q["told_customers"].fetch(conn, customer_ids=customers)
     }
     made = make(waiting, told)
@@ -238,8 +242,8 @@ async def resend(
     return resent
 
 
-def _told(row: asyncpg.Record) -> Told:
+def _told(row: asyncpg.Record, subscription: SubscriptionRow | None) -> Told:
     values = dict(row)
     debt_e10, leased_e10 = values.pop("debt_e10"), values.pop("leased_e10")
     values["available_e10"] -= debt_e10
-    return Told(**values, held_e10=leased_e10)
+    return Told(**values, held_e10=leased_e10, subscription=subscription)

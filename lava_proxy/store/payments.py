@@ -2,7 +2,7 @@
 
 `succeeded` and `failed` may be told the same thing twice and in any order: success counts once,
 whatever was said before; a failure after it changes nothing. Lock order: account, subscription,
-payment. Money that comes for a subscription that is over becomes bundle credit: it was paid.
+payment, checkout session. What a payment pays for: `delivery.py`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Literal
 
 import asyncpg
 
-from lava_proxy.core.ids import new_id
-from lava_proxy.store import credit, subscriptions
+from lava_proxy.rules.limits import wallet_account
+from lava_proxy.store import checkout_sessions, reversals, subscriptions
 from lava_proxy.store.database import Connection
+from lava_proxy.store.delivery import deliver
 from lava_proxy.store.ledger import announce_credit
+from lava_proxy.store.news import credit_moved
 from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
 
@@ -47,6 +49,8 @@ class Due:
     customer_id: str
     amount_e10: int
     attempts: int
+    provider_ref: str | None
+    """The charge that an earlier try made there: one that waits for its payer is not made twice."""
     payer_ref: str | None
 
 
@@ -64,6 +68,8 @@ class PaymentRow:
     plan_id: str | None
     subscription_id: str | None
     credit_bundle_id: str | None
+    refunded_e10: int
+    disputed_at: datetime | None
     error_code: str | None
     error_message: str | None
     created_at: datetime
@@ -83,8 +89,11 @@ async def open_payment(
     plan_id: str | None = None,
     subscription_id: str | None = None,
     credit_bundle_id: str | None = None,
+    checkout_session_id: str | None = None,
+    due_at: datetime | None = None,
 ) -> None:
-    """Write a payment down, before anybody is asked for it."""
+    """Write a payment down, before anybody is asked for it. `due_at`: the provider is to be asked,
+    and has not answered yet."""
     await Q["open_payment"].execute(
         conn,
         payment_id=payment_id,
@@ -96,6 +105,8 @@ async def open_payment(
         plan_id=plan_id,
         subscription_id=subscription_id,
         credit_bundle_id=credit_bundle_id,
+        checkout_session_id=checkout_session_id,
+        due_at=due_at,
         now=now,
     )
 
@@ -120,7 +131,11 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
     row = await _lock(conn, payment_id)
     if row is None or row["status"] == "succeeded":
         return False
-    grant_id, subscription_id = await _deliver(conn, row, now)
+    session_id: str | None = row["checkout_session_id"]
+    if session_id is not None and row["customer_id"] is None:
+        await checkout_sessions.record_buyer(conn, session_id, payment_id, now)
+        row = await _lock(conn, payment_id) or row
+    grant_id, subscription_id = await deliver(conn, row, now)
     await Q["settle_payment"].execute(
         conn,
         payment_id=payment_id,
@@ -129,8 +144,13 @@ async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: dat
         subscription_id=subscription_id,
         now=now,
     )
+    await reversals.settle_up(conn, payment_id, now)  # refunds that were told of before this
+    if session_id is not None:
+        await checkout_sessions.complete(conn, session_id, row["customer_id"], now)
     if row["customer_id"] is not None:
-        await announce_credit(conn, row["customer_id"])
+        await credit_moved(conn, row["customer_id"], now)
+    else:
+        await announce_credit(conn, wallet_account(row["merchant_id"]))
     return True
 
 
@@ -169,6 +189,7 @@ async def failed(
     )
     if row["purpose"] == "renewal" and next_at is None:
         await subscriptions.end(conn, row["customer_id"], row["subscription_id"], now)
+        await credit_moved(conn, row["customer_id"], now)
     return True
 
 
@@ -211,72 +232,7 @@ async def _lock(conn: Connection, payment_id: str) -> asyncpg.Record | None:
 
 
 def _renewal_retry(row: asyncpg.Record, now: datetime, retry: Retry) -> datetime | None:
-    """When a declined renewal is tried again; None when its grace is over."""
+    """When a declined renewal is tried again, for the last time as its grace ends; then None."""
     pause_h = RENEWAL_PAUSES_H[min(row["attempts"], len(RENEWAL_PAUSES_H) - 1)]
-    next_at = now + timedelta(hours=pause_h)
     last: datetime = row["created_at"] + timedelta(days=retry.grace_days)
-    return next_at if next_at <= last else None
-
-
-async def _deliver(
-    conn: Connection, row: asyncpg.Record, now: datetime
-) -> tuple[str | None, str | None]:
-    """What a payment pays for; answers (grant, subscription)."""
-    customer_id, source = row["customer_id"], f"payments:{row['provider']}"
-    if row["purpose"] == "wallet" or customer_id is None:
-        return None, None
-    if row["purpose"] == "subscription":
-        return None, await subscriptions.start(
-            conn,
-            customer_id=customer_id,
-            plan_id=row["plan_id"],
-            now=now,
-            source=source,
-            payment_id=row["payment_id"],
-        )
-    if row["purpose"] == "renewal":
-        return await _renew(conn, row, now, source), None
-    terms = await Q["bundle_terms"].fetchrow(
-        conn, credit_bundle_id=row["credit_bundle_id"], customer_id=customer_id
-    )
-    if terms is None:
-        return None, None
-    expires_at = terms["cycle_end_at"] if terms["bundle_rollover_type"] == "none" else None
-    if expires_at is not None and expires_at <= now:
-        expires_at = None  # the next cycle is not paid for yet: what was bought must be of use
-    return await _bundle(conn, row, terms["credit_e10"], expires_at, now, source), None
-
-
-async def _renew(conn: Connection, row: asyncpg.Record, now: datetime, source: str) -> str | None:
-    current = await subscriptions.Q["lock_subscription"].fetchrow(
-        conn, customer_id=row["customer_id"]
-    )
-    wanted = (row["subscription_id"], row["seq"] - 1)
-    if current is None or (current["subscription_id"], current["cycle_seq"]) != wanted:
-        return await _bundle(conn, row, row["amount_e10"], None, now, source)
-    return await subscriptions.next_cycle(conn, current, now, source, row["payment_id"])
-
-
-async def _bundle(
-    conn: Connection,
-    row: asyncpg.Record,
-    amount_e10: int,
-    expires_at: datetime | None,
-    now: datetime,
-    source: str,
-) -> str | None:
-    if not amount_e10:
-        return None
-    grant_id = new_id("credit", test="_test_" in row["customer_id"])
-    await credit.grant(
-        conn,
-        grant_id=grant_id,
-        owner_id=row["customer_id"],
-        kind="bundle",
-        amount_e10=amount_e10,
-        expires_at=expires_at,
-        note=row["payment_id"],
-        now=now,
-        source=source,
-    )
-    return grant_id
+    return min(now + timedelta(hours=pause_h), last) if now < last else None

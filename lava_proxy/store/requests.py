@@ -20,6 +20,16 @@ from lava_proxy.store.sql import load
 Q = load("requests")
 
 
+@dataclass(frozen=True, slots=True)
+class Rerating:
+    """What a request came to once its price was known."""
+
+    version: str
+    cost_e10: int
+    charge_e10: int
+    at: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRow:
     """A request as booked."""
@@ -55,6 +65,7 @@ class RequestRow:
     completed_at: datetime | None
     content_hash: bytes | None
     """What was reported under this id; None for the gateway's own, and in lists."""
+    rerated: Rerating | None = None
 
 
 async def find(conn: Connection, merchant_id: str, request_id: str) -> RequestRow | None:
@@ -106,6 +117,7 @@ def as_booked(row: Settlement, charge: Charge) -> RequestRow:
     )
 
 
+_RERATED = ("rerated_version", "rerated_cost_e10", "rerated_charge_e10", "rerated_at")
 _COUNTS = tuple(Counts.__dataclass_fields__)
 
 
@@ -117,4 +129,11 @@ def _request(row: asyncpg.Record) -> RequestRow:
         for start, rate_e12, units, amount_e10 in values.pop("breakdown")
     ]
     metadata = values.pop("metadata") or {}
-    return RequestRow(**values, counts=counts, breakdown=lines, metadata=metadata)
+    rerated = Rerating(*(values.pop(name) for name in _RERATED))
+    return RequestRow(
+        **values,
+        counts=counts,
+        breakdown=lines,
+        metadata=metadata,
+        rerated=rerated if rerated.version else None,
+    )

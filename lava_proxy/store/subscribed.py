@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +18,7 @@ class SubscriptionRow:
     """A subscription as the API shows it; amounts in 10^-10 USD."""
 
     subscription_id: str
+    merchant_id: str
     customer_id: str
     plan_id: str
     status: str
@@ -73,3 +75,9 @@ async def active(conn: Connection, merchant_id: str, customer_id: str) -> Subscr
         conn, merchant_id, customer_id=customer_id, status="active", behind=TOP, most=1
     )
     return rows[0] if rows else None
+
+
+async def active_of(conn: Connection, customer_ids: Sequence[str]) -> dict[str, SubscriptionRow]:
+    """The subscriptions that these customers are on, by customer."""
+    rows = await Q["active_of"].fetch(conn, customer_ids=list(customer_ids))
+    return {row["customer_id"]: SubscriptionRow(**dict(row)) for row in rows}

@@ -5,35 +5,36 @@ renewal that runs late, twice or at two places makes one. Free cycles begin here
 first: the worker, a lease, or a worker's memory. Paid ones open a row in `payments` and begin when
 that succeeds (`store/payments.py`).
 
-* Cycles that nobody looked at are skipped: only the current one grants. Nobody could use them.
+* Cycles that nobody looked at are skipped where nobody could use them any more (rollover `none`) or
+  nobody paid for them: only the current one grants. Free ones with rollover `full` are made up for.
 * The rule for what is left belongs to the cycle that grants it: `none` expires with its cycle,
   `full` does not expire until the subscription ends, so nothing has to move at a renewal, and what
   workers hold meanwhile comes back to where it was.
-* An upgrade ends the cycle at once: credit with rollover `none` ends with it.
+* An upgrade ends the cycle at once: credit that would have ended with it ends now.
 * When the subscription ends, so does all cycle credit. Bundles keep the date they were sold with.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import asyncpg
 
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.ids import new_id
-from lava_proxy.core.money import format_e10
-from lava_proxy.rules.cycle import Span, cycle_at
-from lava_proxy.store import credit
+from lava_proxy.core.ids import is_test, new_id
+from lava_proxy.rules.cycle import cycle_at
+from lava_proxy.store.cycles import OPERATOR, begin, move, next_cycle
 from lava_proxy.store.database import Connection
-from lava_proxy.store.ledger import announce_credit
+from lava_proxy.store.news import credit_moved
 from lava_proxy.store.settle import Q as SETTLE
 from lava_proxy.store.sql import load
 
 Q = load("subscriptions")
 PAYMENTS = load("payments")
 
-OPERATOR = "operator:grants"
-"""What a free cycle's credit comes from, in the ledger."""
+MISSED_MOST = 50
+"""Cycles that one transaction makes up for."""
 
 
 async def start(
@@ -48,18 +49,16 @@ async def start(
     """Put a customer on a plan now, with a new cycle; answers the subscription's id. What the
     customer is on already is changed (an upgrade)."""
     await lock_account(conn, customer_id)
+    plan = await _terms(conn, customer_id, plan_id)
+    await renew_due(conn, customer_id, now)
     current = await Q["lock_subscription"].fetchrow(conn, customer_id=customer_id)
-    merchant_id = await _merchant(conn, customer_id)
-    plan = await Q["plan_terms"].fetchrow(conn, plan_id=plan_id, merchant_id=merchant_id)
-    if plan is None:
-        raise LavaError("not_found", "there is no such plan")
     span = cycle_at(now, plan["billing_interval"], now)
     if current is None:
-        subscription_id, seq = new_id("subscription", test="_test_" in customer_id), 1
+        subscription_id, seq = new_id("subscription", test=is_test(customer_id)), 1
         await Q["insert_subscription"].execute(
             conn,
             subscription_id=subscription_id,
-            merchant_id=merchant_id,
+            merchant_id=plan["merchant_id"],
             customer_id=customer_id,
             plan_id=plan_id,
             top_up_bundle_id=plan["default_top_up_bundle_id"],
@@ -68,32 +67,30 @@ async def start(
         )
     else:
         subscription_id, seq = current["subscription_id"], current["cycle_seq"] + 1
-        if current["now_rollover"] == "none":
-            await Q["end_cycle_credit"].execute(conn, customer_id=customer_id, at=now)
-        await PAYMENTS["drop_pending"].execute(conn, subscription_id=subscription_id, now=now)
-        await _move(conn, subscription_id, plan, seq, now, span)
-    await _cycle(conn, customer_id, subscription_id, seq, plan, span, now, source, payment_id)
+        await Q["end_cycle_credit"].execute(conn, customer_id=customer_id, at=now, kept=True)
+        await _drop(conn, subscription_id, ("renewal",), now)
+        await move(conn, subscription_id, plan, seq, now, span)
+    await begin(conn, customer_id, subscription_id, seq, plan, span, now, source, payment_id)
     return subscription_id
 
 
 async def subscribe_free(
-    conn: Connection, *, customer_id: str, plan_id: str, merchant_id: str, now: datetime
+    conn: Connection, *, customer_id: str, plan_id: str, now: datetime
 ) -> None:
     """`POST /v1/subscriptions`: onto a free plan; from a paid one that is a downgrade, which waits
-    for the cycle's end."""
+    for the cycle's end, if that is not past: then the next cycle is not paid for."""
     await lock_account(conn, customer_id)
-    plan = await Q["plan_terms"].fetchrow(conn, plan_id=plan_id, merchant_id=merchant_id)
-    if plan is None:
-        raise LavaError("not_found", "there is no such plan")
+    plan = await _terms(conn, customer_id, plan_id)
     if plan["period_amount_e10"]:
         raise LavaError("conflict", "this plan is paid: the customer buys it through checkout")
     current = await Q["lock_subscription"].fetchrow(conn, customer_id=customer_id)
-    if current is None or not current["now_amount_e10"]:
+    if current is None or not current["now_amount_e10"] or current["cycle_end_at"] <= now:
         if current is not None and current["plan_id"] == plan_id:
             raise LavaError("conflict", "the customer is on this plan")
         await start(conn, customer_id=customer_id, plan_id=plan_id, now=now)
         return
     await downgrade(conn, current["subscription_id"], plan_id)
+    await credit_moved(conn, customer_id, now)
 
 
 async def downgrade(conn: Connection, subscription_id: str, plan_id: str) -> None:
@@ -121,6 +118,7 @@ async def cancel(
         await Q["pend"].execute(
             conn, subscription_id=subscription_id, pending_type="cancellation", pending_plan_id=None
         )
+    await credit_moved(conn, customer_id, now)
     return customer_id
 
 
@@ -128,8 +126,8 @@ async def end(conn: Connection, customer_id: str, subscription_id: str, at: date
     """Cancel now; its cycle credit ends, and nobody is asked to pay for it any more. The account
     must be locked."""
     await Q["end_subscription"].execute(conn, subscription_id=subscription_id, at=at)
-    await Q["end_cycle_credit"].execute(conn, customer_id=customer_id, at=at)
-    await PAYMENTS["drop_pending"].execute(conn, subscription_id=subscription_id, now=at)
+    await Q["end_cycle_credit"].execute(conn, customer_id=customer_id, at=at, kept=False)
+    await _drop(conn, subscription_id, ("renewal", "top_up"), at)
 
 
 async def renew_due(conn: Connection, customer_id: str, now: datetime) -> None:
@@ -144,24 +142,43 @@ async def renew_due(conn: Connection, customer_id: str, now: datetime) -> None:
         return
     if row["pending_type"] == "cancellation":
         await end(conn, customer_id, row["subscription_id"], row["cycle_end_at"])
+        await credit_moved(conn, customer_id, now)
     elif row["period_amount_e10"]:
         await _ask_for_payment(conn, row, now)
+        await credit_moved(conn, customer_id, now)
     else:
-        await next_cycle(conn, row, now, OPERATOR, None)
+        await _free_cycles(conn, row, now)
 
 
-async def next_cycle(
-    conn: Connection, row: asyncpg.Record, now: datetime, source: str, payment_id: str | None
-) -> str | None:
-    """The cycle that `now` falls in, from a row of `lock_subscription`; answers its grant."""
-    same = row["next_plan_id"] == row["plan_id"] or row["billing_interval"] == row["now_interval"]
-    anchor = row["anchor_at"] if same else row["cycle_end_at"]
-    span = cycle_at(anchor, row["billing_interval"], now)
-    seq = row["cycle_seq"] + 1
-    await _move(conn, row["subscription_id"], row, seq, anchor, span)
-    return await _cycle(
-        conn, row["customer_id"], row["subscription_id"], seq, row, span, now, source, payment_id
-    )
+async def _free_cycles(conn: Connection, row: asyncpg.Record, now: datetime) -> None:
+    """The cycle that `now` falls in, and before it those that were missed and whose credit would
+    still be there. What a round leaves the next one does."""
+    customer_id: str = row["customer_id"]
+    due: asyncpg.Record | None = row
+    for _ in range(MISSED_MOST):
+        if due is None or due["cycle_end_at"] > now:
+            return
+        kept = due["rollover_type"] == "full" and due["included_credit_e10"]
+        at = due["cycle_end_at"] if kept else now
+        await next_cycle(conn, due, at, now, OPERATOR, None)
+        due = await Q["lock_subscription"].fetchrow(conn, customer_id=customer_id)
+
+
+async def lapse(conn: Connection, customer_id: str, asked_before: datetime, now: datetime) -> None:
+    """End a subscription whose renewal was asked for before that and is not paid. Money that comes
+    later becomes credit."""
+    await lock_account(conn, customer_id)
+    for row in await Q["lapsed"].fetch(
+        conn, customer_id=customer_id, asked_before=asked_before, most=1
+    ):
+        await end(conn, customer_id, row["subscription_id"], now)
+        await credit_moved(conn, customer_id, now)
+
+
+async def lapsed_customers(conn: Connection, asked_before: datetime, most: int) -> list[str]:
+    """Customers for whom `lapse` has something to do."""
+    rows = await Q["lapsed"].fetch(conn, customer_id=None, asked_before=asked_before, most=most)
+    return [row["customer_id"] for row in rows]
 
 
 async def due_customers(conn: Connection, now: datetime, most: int) -> list[str]:
@@ -193,18 +210,36 @@ async def lock_account(conn: Connection, customer_id: str) -> None:
     await SETTLE["lock_accounts"].fetch(conn, owner_ids=[customer_id])
 
 
-async def _merchant(conn: Connection, customer_id: str) -> str:
-    rows = await SETTLE["lock_accounts"].fetch(conn, owner_ids=[customer_id])
-    if not rows:
-        raise LavaError("not_found", "there is no such customer")
-    merchant_id: str = rows[0]["merchant_id"]
-    return merchant_id
+async def on_sale(conn: Connection, customer_id: str, plan_id: str, now: datetime) -> bool:
+    """Whether `start` can put this customer on this plan, and they are not on it: bought twice, a
+    plan's second price would end the first's credit."""
+    row = await Q["plan_terms"].fetchrow(conn, plan_id=plan_id, customer_id=customer_id)
+    current = await Q["lock_subscription"].fetchrow(conn, customer_id=customer_id)
+    if row is None or current is None or current["plan_id"] != plan_id:
+        return row is not None
+    return current["cycle_end_at"] <= now or current["pending_type"] is not None
+
+
+async def _terms(conn: Connection, customer_id: str, plan_id: str) -> asyncpg.Record:
+    row = await Q["plan_terms"].fetchrow(conn, plan_id=plan_id, customer_id=customer_id)
+    if row is None:
+        raise LavaError("not_found", "there is no such plan")
+    return row
+
+
+async def _drop(
+    conn: Connection, subscription_id: str, purposes: Sequence[str], now: datetime
+) -> None:
+    """Ask nobody any more for payments of these purposes."""
+    await PAYMENTS["drop_open"].execute(
+        conn, subscription_id=subscription_id, purposes=list(purposes), now=now
+    )
 
 
 async def _ask_for_payment(conn: Connection, row: asyncpg.Record, now: datetime) -> None:
     await PAYMENTS["open_renewal"].execute(
         conn,
-        payment_id=new_id("payment", test="_test_" in row["customer_id"]),
+        payment_id=new_id("payment", test=is_test(row["customer_id"])),
         merchant_id=row["merchant_id"],
         customer_id=row["customer_id"],
         amount=row["period_amount_e10"],
@@ -216,67 +251,4 @@ async def _ask_for_payment(conn: Connection, row: asyncpg.Record, now: datetime)
     await Q["past_due"].execute(
         conn, subscription_id=row["subscription_id"], since=row["cycle_end_at"]
     )
-
-
-async def _move(
-    conn: Connection,
-    subscription_id: str,
-    plan: asyncpg.Record,
-    seq: int,
-    anchor: datetime,
-    span: Span,
-) -> None:
-    await Q["move_subscription"].execute(
-        conn,
-        subscription_id=subscription_id,
-        plan_id=plan.get("next_plan_id") or plan["plan_id"],
-        top_up_bundle_id=plan["default_top_up_bundle_id"],
-        anchor_at=anchor,
-        seq=seq,
-        starts_at=span.start,
-        ends_at=span.end,
-    )
-
-
-async def _cycle(
-    conn: Connection,
-    customer_id: str,
-    subscription_id: str,
-    seq: int,
-    plan: asyncpg.Record,
-    span: Span,
-    now: datetime,
-    source: str,
-    payment_id: str | None,
-) -> str | None:
-    """The row of a cycle and its credit; answers the grant."""
-    made = await Q["insert_cycle"].fetchval(
-        conn,
-        subscription_id=subscription_id,
-        seq=seq,
-        plan_id=plan.get("next_plan_id") or plan["plan_id"],
-        starts_at=span.start,
-        ends_at=span.end,
-        grant_id=None,
-        payment_id=payment_id,
-    )
-    amount: int = plan["included_credit_e10"]
-    if made is None or not amount:
-        return None
-    grant_id = new_id("credit", test="_test_" in customer_id)
-    await credit.grant(
-        conn,
-        grant_id=grant_id,
-        owner_id=customer_id,
-        kind="cycle",
-        amount_e10=amount,
-        expires_at=span.end if plan["rollover_type"] == "none" else None,
-        note=f"cycle {seq}: {format_e10(amount)}",
-        now=now,
-        source=source,
-    )
-    await Q["cycle_granted"].execute(
-        conn, subscription_id=subscription_id, seq=seq, grant_id=grant_id
-    )
-    await announce_credit(conn, customer_id)
-    return grant_id
+    await PAYMENTS["wake_workers"].fetchrow(conn)

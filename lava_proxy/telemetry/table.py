@@ -32,6 +32,7 @@ ANOMALIES = (
     "absurd",
     "unpriced",
     "part_unpriced",
+    "price_assumed",
     "encoded_answer",
     "upstream_auth",
     "upstream_truncated",

@@ -19,6 +19,7 @@ from typing import cast
 from urllib.parse import quote
 
 from lava_proxy.core.errors import LavaError
+from lava_proxy.wire.mask import shows
 from lava_proxy.wire.token import CREDENTIAL_HEADERS
 
 Pairs = Sequence[tuple[bytes, bytes]]
@@ -275,7 +276,6 @@ def _without(
     if secrets:
         values = b"\n".join([value for _, value in pairs])
         for secret in secrets:
-            # An empty secret is in every value.
-            if secret and secret in values:
-                pairs = [pair for pair in pairs if secret not in pair[1]]
+            if shows(secret, values):
+                pairs = [pair for pair in pairs if not shows(secret, pair[1])]
     return pairs

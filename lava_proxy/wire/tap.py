@@ -9,6 +9,7 @@ itself fails, the rest of the answer passes through unread.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from lava_adapters.contract import Framing, Reader
@@ -23,6 +24,9 @@ from .sse import SseFramer
 
 # Half the time of calling Event itself: see sse.py.
 _new = tuple.__new__
+
+_ERROR = re.compile(rb'"error"\s*:\s*[^\sn]')
+"""A JSON member that is not null, in bytes that go out unread."""
 
 _FRAMERS: dict[Framing, Callable[[Limits], Framer]] = {
     Framing.SSE: SseFramer,
@@ -48,6 +52,7 @@ class Tap:
         "faulty",
         "gate",
         "held",
+        "on_failed",
         "reader",
     )
 
@@ -73,6 +78,8 @@ class Tap:
         """Sum of what `count` said."""
         self.faulty = False
         self.gate: Callable[[], bool] | None = None
+        self.on_failed: Callable[[], None] | None = None
+        """Called once, when an error is seen, before what tells of it is handed out."""
         self.held: list[Event] | None = None
         """The event that the gate stopped, read already, and the unread ones behind it."""
 
@@ -117,6 +124,8 @@ class Tap:
         dropped = None
         for index, event in enumerate(events):
             if not event.data:
+                if self.on_failed is not None and _ERROR.search(event.raw):
+                    self._alarm()  # its reader sees it whole, and then it is out
                 continue
             self.events += 1
             try:
@@ -133,9 +142,16 @@ class Tap:
                 self.held = events[index:]
                 events = events[:index]
                 break
+        if self.on_failed is not None and reader.failed:
+            self._alarm()
         if dropped is not None:
             return [event for event in events if event is not dropped]
         return events
+
+    def _alarm(self) -> None:
+        alarm, self.on_failed = self.on_failed, None
+        if alarm is not None:
+            alarm()
 
     def _framed(self, piece: bytes, events: list[Event]) -> tuple[bytes, bytes] | None:
         """What stands around the text in a piece that is one whole event. The next piece that has

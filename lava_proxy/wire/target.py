@@ -26,7 +26,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import NoReturn
 from unicodedata import normalize
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from lava_proxy.core.errors import LavaError
 
@@ -93,6 +93,13 @@ def parse_target(
     url = _decode_once(url)
     _check_bytes(b"&".join([url, *pieces]))
     return _split(url, pieces, plain_hosts)
+
+
+def parse_written(url: str, *, plain_hosts: Set[str] = NO_HOSTS) -> Target:
+    """The target that a JSON string names: a whole URL as it is, with or without ``https://``."""
+    full = url if "://" in url else f"https://{url}"
+    encoded = quote(full, safe="", errors="replace").encode()
+    return parse_target(b"/v1/forward", b"u=" + encoded, plain_hosts=plain_hosts)
 
 
 def split_named(raw_path: bytes) -> tuple[str, bytes] | None:

@@ -69,7 +69,7 @@ _TAIL = r"(?:[A-Za-z0-9._~+/-]|%2[BbFfDd]|%5[Ff])"
 _START = r"(?:(?<![A-Za-z0-9_])|(?<=%[0-9A-Fa-f][0-9A-Fa-f]))"
 _SHAPES = re.compile(
     rf"""
-      (?P<ours>aks_(?:live|test)_|lava_(?:sk|ft)_|whsec_){_TAIL}+=*
+      (?P<ours>(?:aks|css)_(?:live|test)_|lava_(?:sk|ft)_|whsec_){_TAIL}+=*
     | (?P<head>\b(?:bearer|basic)[ ]+){_TAIL}+=*
     | (?P<scheme>\b(?:token|key)[ ]+)(?={_TAIL}*[0-9]){_TAIL}{{16,}}=*
     | (?P<param>{_START}(?:api[_-]?key|key|access_token|provider_key|secret_key)["']?

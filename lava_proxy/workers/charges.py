@@ -6,14 +6,20 @@ under the same key, which charges once.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+
+import stamina
 
 from lava_proxy.books.bank import Books
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, Payments, PaymentsDown
 from lava_proxy.store import payments as store
+from lava_proxy.store.database import StoreConflict
 from lava_proxy.store.payments import Due, Purpose, Retry
 
 MOST = 20
+NOTES_MAX = 10
+"""How often an answer is written down while others are in the way: whoever waits for it waits."""
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +28,10 @@ async def ask_for_due(books: Books, payments: Payments, purpose: Purpose) -> int
     """Ask for the payments of one purpose that are due; answers how many."""
     async with books.database.transaction() as conn:
         due = await store.claim(conn, purpose, payments.name, books.now(), MOST)
-    for payment in due:
-        await _ask(books, payments, payment, purpose)
+    asked = [_ask(books, payments, payment, purpose) for payment in due]
+    for failure in await asyncio.gather(*asked, return_exceptions=True):
+        if failure is not None:
+            raise failure
     return len(due)
 
 
@@ -35,6 +43,7 @@ async def _ask(books: Books, payments: Payments, due: Due, purpose: Purpose) -> 
         payer_ref=due.payer_ref,
         amount_e10=due.amount_e10,
         description="Auto top-up" if purpose == "top_up" else "Subscription renewal",
+        provider_ref=due.provider_ref,
         attempt=due.attempts + 1,
     )
     try:
@@ -42,17 +51,25 @@ async def _ask(books: Books, payments: Payments, due: Due, purpose: Purpose) -> 
     except PaymentsDown as error:
         log.warning("payment %s: %s", due.payment_id, error)
         return
+    retries = stamina.retry_context(on=StoreConflict, attempts=NOTES_MAX, wait_max=1.0)
+    async for attempt in retries:
+        with attempt:
+            await _note(books, due.payment_id, answer)
+
+
+async def _note(books: Books, payment_id: str, answer: ChargeAnswer) -> None:
+    """What became of it, in one transaction with what follows from it."""
     settings = books.settings
     retry = Retry(settings.renewal_grace_days, settings.top_up_retry_s)
     async with books.database.transaction() as conn:
         if answer.outcome == "succeeded":
-            await store.succeeded(conn, due.payment_id, answer.provider_ref, books.now())
+            await store.succeeded(conn, payment_id, answer.provider_ref, books.now())
         elif answer.outcome == "pending":
-            await store.wait_for_provider(conn, due.payment_id, answer.provider_ref)
+            await store.wait_for_provider(conn, payment_id, answer.provider_ref)
         else:
             await store.failed(
                 conn,
-                due.payment_id,
+                payment_id,
                 books.now(),
                 retry,
                 ref=answer.provider_ref,

@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
 from lava_proxy.payments.factory import make_payments
-from lava_proxy.store import credit, directory, idempotency, learned, reaping, retention
+from lava_proxy.payments.seam import Payments
+from lava_proxy.store import credit, directory, idempotency, learned, logins, reaping, retention
 from lava_proxy.store.database import StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers import renewals, top_ups
@@ -30,6 +31,8 @@ AUDIT_LOOK_S = 30.0
 """How often the last audit's result is looked at."""
 LEARNED_KEPT_DAYS = 180
 HOUSEKEEPING_S = 3600.0
+KEY_USES_S = 2.0
+"""How old `last_used_at` of a spend key may be."""
 LEARNED_S = 60.0
 """How often workers tell each other what they learned about models."""
 UNSYNCED_MS = 1000
@@ -42,6 +45,7 @@ RECALL_CHANNEL = "lava_recall"
 WORK_CHANNEL = "lava_work"
 RENEWALS_S = 5.0
 TOP_UPS_S = 2.0
+WORK_PAUSE_S = 0.05
 STATES: Mapping[State, int] = {"normal": 0, "leases": 1, "drain": 2, "closed": 3}
 
 log = logging.getLogger(__name__)
@@ -56,18 +60,20 @@ class Upkeep:
         metrics: Metrics,
         sweep: Callable[[], None],
         on_broken: Callable[[str], None] = lambda why: None,
+        payments: Payments | None = None,
     ) -> None:
         """`on_broken` is told, once, why this process can never write its journal again."""
         self._books = books
         self._metrics = metrics
         self._sweep = sweep
-        self._payments = make_payments(books.settings)
+        self._payments = payments or make_payments(books.settings)
         self._on_broken = on_broken
         self._broken = False
         self._state: State = "normal"
         self._sender = Sender(books.settings, books.database, books.clock, metrics)
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
+        self._work_due = False
 
     def start(self) -> None:
         """Start every loop; `stop` ends them."""
@@ -79,6 +85,7 @@ class Upkeep:
             every(1.0, "sweep", self.sweep),
             every(HOUSEKEEPING_S, "housekeeping", self.keep_house),
             every(LEARNED_S, "learned factors", books.share_learned),
+            every(KEY_USES_S, "uses of keys", books.key_uses.flush),
             every(settings.webhook_interval_s, "webhooks", self._sender.run_once),
         ]
         loops.append(every(RENEWALS_S, "renewals", self.renew_cycles))
@@ -184,6 +191,7 @@ class Upkeep:
         async with database.transaction() as conn:
             await directory.prune_changes(conn, CHANGES_KEPT_S)
             await idempotency.prune(conn, self._books.now())
+            await logins.prune(conn)
             await learned.forget(conn, LEARNED_KEPT_DAYS)
 
     def _credit_heard(self, owner_id: str | None) -> None:
@@ -208,9 +216,19 @@ class Upkeep:
         await top_ups.run_once(self._books, self._payments)
 
     def _work_heard(self, payload: str | None) -> None:
-        task = asyncio.create_task(self._quietly(self.buy_top_ups()))
+        if self._work_due:
+            return
+        self._work_due = True
+        task = asyncio.create_task(self._pay_soon())
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
+
+    async def _pay_soon(self) -> None:
+        """When many payments are due at once, as at a month's end, one look finds many. A provider
+        that is slow does not keep the next look waiting."""
+        await asyncio.sleep(WORK_PAUSE_S)
+        self._work_due = False
+        await asyncio.gather(self._quietly(self.buy_top_ups()), self._quietly(self.renew_cycles()))
 
     async def _quietly(self, going: Coroutine[object, object, None]) -> None:
         """The loop tries again, and says why it fails."""

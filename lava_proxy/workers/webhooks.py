@@ -19,7 +19,7 @@ from hashlib import sha256
 import orjson
 from standardwebhooks import Webhook
 
-from lava_proxy.core.clock import Clock
+from lava_proxy.core.clock import Clock, time_text
 from lava_proxy.core.money import format_e10, parse_e10
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.core.vault import Vault, open_vault
@@ -27,6 +27,7 @@ from lava_proxy.net.webhook_post import Posted, WebhookPost
 from lava_proxy.store import outbox
 from lava_proxy.store.database import Database
 from lava_proxy.store.outbox import BALANCE, EXHAUSTED, LOW, Delivery, Event, Outcome, Told, Waiting
+from lava_proxy.store.subscription_view import view
 from lava_proxy.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -202,7 +203,7 @@ def body_of(waiting: Waiting, customer: Told | None) -> bytes:
         {
             "event": event.name,
             "event_id": event.event_id,
-            "created_at": _time(waiting.created_at),
+            "created_at": time_text(waiting.created_at),
             "data": data,
         }
     )
@@ -219,14 +220,14 @@ def _shown(customer: Told) -> dict[str, object]:
             "first_name": customer.first_name,
             "last_name": customer.last_name,
         },
-        "subscription": None,
+        "subscription": None if customer.subscription is None else view(customer.subscription),
         "credits": {
             "total_remaining": format_e10(total_e10),
             "cycle_remaining": format_e10(customer.cycle_e10),
             "bundle_remaining": format_e10(customer.bundle_e10),
         },
         "metadata": None if customer.metadata is None else orjson.Fragment(customer.metadata),
-        "created_at": _time(customer.created_at),
+        "created_at": time_text(customer.created_at),
     }
 
 
@@ -239,7 +240,3 @@ def _crossed(before: str, after: str) -> str | None:
 
 def _jittered(seconds: float) -> float:
     return seconds * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-
-
-def _time(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -52,6 +52,13 @@ COUNTS = (
 )
 
 
+_COUNTED = {
+    "azure/responses/vercel-azure-web-search-preview-tool.1.json": {"web_searches": 2},
+    "openai/responses/vercel-openai-web-search-tool.1.json": {"web_searches": 1},
+}
+"""Searches among the output items, counted by hand: the index holds what usage objects say."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """One row of the index with its bytes."""
@@ -126,13 +133,18 @@ def recordings() -> tuple[Recording, ...]:
         return ()
     rows = [json.loads(line) for line in index.read_text("utf-8").splitlines()]
     return tuple(
-        Recording(row)
+        Recording(_with_counted(row))
         for row in rows
         if row["api"] in FAMILIES
         and row["framing"] in ("json", "sse", "jsonl-chunks")
         and (row["provider"], row["api"]) not in _FOREIGN
         and row["provider"] not in _FOREIGN_PROVIDERS
     )
+
+
+def _with_counted(row: dict[str, Any]) -> dict[str, Any]:
+    counted = _COUNTED.get(row["file"])
+    return row | {"expected": row["expected"] | counted} if counted else row
 
 
 def each_recording(*, stream: bool | None = None) -> pytest.MarkDecorator:

@@ -106,7 +106,7 @@ def responses(kind: str, **response: Any) -> bytes:
     return sse({"type": f"response.{kind}", "response": {"status": kind, **response}})
 
 
-SEARCH = {"type": "web_search_call", "action": {"type": "search", "query": "q"}}
+SEARCH = {"type": "web_search_call", "id": "ws_1", "action": {"type": "search", "query": "q"}}
 OPENED = {"type": "web_search_call", "action": {"type": "open_page"}}
 
 TRAPS: dict[str, Trap] = {
@@ -280,7 +280,7 @@ TRAPS: dict[str, Trap] = {
     "searches of OpenAI's own tool, those that are charged": Trap(
         "openai_responses",
         sse(*({"type": "response.output_item.done", "item": item} for item in (SEARCH, OPENED)))
-        + responses("completed", output=[SEARCH, SEARCH, OPENED],
+        + responses("completed", output=[SEARCH, SEARCH | {"id": "ws_2"}, OPENED],
                     usage={"input_tokens": 3, "output_tokens": 2}),
         {"web_searches": 2},
         23 + 20_000,

@@ -206,6 +206,18 @@ async def test_callers_share_a_trip(clock: ManualClock) -> None:
     bank.check()
 
 
+async def test_a_burst_on_a_cold_account_costs_two_trips(clock: ManualClock) -> None:
+    """Nobody knows yet how fast this customer burns: the second trip is for all who still wait."""
+    bank = Bank(1_000_000, clock)
+    holds = await asyncio.gather(*(bank.hold(10) for _ in range(200)))
+    assert all(isinstance(hold, Hold) for hold in holds)
+    assert [ask.hold_e10 for ask in bank.asks[:2]] == [10, 1990]
+    assert bank.account.demand_e10 == bank.account.waiting == 0
+    await bank.settled()
+    assert len(bank.asks) <= 3  # and one in the background, for the next
+    bank.check()
+
+
 async def test_what_one_trip_brought_may_be_taken_by_a_later_call(clock: ManualClock) -> None:
     """The trip's own caller goes again instead of telling its customer that there is no money."""
     bank = Bank(1000, clock)

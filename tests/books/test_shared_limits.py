@@ -4,6 +4,7 @@ denial comes only after a recall, all that was not used comes back, and a journa
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import orjson
 from books_kit import make_books, make_call, open_shop, row, sound
 from hypothesis import given
 from hypothesis import strategies as st
+from pair_kit import pair, stop, take
 
 from lava_proxy.books.bank import Books
 from lava_proxy.books.codec import decode_call, encode_call
@@ -25,59 +27,17 @@ from lava_proxy.store.database import Database
 KEY = "spk_1:requests:2026-11"
 
 
-async def _take(books: Books, owner_id: str, limit: Limit, amount: int = 1) -> Hold | None:
-    account = books.leases.account(owner_id)
-    account.limit = limit
-    held = await books.leases.hold(account, amount, amount, 0)
-    return held if isinstance(held, Hold) else None
-
-
-async def _pair(
-    database: Database, tmp_path: Path
-) -> tuple[Books, Books, list[asyncio.Task[None]]]:
-    """Two workers that hear each other's recalls."""
-    both, tasks = [], []
-    for name in ("a", "b"):
-        books = make_books(database, SystemClock(), tmp_path / name, recall_wait_s=0.2)
-        await books.open()
-        both.append(books)
-    for books in both:
-
-        def heard(payload: str | None, books: Books = books) -> None:
-            if payload:
-                answer = books.recalls.answer(books.leases, payload, books.rates)
-                tasks.append(asyncio.create_task(answer))
-
-        def given_back(owner_id: str | None, books: Books = books) -> None:
-            if owner_id:
-                books.leases.credit_changed(owner_id)
-                books.recalls.heard(owner_id)
-
-        tasks.append(asyncio.create_task(database.listen("lava_recall", heard)))
-        tasks.append(asyncio.create_task(database.listen("lava_credit", given_back)))
-    await asyncio.sleep(0.1)
-    return both[0], both[1], tasks
-
-
-async def _stop(*books: Books, tasks: list[asyncio.Task[None]]) -> None:
-    for each in books:
-        await each.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def test_two_workers_share_a_limit_to_the_last_unit(
     database: Database, tmp_path: Path
 ) -> None:
     shop = await open_shop(database)
-    first, second, tasks = await _pair(database, tmp_path)
+    first, second, tasks = await pair(database, tmp_path)
     owner = f"{shop.merchant_id}:{KEY}"
     limit = Limit(shop.merchant_id, 20)
     held: list[tuple[Books, Hold]] = []
 
     async def one(books: Books) -> None:
-        hold = await _take(books, owner, limit)
+        hold = await take(books, owner, limit)
         if hold is not None:
             held.append((books, hold))
 
@@ -86,7 +46,7 @@ async def test_two_workers_share_a_limit_to_the_last_unit(
         await asyncio.sleep(0)
     for books in (first, second):  # the last ones may lie idle at the other worker
         books.leases.credit_changed(owner)
-        while (hold := await _take(books, owner, limit)) is not None:
+        while (hold := await take(books, owner, limit)) is not None:
             held.append((books, hold))
     assert len(held) == 20
     used = 0
@@ -102,8 +62,39 @@ async def test_two_workers_share_a_limit_to_the_last_unit(
         holds.add("requests", hold)
         books.settle(books.admit(call), done, holds, 0)
         used += outcome == "completed"
-    await _stop(first, second, tasks=tasks)
+    await stop(first, second, tasks=tasks)
     assert await shop.grants(owner) == [(20 - used, 0, used, 0, 0)]
+    await sound(database)
+
+
+async def test_two_workers_never_run_more_at_once_than_the_limit(
+    database: Database, tmp_path: Path
+) -> None:
+    """Calls in flight are never spent: each slot comes back, to whichever worker asks."""
+    shop = await open_shop(database)
+    both = await pair(database, tmp_path)
+    owner, limit = f"{shop.merchant_id}:open", Limit(shop.merchant_id, 5)
+    rng, running, most, refused = random.Random(5), 0, 0, 0
+
+    async def one(books: Books) -> None:
+        nonlocal running, most, refused
+        await asyncio.sleep(rng.uniform(0, 0.5))
+        books.leases.credit_changed(owner)
+        hold = await take(books, owner, limit)
+        if hold is None:
+            refused += 1
+            return
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(rng.choice((0.001, 0.02)))
+        running -= 1
+        hold.release(0)
+
+    await asyncio.gather(*(one(books) for books in both[:2] for _ in range(100)))
+    assert most == 5
+    assert 0 < refused < 150
+    await stop(*both[:2], tasks=both[2])
+    assert await shop.grants(owner) == [(5, 0, 0, 0, 0)]
     await sound(database)
 
 
@@ -144,7 +135,7 @@ async def _lease(database: Database, owner: str, limit: Limit, amount: int, shop
 
 
 async def test_two_workers_share_a_rate(database: Database, tmp_path: Path) -> None:
-    first, second, tasks = await _pair(database, tmp_path)
+    first, second, tasks = await pair(database, tmp_path)
     owner, rate = f"spk:rate:{tmp_path}", Rate(60, 12)
     started = 0
     for _ in range(12):
@@ -154,7 +145,7 @@ async def test_two_workers_share_a_rate(database: Database, tmp_path: Path) -> N
     wait_s = await first.rates.take(owner, rate)
     assert isinstance(wait_s, float)
     assert 0 < wait_s <= 1
-    await _stop(first, second, tasks=tasks)
+    await stop(first, second, tasks=tasks)
 
 
 async def test_a_permit_given_back_is_taken_again(database: Database, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -40,7 +41,7 @@ class Reply:
 
 
 async def call_app(
-    app: Management,
+    app: Callable[[Any, Any, Any], Awaitable[None]],
     method: str,
     path: str,
     *,
@@ -125,10 +126,12 @@ class Api:
     async def post(self, path: str, body: object, *, key: str | None = None) -> Reply:
         return await self.call("POST", path, body, key=key)
 
-    async def made(self, path: str, body: object, *, key: str | None = None) -> dict[str, Any]:
+    async def made(
+        self, path: str, body: object, *, key: str | None = None, status: int = 200
+    ) -> dict[str, Any]:
         """As `post`, and it must succeed."""
         reply = await self.post(path, body, key=key)
-        assert reply.status == 200, reply.body
+        assert reply.status == status, reply.body
         made: dict[str, Any] = reply.json
         return made
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "books"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "payments"))
 
 from api_kit import Api, new_merchant
 

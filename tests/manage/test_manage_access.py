@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from api_kit import Api, Reply, call_app, unknown_secret
 from books_kit import fetch
 
-from lava_proxy.core.ids import new_id
-from lava_proxy.manage.app import ROUTES
+from lava_adapters.registry import Registry
+from lava_proxy.books.bank import Books
+from lava_proxy.core.ids import new_id, new_secret
+from lava_proxy.manage.app import ROUTES, Management, create_management
 from lava_proxy.manage.call import Route
-from lava_proxy.store import keys
+from lava_proxy.payments.manual import Manual
+from lava_proxy.payments.seam import CheckoutAnswer, CheckoutAsk, StoredMethod
+from lava_proxy.store import keys, payers
 
 SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("POST", "customers"): {"reference_id": "new"},
@@ -37,16 +42,34 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("DELETE", "meters/*"): {},
     ("POST", "secret_keys"): {"name": "n"},
     ("DELETE", "secret_keys/*"): {},
+    ("POST", "spend_keys"): {"name": "n"},
+    ("PUT", "spend_keys/*"): {"name": "m"},
+    ("DELETE", "spend_keys/*"): {},
+    ("POST", "spend_keys/*/rotate"): {},
     ("POST", "subscriptions"): {"customer_id": "CUSTOMER", "plan_id": "PLAN"},
     ("PATCH", "subscriptions/*"): {},
     ("DELETE", "subscriptions/*"): {},
     ("POST", "payments/*/complete"): {},
+    ("POST", "payments/*/confirm"): {"return_url": "https://shop.test/back"},
+    ("POST", "payment_methods"): {
+        "customer_id": "CUSTOMER",
+        "return_url": "https://shop.test/back",
+    },
+    ("PATCH", "payment_methods/*"): {"is_default": True},
+    ("DELETE", "payment_methods/*"): {},
     ("POST", "webhooks"): {"name": "n", "url": "https://example.com/hook"},
     ("PATCH", "webhooks/*"): {"name": "m"},
     ("DELETE", "webhooks/*"): {},
     ("POST", "forward_tokens"): {"customer_id": "CUSTOMER", "meter_slug": "METER"},
     ("DELETE", "forward_tokens/*"): {},
     ("PATCH", "account/fallback"): {"fallback_chain": None},
+    ("POST", "wallet/fund"): {"payment_method_id": "pm_1", "amount": "10"},
+    ("POST", "checkout_sessions"): {
+        "checkout_mode": "subscription",
+        "origin_url": "https://shop.example",
+        "plan_id": "PLAN",
+        "customer_id": "CUSTOMER",
+    },
 }
 """A body that works, for every route that takes one. Ids are put in by `Objects`."""
 
@@ -63,6 +86,7 @@ FILTERS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "meter_id": "METER",
     },
     ("GET", "credit_bundles"): {"plan_id": "PLAN"},
+    ("GET", "payment_methods"): {"customer_id": "CUSTOMER", "connection_id": "CUSTOMER"},
 }
 """Filters that name objects."""
 
@@ -73,12 +97,45 @@ QUERIES: Mapping[tuple[str, str], Mapping[str, str]] = {
 
 OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
 OWN_LISTS |= {("POST", "prices"), ("GET", "prices"), ("POST", "plans"), ("GET", "plans")}
+OWN_LISTS |= {("GET", "wallet"), ("POST", "wallet/fund")}
 OWN_LISTS |= {("GET", "account/fallback"), ("PATCH", "account/fallback")}
 OWN_LISTS |= {("POST", "secret_keys"), ("GET", "secret_keys")}
+OWN_LISTS |= {("POST", "spend_keys"), ("GET", "spend_keys")}
 OWN_LISTS |= {("POST", "webhooks"), ("GET", "webhooks")}
 """Routes that name no object at all."""
 
-IDS = [f"{route.method} {route.path}" for route in ROUTES]
+OPEN = {("POST", "auth/callback"), ("GET", "services"), ("GET", "services/providers/*")}
+OPEN |= {("GET", "models"), ("POST", "payment_events/*")}
+"""Routes that ask for no secret key; a payment provider signs what it says."""
+
+KEYED = [route for route in ROUTES if route.auth == "secret_key"]
+IDS = [f"{route.method} {route.path}" for route in KEYED]
+
+
+class Drawer(Manual):
+    """Payments by hand, with a card of every payer: ``pm_`` and who it is."""
+
+    async def payer_of(self, payment_method_id: str) -> str | None:
+        return payment_method_id.removeprefix("pm_")
+
+    async def methods(self, payer_ref: str) -> Sequence[StoredMethod]:
+        return [StoredMethod(f"pm_{payer_ref}", "visa", "4242", "07", "2031", True)]
+
+    async def checkout(self, ask: CheckoutAsk) -> CheckoutAnswer:
+        return CheckoutAnswer("https://pay.test/page")
+
+
+@pytest.fixture
+def app(books: Books) -> Management:
+    """The application, with means of payment."""
+    return create_management(books, Registry.builtin(), Drawer())
+
+
+async def _card(api: Api, customer: str) -> str:
+    """A card of a customer's."""
+    async with api.database.transaction() as conn:
+        await payers.save_payer(conn, customer, "manual", customer, api.books.now())
+    return f"pm_{customer}"
 
 
 async def _payment(api: Api, customer: str) -> str:
@@ -87,7 +144,7 @@ async def _payment(api: Api, customer: str) -> str:
     await fetch(
         api.database,
         "INSERT INTO payments (payment_id, merchant_id, customer_id, purpose, amount_e10, status, "
-        "provider, credit_bundle_id) SELECT $1, $2, $3, 'bundle', 1, 'pending', 'manual', "
+        "provider, credit_bundle_id) SELECT $1, $2, $3, 'top_up', 1, 'pending', 'manual', "
         "min(credit_bundle_id) FROM credit_bundles WHERE merchant_id = $2",
         payment_id,
         api.merchant_id,
@@ -106,22 +163,26 @@ class Objects:
         """The object behind the first segment of a path."""
 
     @classmethod
-    async def made(cls, api: Api) -> Objects:
+    async def made(cls, api: Api, only: str | None = None) -> Objects:
         customer = await api.customer(reference_id="mine")
         meter = str((await api.meter("mine"))["meter_id"])
         await api.made(f"customers/{customer}/credit", {"amount": "5"})
         report = {"request_id": "r1", "customer_id": customer, "meter_slug": meter}
         await api.made("requests", report)
+        if only is not None:
+            await api.made("requests", report | {"request_id": only})
         by_path = {"customers": customer, "meters": meter, "requests": "r1"}
         ids = {"CUSTOMER": customer, "METER": meter}
         for path, name in (
             ("prices", "price_id"),
             ("secret_keys", "secret_key_id"),
+            ("spend_keys", "spend_key_id"),
             ("webhooks", "webhook_id"),
             ("forward_tokens", "forward_token_id"),
         ):
             sample = SAMPLES["POST", path].items()
-            made = await api.made(path, {k: ids.get(str(v), v) for k, v in sample})
+            wanted = {k: ids.get(str(v), v) for k, v in sample}
+            made = await api.made(path, wanted, status=201 if path == "spend_keys" else 200)
             by_path[path] = str(made[name])
         bundles = [{"name": "b", "cost": "1", "credit_amount": "2"}]
         plan = await api.made("plans", {**SAMPLES["POST", "plans"], "credit_bundles": bundles})
@@ -133,6 +194,7 @@ class Objects:
         made = (await api.made("subscriptions", fresh))["subscription"]
         by_path["subscriptions"] = made["subscription_id"]
         by_path["payments"] = await _payment(api, customer)
+        by_path["payment_methods"] = await _card(api, customer)
         unique = {path: name for path, name in by_path.items() if path != "requests"}
         return cls(api, ids | unique, by_path)
 
@@ -151,12 +213,16 @@ class Objects:
 
 
 def test_every_route_with_a_body_has_a_sample() -> None:
-    assert {(r.method, r.path) for r in ROUTES if r.method != "GET"} == set(SAMPLES)
+    assert {(r.method, r.path) for r in KEYED if r.method != "GET"} == set(SAMPLES)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=IDS)
+def test_routes_for_everybody() -> None:
+    assert {(r.method, r.path) for r in ROUTES if r not in KEYED} == OPEN
+
+
+@pytest.mark.parametrize("route", KEYED, ids=IDS)
 async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
-    mine = await Objects.made(api)
+    mine = await Objects.made(api, only="mine-only")
     body, path = mine.body(route), mine.path(route)
     for secret, status, code in (
         (None, 401, "invalid_token"),
@@ -165,6 +231,8 @@ async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
         (api.secret + "x", 401, "invalid_token"),
         (api.secret[:-1], 401, "invalid_token"),
         (unknown_secret(), 401, "invalid_token"),
+        (new_secret("aks_test_"), 401, "invalid_token"),
+        (api.secret.replace("aks_live_", "aks_test_"), 401, "invalid_token"),
         ("lava_sk_" + "a" * 43, 403, "forbidden"),
         ("lava_ft_" + "a" * 43, 403, "forbidden"),
         (_forward_token(api.secret), 403, "forbidden"),
@@ -173,9 +241,15 @@ async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
         reply = await _as(api, secret, route.method, path, body)
         assert (reply.status, reply.code) == (status, code), secret
         assert (reply.headers.get("www-authenticate") == "Bearer") == (status == 401)
-    await _strangers_see_nothing(route, mine, other)
+    theirs = await Objects.made(other)
+    tester = await _in_test_mode(other)
+    await _strangers_see_nothing(route, mine, theirs, other)
+    await _strangers_see_nothing(route, mine, theirs, tester)
     query = QUERIES.get((route.method, route.path), {})
-    assert (await api.call(route.method, path, body, **query)).status == 200
+    if (route.method, route.path) not in OWN_LISTS:  # those the tester has just called
+        own = await tester.call(route.method, theirs.path(route), theirs.body(route), **query)
+        assert own.status == route.status  # a test-mode key is a key of the same merchant
+    assert (await api.call(route.method, path, body, **query)).status == route.status
     async with api.database.transaction() as conn:
         assert not await keys.revoke(conn, other.merchant_id, api.secret_key_id)
         assert await keys.revoke(conn, api.merchant_id, api.secret_key_id)
@@ -184,29 +258,57 @@ async def test_the_matrix(route: Route, api: Api, other: Api) -> None:
     assert (revoked.status, revoked.code) == (401, "invalid_token")
 
 
-async def _strangers_see_nothing(route: Route, mine: Objects, other: Api) -> None:
-    """With another merchant's key, every id of mine is as unknown as one that nobody has."""
+async def _in_test_mode(api: Api) -> Api:
+    async with api.database.transaction() as conn:
+        made = await keys.add_key(conn, api.merchant_id, name="t", test=True)
+    return replace(api, secret=made.secret_key, secret_key_id=made.secret_key_id)
+
+
+def _unlike(name: str) -> str:
+    """An id of the same length that nobody has."""
+    return name[:-1] + ("0" if name[-1] != "0" else "1")
+
+
+def _told(reply: Reply) -> tuple[object, ...]:
+    """All that a caller gets, but how many calls are left."""
+    assert (reply.status, reply.code) == (404, "not_found")
+    kept = {n: v for n, v in reply.headers.items() if not n.startswith("x-ratelimit-")}
+    return reply.status, kept, reply.body
+
+
+async def _strangers_see_nothing(route: Route, mine: Objects, theirs: Objects, other: Api) -> None:
+    """With another merchant's key, an id of mine gets the very bytes that one gets which nobody
+    has."""
     name = (route.method, route.path)
-    theirs = await Objects.made(other)
     if name in OWN_LISTS:
-        text = (await other.call(route.method, route.path, theirs.body(route))).body.decode()
+        reply = await other.call(route.method, route.path, theirs.body(route))
+        assert reply.status == 200
+        text = reply.body.decode()
         assert not any(i in text for i in (*mine.ids.values(), mine.api.merchant_id))
         return
     if "*" in route.path:
-        if not route.path.startswith("requests"):  # both merchants have an r1
-            reply = await other.call(route.method, mine.path(route), theirs.body(route))
-            assert (reply.status, reply.code) == (404, "not_found")
-        else:
+        kind = route.path.split("/")[0]
+        if kind == "requests":  # both merchants have an r1
             shown = (await other.call(route.method, mine.path(route))).json
             assert shown["customer_id"] == theirs.ids["CUSTOMER"]
+        ids = [mine.by_path[kind] if kind != "requests" else "mine-only"]
+        answers = [
+            await other.call(route.method, route.path.replace("*", one), theirs.body(route))
+            for one in (*ids, _unlike(ids[0]))
+        ]
+        assert _told(answers[0]) == _told(answers[1])
     for field, place in _named(SAMPLES.get(name, {})):
-        body = (theirs.body(route) or {}) | {field: mine.ids[place]}
-        reply = await other.call(route.method, route.path, body)
-        assert (reply.status, reply.code) == (404, "not_found"), field
+        answers = [
+            await other.call(route.method, route.path, (theirs.body(route) or {}) | {field: one})
+            for one in (mine.ids[place], _unlike(mine.ids[place]))
+        ]
+        assert _told(answers[0]) == _told(answers[1]), field
     for field, place in FILTERS.get(name, {}).items():
-        asked = {field: mine.ids[place], **QUERIES.get(name, {})}
-        reply = await other.get(route.path, **asked)
-        assert (reply.status, reply.code) == (404, "not_found"), field
+        answers = [
+            await other.get(route.path, **{field: one, **QUERIES.get(name, {})})
+            for one in (mine.ids[place], _unlike(mine.ids[place]))
+        ]
+        assert _told(answers[0]) == _told(answers[1]), field
     if route.method == "GET" and "*" not in route.path:
         text = (await other.get(route.path, **QUERIES.get(name, {"limit": "100"}))).body.decode()
         assert not any(i in text for i in (*mine.ids.values(), mine.api.merchant_id))

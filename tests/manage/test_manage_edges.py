@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from api_kit import Api, call_app
 
-from lava_proxy.manage import body as module
+from lava_proxy.manage import app as module
 from lava_proxy.manage import customers
 from lava_proxy.manage.app import ROUTES
 from lava_proxy.store.database import StoreBroken, StoreConflict, StoreDown, StorePoison

@@ -28,6 +28,7 @@ async def test_what_goes_in_and_what_comes_out(api: Api) -> None:
         ],
         "enforcement": "sliced",
         "overdraft": "0.0000000000",
+        "unpriced": "refuse",
         "created_at": made["created_at"],
     }
     assert made["meter_id"].startswith("prd_")
@@ -44,6 +45,15 @@ async def test_what_we_show_can_be_sent_back(api: Api) -> None:
     made = await api.meter("a", tiers=TIERS)
     tiers = [{"start": t["start"], "rate": t["rate"]} for t in made["tiers"]]
     assert (await api.meter("b", tiers=tiers))["tiers"] == made["tiers"]
+
+
+async def test_what_a_meter_does_with_a_model_without_a_price(api: Api) -> None:
+    made = await api.meter(unpriced="dearest")
+    assert made["unpriced"] == "dearest"
+    changed = await api.call("PATCH", f"meters/{made['meter_id']}", {"unpriced": "refuse"})
+    assert changed.json["unpriced"] == "refuse"
+    again = await api.get(f"meters/{made['meter_id']}")
+    assert again.json == changed.json
 
 
 async def test_enforcement_and_overdraft(api: Api) -> None:
@@ -105,6 +115,7 @@ async def test_wrong_meters(api: Api) -> None:
         ({"meter_slug": "a\tb"}, "meter_slug"),
         ({"enforcement": "hard"}, "enforcement"),
         ({"overdraft": "1"}, "overdraft"),
+        ({"unpriced": "free"}, "unpriced"),
         ({"overdraft": "-1", "enforcement": "soft"}, "overdraft"),
         ({"token_basis": "output"}, "token_basis"),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from api_kit import Api
 
 from lava_proxy.store import subscriptions
@@ -43,6 +45,48 @@ async def test_bundles_and_meters_belong_to_the_plan(api: Api, other: Api) -> No
     assert (await api.call("PATCH", path, wrong)).paths == ["default_auto_top_up_bundle_id"]
     listed = (await api.get("credit_bundles", plan_id=made["plan_id"])).json["data"]
     assert [b["name"] for b in listed] == ["Three", "Eleven"]
+
+
+async def test_a_bundle_that_is_removed_is_no_top_up_any_more(api: Api) -> None:
+    body = NEW | {"period_amount": "0", "credit_bundles": [BUNDLE, BUNDLE]}
+    made = await api.made("plans", body | {"default_auto_top_up_bundle_index": 0})
+    customer = await api.customer()
+    ids = {"customer_id": customer, "plan_id": made["plan_id"]}
+    on = (await api.made("subscriptions", ids))["subscription"]
+    first, second = [b["credit_bundle_id"] for b in made["credit_bundles"]]
+    assert on["auto_top_up_bundle_id"] == first
+    gone = {"credit_bundles": [{"credit_bundle_id": first, "is_deleted": True}]}
+    assert (await api.call("PATCH", f"plans/{made['plan_id']}", gone)).status == 200
+    for found in (
+        (await api.get(f"customers/{customer}/subscription")).json["subscription"],
+        (await api.get("subscriptions")).json["data"][0],
+    ):
+        assert found["auto_top_up_bundle_id"] is None
+    path = f"subscriptions/{on['subscription_id']}"
+    refused = await api.call("PATCH", path, {"auto_top_up_bundle_id": first})
+    assert refused.paths == ["auto_top_up_bundle_id"]
+    assert (await api.call("PATCH", path, {"auto_top_up_bundle_id": second})).status == 200
+
+
+async def test_new_customers_are_put_on_the_free_plan_where_that_is_wanted(api: Api) -> None:
+    assert (await api.made("customers", {}))["subscription"] is None
+    api.books.settings = api.books.settings.model_copy(update={"auto_free_plan": True})
+    made = await asyncio.gather(*[api.made("customers", {"reference_id": r}) for r in "abc"])
+    (plan,) = (await api.get("plans")).json["data"]
+    assert (plan["name"], plan["period_amount"]) == ("Free", "0.0000000000")
+    for customer in made:
+        on = customer["subscription"]
+        assert (on["plan_id"], on["name"], on["status"]) == (plan["plan_id"], "Free", "active")
+    assert (await api.made("customers", {"reference_id": "a"}))["subscription"] is not None
+    changed = {"name": "Trial", "included_credit": "1.00"}
+    assert (await api.call("PATCH", f"plans/{plan['plan_id']}", changed)).status == 200
+    later = await api.customer()
+    assert (await api.balance(later))["cycle_remaining"] == "1.0000000000"
+    for customer_id in [later, *[customer["customer_id"] for customer in made]]:
+        assert (await api.call("DELETE", f"customers/{customer_id}")).status == 200
+    assert (await api.call("DELETE", f"plans/{plan['plan_id']}")).status == 200
+    assert (await api.made("customers", {}))["subscription"] is None  # it is not made again
+    assert await api.sound()
 
 
 async def test_what_is_wrong_is_named(api: Api) -> None:

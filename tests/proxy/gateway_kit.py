@@ -88,6 +88,7 @@ class Gate:
         unit: str = "tokens_1m",
         mode: str = "sliced",
         overdraft: str = "0",
+        unpriced: str = "refuse",
     ) -> Payer:
         """A new merchant with one key, one customer, one meter ("m") and so much credit."""
         payer = Payer(
@@ -110,7 +111,8 @@ class Gate:
             )
             await conn.execute(
                 "INSERT INTO meters (meter_id, merchant_id, slug, name, rate_type, tier_type, "
-                "tiers, enforcement, overdraft_e10) VALUES ($1, $2, 'm', 'm', $3, $4, $5, $6, $7)",
+                "tiers, enforcement, overdraft_e10, unpriced) "
+                "VALUES ($1, $2, 'm', 'm', $3, $4, $5, $6, $7, $8)",
                 new_id("meter"),
                 merchant,
                 rate_type,
@@ -118,6 +120,7 @@ class Gate:
                 [[0, rate_e12]],
                 mode,
                 parse_e10(overdraft),
+                unpriced,
             )
         await self._customer(payer)
         return payer
@@ -226,6 +229,8 @@ class Gate:
         gateway = self.gateway
         await self.until(lambda: not gateway.open_runs.runs)
         await gateway.books.writer.flush()
+        opened = self.app._open
+        await self.until(lambda: opened is None or not opened._upkeep._answers)  # to recalls
         await self.until(
             lambda: all(a.trip is None for a in gateway.books.leases.accounts.values())
         )

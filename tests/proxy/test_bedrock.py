@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
@@ -196,6 +197,45 @@ async def test_where_a_signature_does_not_belong(gate: Gate) -> None:
     assert len(gate.sim.requests) == before
 
 
+async def test_a_signed_request_is_neither_translated_nor_asked_elsewhere(gate: Gate) -> None:
+    payer = await gate.payer("20.00")
+    path = f"/model/{MODEL}/converse"
+    gate.sim.script[path] = Script.json({"message": "busy"}, status=503)
+    body = b'{"messages":[{"role":"user","content":[{"text":"hello"}]}]}'
+    headers = signed_by_caller(path, body) | {
+        "x-api-key": payer.token(),
+        "x-lava-fallbacks": '[{"url": "api.openai.com/v1/chat/completions", "model": "sim-3-0"}]',
+    }
+    before = len(gate.sim.requests)
+    answer = await gate.call(f"/v1/rewrite/bedrock/https://{HOST}{path}", body, None, headers)
+    assert (answer.status, answer.json()) == (503, {"message": "busy"})
+    assert [s.body for s in gate.sim.requests[before:]] == [body]
+    assert gate.sim.requests[-1].headers["authorization"] == headers["authorization"]
+    chat = b'{"model":"any","messages":[{"role":"user","content":"hello"}]}'
+    refused = await gate.call(f"/v1/rewrite/openai/https://{HOST}{path}", chat, None, headers)
+    assert (refused.status, refused.error()["code"]) == (400, "invalid_request")
+    assert len(gate.sim.requests) == before + 1
+
+
+async def test_a_translated_request_is_signed_as_it_goes_out(gate: Gate) -> None:
+    payer = await gate.payer("20.00")
+    path = f"/model/{MODEL}/converse"
+    gate.sim.script[path] = Script.json(
+        {
+            "output": {"message": {"role": "assistant", "content": [{"text": "hi"}]}},
+            "stopReason": "end_turn",
+            "usage": {"inputTokens": 3, "outputTokens": 1},
+        }
+    )
+    body = {"model": "any", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 9}
+    url = f"/v1/rewrite/openai/https://{HOST}/model/{MODEL.replace('%3A', ':')}/converse"
+    answer = await gate.call(url, body, payer)
+    assert answer.json()["choices"][0]["message"]["content"] == "hi"
+    sent = gate.sim.requests[-1]
+    assert json.loads(sent.body) == HELLO | {"inferenceConfig": {"maxTokens": 9}}
+    assert sent.headers["authorization"] == expected(sent, f"127.0.0.1:{gate.sim.port}", "bedrock")
+
+
 @pytest.mark.parametrize("key", ["AKIAIOSFODNN7EXAMPLE:", "a:b", "AKIAIOSFODNN7EXAMPLE:se cret"])
 async def test_a_wrong_key_stops_the_start(key: str) -> None:
     settings = load_settings({"LAVA_PROVIDER_KEY_BEDROCK": key})
@@ -246,9 +286,11 @@ async def test_awss_own_client(gate: Gate) -> None:
     model = MODEL.replace("%3A", ":")
 
     def calls() -> tuple[Any, list[Any]]:
-        whole = client.converse(modelId=model, messages=HELLO["messages"])
-        stream = client.converse_stream(modelId=model, messages=HELLO["messages"])
-        return whole, list(stream["stream"])
+        with closing(client):
+            whole = client.converse(modelId=model, messages=HELLO["messages"])
+            answer = client.converse_stream(modelId=model, messages=HELLO["messages"])
+            with closing(answer["stream"]) as stream:
+                return whole, list(stream)
 
     whole, events = await asyncio.to_thread(calls)
     assert whole["output"]["message"]["content"] == [{"text": "hi"}]
@@ -266,15 +308,15 @@ async def test_awss_own_client_raises_when_the_money_ends(gate: Gate) -> None:
     client = boto3_at(gate, payer.token())
 
     def call() -> tuple[int, Exception | None]:
-        seen = 0
-        try:
-            answer = client.converse_stream(
-                modelId=MODEL.replace("%3A", ":"), messages=HELLO["messages"]
-            )
-            for _ in answer["stream"]:
-                seen += 1
-        except Exception as error:
-            return seen, error
+        seen, model = 0, MODEL.replace("%3A", ":")
+        with closing(client):
+            answer = client.converse_stream(modelId=model, messages=HELLO["messages"])
+            with closing(answer["stream"]) as stream:
+                try:
+                    for _ in stream:
+                        seen += 1
+                except EventStreamError as error:
+                    return seen, error
         return seen, None
 
     seen, error = await asyncio.to_thread(call)

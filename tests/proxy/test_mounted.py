@@ -24,7 +24,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from lava_proxy.app import LavaMiddleware, LavaProxy
+from lava_proxy.app import LavaProxy
+from lava_proxy.middleware import LavaMiddleware
 from lava_proxy.net.simulated import SimulatedProvider
 from lava_proxy.store.embedded import EmbeddedServer
 

@@ -57,8 +57,10 @@ async def pgbouncer(database_url: str, folder: Path) -> AsyncIterator[str]:
     owner = Path(socket).stat()
     folder.mkdir()
     os.chown(folder, owner.st_uid, owner.st_gid)
-    for parent in folder.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o111)
+    for parent in folder.parents:
+        mode = parent.stat().st_mode
+        if mode & 0o111 != 0o111:  # pytest's own folders
+            parent.chmod(mode | 0o111)
     config, log = folder / "pgbouncer.ini", folder / "log"
     config.write_text(
         CONFIG.format(socket=socket, database=parts.path.lstrip("/"), port=port, log=log)

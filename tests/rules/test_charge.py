@@ -16,6 +16,7 @@ from lava_proxy.rules.charge import (
     charge,
     counts_of,
     highest_rate,
+    recharged,
     units_of,
 )
 from lava_proxy.rules.tiers import (
@@ -177,6 +178,19 @@ def test_lines_add_up_and_are_never_negative(tariff, before, units, cost_e10):
 def test_more_units_never_cost_less(tariff, before, units, more):
     less = charge(tariff, before, units).amount_e10
     assert charge(tariff, before, units + more).amount_e10 >= less
+
+
+costs = st.integers(0, 10**12)
+
+
+@given(tariffs("percentage"), st.integers(0, 10**6), st.integers(0, 10**6), costs, costs)
+def test_another_cost_is_spread_over_the_tiers_as_the_first_was(
+    tariff, before, units, booked_e10, late_e10
+):
+    booked = charge(tariff, before, units, booked_e10)
+    assert recharged(booked.lines, units, late_e10) == (
+        charge(tariff, before, units, late_e10).amount_e10
+    )
 
 
 @given(tariffs("percentage"), st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 10**12))

@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
 import os
 import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,6 @@ from lava_proxy.net.simulated import SimulatedProvider
 from lava_proxy.store import keys
 from lava_proxy.store.database import Database
 
-NODE = Path(__file__).resolve().parents[1] / "node"
 APP = "lava_proxy.app:LavaProxy"
 HOSTS = ("api.openai.com", "api.anthropic.com")
 
@@ -30,35 +26,26 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def installed() -> Path:
-    """The SDK and the compiler, as the lock file pins them; kept between runs."""
-    pinned = hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"lava-node-{os.getuid()}-{pinned}"
-    if not (folder / "node_modules" / "typescript").is_dir():
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(NODE / name, folder)
-        done = subprocess.run(
-            ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            pytest.skip(f"npm cannot install the SDK: {done.stderr[-200:]}")
-    shutil.copy(NODE / "drive.mjs", folder)
-    return folder
-
-
-async def _node(folder: Path, *command: str) -> str:
+async def _node(folder: Path, *command: str, **env: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command,
+        cwd=folder,
+        env=os.environ | env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     told, _ = await process.communicate()
     assert process.returncode == 0, told.decode()
     return told.decode()
+
+
+def _browser(folder: Path, programs: Path) -> Path:
+    """A folder with the command by which the SDK opens a browser."""
+    for name in ("xdg-open", "open"):
+        command = folder / name
+        command.write_text(f'#!/bin/sh\nexec node "{programs / "browser.mjs"}" "$1"\n')
+        command.chmod(0o755)
+    return folder
 
 
 def _typed(answers: list[dict[str, object]]) -> str:
@@ -69,7 +56,8 @@ def _typed(answers: list[dict[str, object]]) -> str:
     ]
     for answer in answers:
         resource, method = str(answer["method"]).split(".")
-        kind = f"Awaited<ReturnType<Lava['{resource}']['{method}']>>"
+        owner = "(typeof Lava)" if resource == "Lava" else f"Lava['{resource}']"
+        kind = f"Awaited<ReturnType<{owner}['{method}']>>"
         lines.append(f"is<{kind}>()({json.dumps(_as_typed(answer['value']))});")
     return "\n".join(lines)
 
@@ -85,7 +73,7 @@ def _as_typed(value: object) -> object:
 
 @pytest.mark.timeout(180)
 async def test_every_method(
-    installed: Path, tmp_path: Path, database_url: str, database: Database
+    node_folder: Path, tmp_path: Path, database_url: str, database: Database
 ) -> None:
     async with database.transaction() as conn:
         made = await keys.create_key(conn, name="sdk", test=False, merchant_name="one")
@@ -100,17 +88,19 @@ async def test_every_method(
         async with serving(tmp_path / "data", APP, **settings) as server:
             out = tmp_path / "answers.json"
             base = f"http://127.0.0.1:{server.port}"
-            told = await _node(installed, "node", "drive.mjs", base, made.secret_key, str(out))
+            command = ("node", "drive.mjs", base, made.secret_key, str(out))
+            path = f"{_browser(tmp_path, node_folder)}{os.pathsep}{os.environ['PATH']}"
+            told = await _node(node_folder, *command, PATH=path, TYPED_KEY=made.secret_key)
             assert "methods" in told
             assert await server.stop() == 0
     answers = json.loads(out.read_text())
-    check = installed / f"check_{os.getpid()}.ts"
+    check = node_folder / f"check_{os.getpid()}.ts"
     check.write_text(_typed(answers))
     try:
         compiler = ["npx", "tsc", "--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext"]
-        await _node(installed, *compiler, "--moduleResolution", "nodenext", check.name)
+        await _node(node_folder, *compiler, "--moduleResolution", "nodenext", check.name)
         check.write_text(_typed(answers) + "\nis<{ never: 1 }>()({});")
         with pytest.raises(AssertionError, match="never"):  # the compiler does look
-            await _node(installed, *compiler, "--moduleResolution", "nodenext", check.name)
+            await _node(node_folder, *compiler, "--moduleResolution", "nodenext", check.name)
     finally:
         check.unlink()

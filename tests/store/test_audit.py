@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from books_kit import NOW, Shop, fetch, meter, open_shop, row, sound
 
+from lava_proxy.store import wallets
 from lava_proxy.store.audit import CHECKS, LastAudit, Q, audit, audit_alone, last_audit
 from lava_proxy.store.database import Database
 from lava_proxy.store.settle import settle
@@ -38,13 +39,29 @@ async def some_books(database: Database) -> Shop:
     shop.now = NOW + timedelta(days=2)
     await shop.lease(owner, 3)
     await shop.withdraw(owner, 11)
+    async with database.transaction() as conn:
+        await wallets.fund(
+            conn,
+            merchant_id=shop.merchant_id,
+            test=False,
+            amount_e10=700,
+            source="payments:manual",
+            now=NOW,
+        )
     return shop
 
 
 async def _unlock(shop: Shop) -> None:
     """Take down what protects the books: a superuser can, which is why there is an audit."""
     async with shop.database.connection() as conn:
-        for table in ("ledger_entries", "credit_grants", "leases", "lease_parts", "accounts"):
+        for table in (
+            "ledger_entries",
+            "reratings",
+            "credit_grants",
+            "leases",
+            "lease_parts",
+            "accounts",
+        ):
             await conn.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
             names = await conn.fetch(
                 "SELECT conname FROM pg_constraint WHERE conrelid = $1::regclass AND contype = 'c'",
@@ -164,6 +181,16 @@ PLANTED = [
         ),
     ),
     (
+        "reratings_unbalanced",
+        (
+            [
+                "INSERT INTO reratings SELECT merchant_id, request_id, created_at, 'txn_none', "
+                "'v', 1, charge_e10, 1, 0, now() FROM requests ORDER BY request_id LIMIT 1"
+            ],
+            ["DELETE FROM reratings WHERE transaction_id = 'txn_none'"],
+        ),
+    ),
+    (
         "counters_unbalanced",
         one("UPDATE usage_counters SET units = units {} WHERE units IN (15, 16)"),
     ),
@@ -196,7 +223,19 @@ PLANTED = [
             ["UPDATE usage_rollups SET meter_id = 'prd_1' WHERE meter_id = 'lost'"],
         ),
     ),
+    ("wallets_unbalanced", one("UPDATE wallets SET funded_e10 = funded_e10 {}")),
+    ("wallets_unbalanced", entry("wallet:wal_nobody", 1)),
+    ("wallet_costs_unbalanced", one("UPDATE wallet_costs SET cost_e10 = cost_e10 {}")),
+    (
+        "wallet_costs_unbalanced",
+        (
+            ["INSERT INTO wallet_costs VALUES ('m', 0, 1)"],
+            ["DELETE FROM wallet_costs WHERE merchant_id = 'm'"],
+        ),
+    ),
 ]
+FULL_ONLY = {"wallet_costs_unbalanced"}
+"""Checks that look at everything or nothing."""
 
 
 async def test_one_unit_is_found(shop: Shop) -> None:
@@ -218,6 +257,8 @@ async def test_since_the_last_audit_every_unit_is_found_too(database: Database) 
     shop = await some_books(database)
     await _unlock(shop)
     for check, (plant, undo) in PLANTED:
+        if check in FULL_ONLY:
+            continue
         await _run(shop, plant)
         found = await audit(database, full=False)
         assert not found.full
@@ -232,6 +273,7 @@ BALANCES = [
     "UPDATE accounts SET debt_e10 = debt_e10 {} WHERE debt_e10 > 9",
     "UPDATE usage_counters SET units = units {} WHERE units IN (15, 16)",
     "UPDATE lease_parts SET left_e10 = left_e10 {} WHERE grant_id IS NULL",
+    "UPDATE wallets SET funded_e10 = funded_e10 {}",
 ]
 
 
@@ -310,7 +352,7 @@ async def test_a_routine_audit_runs_in_one_process_at_a_time(shop: Shop) -> None
 
 async def test_a_restore_of_sums_is_what_full_does(shop: Shop) -> None:
     await sound(shop.database)
-    await _run(shop, ["UPDATE audit_ledger SET amount_e10 = amount_e10 + 1 WHERE amount_e10 > 9"])
+    await _run(shop, ["UPDATE audit_ledger SET amount_e10 = amount_e10 + 1 WHERE amount_e10 > 799"])
     assert not (await audit(shop.database, full=False)).sound
     await sound(shop.database)
     assert (await audit(shop.database, full=False)).sound

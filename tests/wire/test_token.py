@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.ids import PREFIXES, new_id, new_secret
+from lava_proxy.core.ids import PREFIXES, new_id
 from lava_proxy.wire.token import (
     TOKEN_MAX_CHARS,
     Token,
@@ -236,10 +236,11 @@ def test_no_random_text_is_a_token(text: str) -> None:
 
 
 SECRETS = [
+    "css_live_" + "Q4_x" * 10 + "abc",
     KEY,
     KEY.replace("live", "test"),
-    new_secret("lava_sk_"),
-    new_secret("lava_ft_"),
+    "lava_sk_" + "aB3-" * 10 + "xyz",
+    "lava_ft_" + "aB3_" * 10 + "xyz",
     encode(FULL),
     encode(FULL).rstrip("="),
     encode(json.dumps(FULL, indent=1)),

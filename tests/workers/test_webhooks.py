@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from books_kit import NOW, Shop, fetch, open_shop, row, settings_of
+from books_kit import NOW, Shop, fetch, make_books, open_shop, row, settings_of
+from plans_kit import Club, Till
 from standardwebhooks import Webhook
 
 from lava_proxy.core.clock import ManualClock
 from lava_proxy.core.ids import new_id, new_webhook_secret
 from lava_proxy.core.vault import open_vault
 from lava_proxy.net.webhook_post import WebhookPost
-from lava_proxy.store import outbox, webhooks
+from lava_proxy.store import outbox, subscriptions, webhooks
 from lava_proxy.store.database import Database
 from lava_proxy.store.webhooks import WebhookRow
 from lava_proxy.telemetry.metrics import Metrics
@@ -132,6 +133,53 @@ async def test_it_is_signed_both_ways_and_tells_of_the_customer(shop: Shop, send
     assert told["data"]["customer_id"] == told["data"]["customer"]["customer_id"] == customer
     assert told["data"]["credits"]["total_remaining"] == "0.0000100000"
     assert await statuses(shop) == [("delivered", 1, None)]
+
+
+async def test_it_tells_of_the_subscription_too(
+    shop: Shop, sender: Sender, clock: ManualClock, tmp_path: Path
+) -> None:
+    club = Club(shop, make_books(shop.database, clock, tmp_path), clock, Till())
+    async with receiving() as receiver:
+        await hook(shop, sender, receiver.url)
+
+        async def told() -> dict[str, Any] | None:
+            """The subscription in the one event that there is."""
+            seen = len(receiver.got)
+            await sender.run_once()
+            [body] = receiver.bodies()[seen:]
+            assert body["event"] == outbox.BALANCE
+            found: dict[str, Any] | None = body["data"]["subscription"]
+            assert body["data"]["customer"]["subscription"] == found
+            return found
+
+        free, paid = await club.plan(0), await club.plan(20)
+        customer, subscription = await club.member(free)
+        on = await told()
+        assert on is not None
+        assert (on["subscription_id"], on["plan_id"]) == (subscription, free.plan_id)
+        assert (on["status"], on["plan"]["billing_interval"]) == ("active", "month")
+        payment = await club.pay(customer, "subscription", 20, plan_id=paid.plan_id)
+        await club.paid(payment)
+        on = await told()
+        assert on is not None
+        assert on["plan_id"] == paid.plan_id
+        assert on["credits"]["cycle_remaining"] == "20.0000000000"
+        async with shop.database.transaction() as conn:
+            assert await subscriptions.cancel(
+                conn,
+                subscription_id=subscription,
+                merchant_id=shop.merchant_id,
+                now=clock.now(),
+            )
+        on = await told()
+        assert on is not None
+        assert on["pending_change"] == {
+            "type": "cancellation",
+            "effective_at": on["cycle_end_at"],
+        }
+        club.later(days=40)
+        await club.renew()
+        assert await told() is None
 
 
 async def test_the_library_of_receivers_accepts_it() -> None:

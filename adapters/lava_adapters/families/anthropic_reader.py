@@ -91,6 +91,8 @@ class MessagesReader(Fold):
         _take_pass(usage, self._counts)
         take(usage.get("server_tool_use"), {"web_search_requests": "searches"}, self._counts)
         self._tier(usage.get("service_tier"))
+        if usage.get("speed") == "fast":  # a price of its own, whatever the tier
+            self._tier("fast")
         passes = objects(usage.get("iterations"))
         if passes:
             self._passes = [_pass(each) for each in passes]

@@ -142,6 +142,7 @@ class BedrockReader(Fold):
                 value = count(int(text))
                 if value is not None:
                     self._stated[key] = self._counts[key] = value
+        self._tier(headers.get("x-amzn-bedrock-service-tier"))
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         if name.startswith(("exception:", "error:")):
@@ -173,6 +174,9 @@ class BedrockReader(Fold):
         before = len(self._counts)
         for usage in usages:
             take(usage, _COUNTS, self._counts)
+        if "usage" in body:
+            _hour(member(body, "usage", "cacheDetails"), self._counts)
+            self._tier(member(body, "serviceTier", "type"))
         results = objects(body.get("results"))
         if results:
             take(body, {"inputTextTokenCount": "input"}, self._counts)
@@ -194,9 +198,19 @@ class BedrockReader(Fold):
             output_tokens=counts.get("output"),
             cache_read_tokens=clamp(read, entered),
             cache_write_tokens=clamp(written, entered),
+            cache_write_1h_tokens=clamp(counts.get("written_1h"), written),
             total_reported=counts.get("total"),
             model=self._ask.model,
         )
+
+
+def _hour(details: object, into: dict[str, int]) -> None:
+    """Tokens that were written to the cache for an hour, which costs more."""
+    stated = [
+        count(each.get("inputTokens")) for each in objects(details) if each.get("ttl") == "1h"
+    ]
+    if stated:
+        into["written_1h"] = sum(value or 0 for value in stated)
 
 
 def _text(body: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ the largest seen of each counts, so that a cut never bills less than was reporte
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -23,20 +24,20 @@ _TOP = {
     "cachedContentTokenCount": "cached",
     "totalTokenCount": "total",
 }
+_BY_PROMPT = re.compile(r"gemini-[12]\b")
 _INPUT_DETAILS = ("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
 
 
 class GeminiReader(Fold):
     """`contract.Reader` of the family; `_counts` is the last chunk's, `_peaks` the largest seen."""
 
-    __slots__ = ("_finished", "_peaks", "_queries")
+    __slots__ = ("_finished", "_peaks", "_searches")
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
         self._peaks: dict[str, int] = {}
         self._finished = 0
-        self._queries = 0
-        """Questions that were put to Google Search."""
+        self._searches = 0
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         self._name(body, "modelVersion", "responseId")
@@ -71,9 +72,11 @@ class GeminiReader(Fold):
         if candidate.get("finishReason") is not None:
             self._finished += 1
             self.ended = self._finished >= self._ask.choices
-        queries = member(candidate, "groundingMetadata", "webSearchQueries")
-        if type(queries) is list and len(queries) > self._queries:
-            self._queries, self._usage = len(queries), None
+        if "groundingMetadata" in candidate:
+            queries = member(candidate, "groundingMetadata", "webSearchQueries")
+            if type(queries) is list and len(queries) > self._searches:
+                self._searches = len(queries)
+                self._usage = None
         return "".join(map(self._part, objects(member(candidate, "content", "parts"))))
 
     def _part(self, part: dict[str, Any]) -> str:
@@ -113,6 +116,7 @@ class GeminiReader(Fold):
         prompt, total = counts.get("prompt"), counts.get("total")
         entered = None if prompt is None else prompt + counts.get("tool", 0)
         made = _made(counts, entered, total) if self._ask.makes_output else 0
+        model = self.model or self._ask.model
         return Usage(
             input_tokens=entered,
             output_tokens=made,
@@ -124,18 +128,18 @@ class GeminiReader(Fold):
             output_audio_tokens=clamp(counts.get("output_AUDIO"), made),
             output_image_tokens=clamp(counts.get("output_IMAGE"), made),
             total_reported=total,
-            web_searches=self._searches(),
+            web_searches=_billed_searches(self._searches, model),
             images=counts.get("pictures"),
             input_characters=counts.get("characters"),
-            model=self.model or self._ask.model,
+            model=model,
         )
 
-    def _searches(self) -> int | None:
-        """Gemini 3 charges each question, those before it a prompt with any."""
-        model = self.model or self._ask.model or ""
-        if not self._queries:
-            return None
-        return 1 if model.startswith(("gemini-1", "gemini-2")) else self._queries
+
+def _billed_searches(queries: int, model: str | None) -> int | None:
+    """Grounding is billed by the query; up to Gemini 2.5 by the prompt, however many it took."""
+    if not queries:
+        return None
+    return 1 if model and _BY_PROMPT.search(model) else queries
 
 
 def _made(counts: dict[str, int], entered: int | None, total: int | None) -> int | None:

@@ -18,19 +18,21 @@ from ..openai_usage import settle_usage, take_cost, take_usage
 class ChatReader(Fold):
     """`contract.Reader` of the family."""
 
-    __slots__ = ("_finished", "_plain", "_stated")
+    __slots__ = ("_finished", "_plain", "_searching", "_stated")
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
         self._finished = 0
         self._stated = False
+        self._searching = "-search-" in (ask.model or "")
+        """A model that may search before it answers, which costs a fee; its citations tell."""
         self._plain = False
         """The last event had one choice with text and nothing else."""
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         choices = body.get("choices")
         self._plain = False
-        needed = self.read_text or self._ask.stream or body.get("usage") is None
+        needed = self.read_text or self._ask.stream or self._searching or body.get("usage") is None
         if needed and type(choices) is list and choices:
             self._choices(choices)
         if self.model is None or self.response_id is None:
@@ -87,6 +89,9 @@ class ChatReader(Fold):
             self._saw(seen)
 
     def _delta(self, delta: dict[str, Any]) -> str:
+        if self._searching and objects(delta.get("annotations")):
+            self._counts["searches"] = 1
+            self._usage = None
         content = delta.get("content")
         seen = content if type(content) is str else "".join(map(_part, objects(content)))
         seen += _thinking(delta)

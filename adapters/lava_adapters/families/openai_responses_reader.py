@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from ..contract import Ask, Usage
-from ..counts import member, objects
+from ..counts import objects
 from ..fold import Fold
+from ..openai_tools import Tools
 from ..openai_usage import settle_usage, take_cost, take_usage
 
 _FINISHED = ("completed", "incomplete", "failed", "cancelled")
@@ -18,12 +18,11 @@ _CALL_TEXT = ("name", "arguments", "input", "code")
 class ResponsesReader(Fold):
     """`contract.Reader` of the family."""
 
-    __slots__ = ("_searches",)
+    __slots__ = ("_tools",)
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
-        self._searches = 0
-        """Searches by the provider's own tool: they cost beside the tokens."""
+        self._tools = Tools(ask.object_ids)
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         kind = body.get("type")
@@ -37,7 +36,8 @@ class ResponsesReader(Fold):
         if kind == "response.output_item.added":
             self._item(body.get("item"))
         elif kind == "response.output_item.done":
-            self._searches += _is_search(body.get("item"))
+            self._tools.used(body.get("item"), self._counts)
+            self._usage = None
         elif kind.startswith("response.") and not self._stated_by(kind, body):
             return
         elif kind == "error" or body.get("error") is not None:
@@ -69,9 +69,7 @@ class ResponsesReader(Fold):
         status = response.get("status")
         if response.get("error") is not None or status == "failed":
             self.failed = True
-        found = sum(map(_is_search, objects(response.get("output"))))
-        if found > self._searches:
-            self._searches, self._usage = found, None
+        self._tools.told(response, self._counts)
         usage = response.get("usage")
         if take_usage(usage, self._counts):
             take_cost(usage, data, self._counts)
@@ -102,14 +100,7 @@ class ResponsesReader(Fold):
                 self._saw(name)
 
     def _settle(self) -> Usage:
-        usage = settle_usage(self._counts, self.model)
-        return replace(usage, web_searches=self._searches) if self._searches else usage
-
-
-def _is_search(item: object) -> bool:
-    """Opening a page and finding something in it are not charged."""
-    action = member(item, "action", "type")
-    return member(item, "type") == "web_search_call" and action in (None, "search")
+        return self._tools.with_pictures(settle_usage(self._counts, self.model))
 
 
 def _is_call(item: dict[str, Any]) -> bool:

@@ -33,9 +33,11 @@ LIMIT :most::int;
 WITH books AS (
     SELECT account, sum(amount_e10)::bigint AS ledger_e10
     FROM (
-        SELECT account, amount_e10 FROM audit_ledger WHERE :since::bigint > 0
+        SELECT account, amount_e10 FROM audit_ledger
+        WHERE account LIKE 'customer:%' AND :since::bigint > 0
         UNION ALL
-        SELECT account, amount_e10 FROM retired_ledger WHERE :since::bigint = 0
+        SELECT account, amount_e10 FROM retired_ledger
+        WHERE account LIKE 'customer:%' AND :since::bigint = 0
         UNION ALL
         SELECT account, amount_e10 FROM ledger_entries
         WHERE account LIKE 'customer:%' AND booked_xid >= :since::bigint
@@ -50,6 +52,42 @@ FROM accounts a
 FULL JOIN books b ON b.account = 'customer:' || a.owner_id
 LEFT JOIN credit c ON c.owner_id = a.owner_id
 WHERE coalesce(b.ledger_e10, 0) <> coalesce(c.credit_e10, 0) - coalesce(a.debt_e10, 0)
+LIMIT :most::int;
+
+-- name: wallets_unbalanced
+-- Wallets into which something else was paid than their ledger says.
+-- args: since bigint, most int
+WITH books AS (
+    SELECT account, sum(amount_e10)::bigint AS ledger_e10
+    FROM (
+        SELECT account, amount_e10 FROM audit_ledger
+        WHERE account LIKE 'wallet:%' AND :since::bigint > 0
+        UNION ALL
+        SELECT account, amount_e10 FROM retired_ledger
+        WHERE account LIKE 'wallet:%' AND :since::bigint = 0
+        UNION ALL
+        SELECT account, amount_e10 FROM ledger_entries
+        WHERE account LIKE 'wallet:%' AND booked_xid >= :since::bigint
+    ) AS entries GROUP BY account
+)
+SELECT coalesce('wallet:' || w.wallet_id, b.account) AS account,
+       coalesce(b.ledger_e10, 0)::bigint AS ledger_e10,
+       coalesce(w.funded_e10, 0)::bigint AS funded_e10
+FROM wallets w FULL JOIN books b ON b.account = 'wallet:' || w.wallet_id
+WHERE coalesce(b.ledger_e10, 0) <> coalesce(w.funded_e10, 0)
+LIMIT :most::int;
+
+-- name: wallet_costs_unbalanced
+-- Merchants whose cost of managed keys differs from their quarters of an hour; only from the
+-- beginning, because neither has a checkpoint.
+-- args: since bigint, most int
+SELECT merchant_id, coalesce(w.cost_e10, 0)::bigint AS cost_e10,
+       coalesce(u.cost_e10, 0)::bigint AS rolled_e10
+FROM (SELECT merchant_id, sum(cost_e10)::bigint AS cost_e10 FROM wallet_costs
+      WHERE :since::bigint = 0 GROUP BY merchant_id) w
+FULL JOIN (SELECT merchant_id, sum(managed_cost_e10)::bigint AS cost_e10 FROM usage_rollups
+           WHERE :since::bigint = 0 GROUP BY merchant_id) u USING (merchant_id)
+WHERE coalesce(w.cost_e10, 0) <> coalesce(u.cost_e10, 0)
 LIMIT :most::int;
 
 -- name: overdrafts_unbalanced
@@ -79,13 +117,14 @@ LIMIT :most::int;
 SELECT r.merchant_id, r.request_id, r.charge_e10,
        coalesce(-sum(e.amount_e10), 0)::bigint AS ledger_e10
 FROM requests r
+LEFT JOIN reratings x ON x.merchant_id = r.merchant_id AND x.request_id = r.request_id
 LEFT JOIN ledger_entries e ON e.booked_xid >= :since::bigint AND e.merchant_id = r.merchant_id AND e.request_id = r.request_id
     AND e.account = 'customer:' || r.customer_id
 WHERE r.customer_id IS NOT NULL AND r.booked_xid >= :since::bigint
   AND (:since::bigint > 0
        OR r.created_at >= (SELECT coalesce(max(upto), '-infinity') FROM retired_parts))
-GROUP BY r.merchant_id, r.request_id, r.created_at, r.charge_e10
-HAVING r.charge_e10 <> coalesce(-sum(e.amount_e10), 0)::bigint
+GROUP BY r.merchant_id, r.request_id, r.created_at, r.charge_e10, x.charge_change_e10
+HAVING r.charge_e10 + coalesce(x.charge_change_e10, 0) <> coalesce(-sum(e.amount_e10), 0)::bigint
 LIMIT :most::int;
 
 -- name: costs_unbalanced
@@ -93,13 +132,35 @@ LIMIT :most::int;
 -- args: since bigint, most int
 SELECT r.merchant_id, r.request_id, r.cost_e10, coalesce(sum(e.amount_e10), 0)::bigint AS ledger_e10
 FROM requests r
+LEFT JOIN reratings x ON x.merchant_id = r.merchant_id AND x.request_id = r.request_id
 LEFT JOIN ledger_entries e ON e.booked_xid >= :since::bigint AND e.merchant_id = r.merchant_id AND e.request_id = r.request_id
     AND e.account = 'provider:' || r.provider
 WHERE r.booked_xid >= :since::bigint
   AND (:since::bigint > 0
        OR r.created_at >= (SELECT coalesce(max(upto), '-infinity') FROM retired_parts))
-GROUP BY r.merchant_id, r.request_id, r.created_at, r.cost_e10
-HAVING r.cost_e10 <> coalesce(sum(e.amount_e10), 0)::bigint
+GROUP BY r.merchant_id, r.request_id, r.created_at, r.cost_e10, x.cost_change_e10
+HAVING r.cost_e10 + coalesce(x.cost_change_e10, 0) <> coalesce(sum(e.amount_e10), 0)::bigint
+LIMIT :most::int;
+
+-- name: reratings_unbalanced
+-- Re-rated requests whose changes differ from the ledger transaction that they name.
+-- args: since bigint, most int
+SELECT x.merchant_id, x.request_id, x.cost_change_e10, x.charge_change_e10,
+       coalesce(sum(e.amount_e10) FILTER (WHERE e.account LIKE 'provider:%'), 0)::bigint
+           AS ledger_cost_e10,
+       coalesce(sum(e.amount_e10) FILTER (WHERE e.account LIKE 'merchant:%:revenue'), 0)::bigint
+           AS ledger_charge_e10
+FROM reratings x
+LEFT JOIN ledger_entries e ON e.booked_xid >= :since::bigint AND e.merchant_id = x.merchant_id
+    AND e.request_id = x.request_id AND e.transaction_id = x.transaction_id
+WHERE x.booked_xid >= :since::bigint
+  AND (:since::bigint > 0
+       OR x.rerated_at >= (SELECT coalesce(max(upto), '-infinity') FROM retired_parts))
+GROUP BY x.merchant_id, x.request_id, x.cost_change_e10, x.charge_change_e10
+HAVING x.cost_change_e10
+       <> coalesce(sum(e.amount_e10) FILTER (WHERE e.account LIKE 'provider:%'), 0)::bigint
+    OR (count(e.customer_id) > 0 AND x.charge_change_e10
+        <> coalesce(sum(e.amount_e10) FILTER (WHERE e.account LIKE 'merchant:%:revenue'), 0)::bigint)
 LIMIT :most::int;
 
 -- name: counters_unbalanced
@@ -134,16 +195,22 @@ WITH kept AS (
 ), touched AS (
     SELECT DISTINCT merchant_id, date_bin('15 minutes', created_at, 'epoch') AS bucket
     FROM requests WHERE :since::bigint > 0 AND booked_xid >= :since::bigint
+    UNION
+    SELECT merchant_id, date_bin('15 minutes', created_at, 'epoch')
+    FROM reratings WHERE :since::bigint > 0 AND booked_xid >= :since::bigint
 ), counted AS (
     SELECT r.merchant_id, date_bin('15 minutes', r.created_at, 'epoch') AS bucket,
            coalesce(r.customer_id, '') AS customer_id, coalesce(r.meter_id, '') AS meter_id,
            ARRAY[count(*), sum(r.input_tokens)::bigint, sum(r.output_tokens)::bigint,
                  sum(r.input_characters)::bigint, sum(r.output_characters)::bigint,
-                 sum(r.input_ms)::bigint, sum(r.output_ms)::bigint, sum(r.cost_e10)::bigint,
-                 sum(r.charge_e10)::bigint,
-                 coalesce(sum(r.cost_e10) FILTER (WHERE r.provider_key_type = 'managed'),
+                 sum(r.input_ms)::bigint, sum(r.output_ms)::bigint,
+                 sum(r.cost_e10 + coalesce(x.cost_change_e10, 0))::bigint,
+                 sum(r.charge_e10 + coalesce(x.charge_change_e10, 0))::bigint,
+                 coalesce(sum(r.cost_e10 + coalesce(x.cost_change_e10, 0))
+                              FILTER (WHERE r.provider_key_type = 'managed'),
                           0)::bigint] AS figures
     FROM requests r
+    LEFT JOIN reratings x ON x.merchant_id = r.merchant_id AND x.request_id = r.request_id
     WHERE :since::bigint = 0 OR EXISTS (
         SELECT FROM touched t WHERE t.merchant_id = r.merchant_id
           AND r.created_at >= t.bucket AND r.created_at < t.bucket + interval '15 minutes')
@@ -208,14 +275,15 @@ DELETE FROM audit_ledger;
 DELETE FROM audit_units;
 
 -- name: keep_ledger
--- Adds the verified entries of customers to the checkpoint; from the beginning, those too that were
+-- Adds the verified entries of customers and wallets to the checkpoint; from the beginning, those too that were
 -- signed off and dropped.
 -- args: since bigint, upto bigint
 INSERT INTO audit_ledger AS a (account, amount_e10)
 SELECT account, sum(amount_e10)::bigint
 FROM (
     SELECT account, amount_e10 FROM ledger_entries
-    WHERE account LIKE 'customer:%' AND booked_xid >= :since::bigint AND booked_xid < :upto::bigint
+    WHERE (account LIKE 'customer:%' OR account LIKE 'wallet:%')
+      AND booked_xid >= :since::bigint AND booked_xid < :upto::bigint
     UNION ALL
     SELECT account, amount_e10 FROM retired_ledger WHERE :since::bigint = 0
 ) AS verified

@@ -20,11 +20,6 @@ SET amount_e10 = amount_e10 + greatest(:amount::bigint - amount_e10, -available_
     available_e10 = available_e10 + greatest(:amount::bigint - amount_e10, -available_e10)
 WHERE grant_id = :owner_id::text AND kind = 'limit' AND amount_e10 <> :amount::bigint;
 
--- name: wallet_funded
--- What was paid into a merchant's wallet.
--- args: merchant_id text
-SELECT funded_e10 FROM wallets WHERE merchant_id = :merchant_id::text;
-
 -- name: insert_grant
 -- Adds credit; `spent` is what old debt takes at once.
 -- args: grant_id text, owner_id text, merchant_id text, kind text, amount bigint, spent bigint,

@@ -38,7 +38,8 @@ ORDER BY c.customer_id <> :customer::text LIMIT 1;
 -- name: meter_by_slug
 -- A meter of a merchant by slug or id.
 -- args: merchant_id text, meter text
-SELECT meter_id, merchant_id, slug, rate_type, tier_type, tiers, enforcement, overdraft_e10
+SELECT meter_id, merchant_id, slug, rate_type, tier_type, tiers, enforcement, overdraft_e10,
+       unpriced
 FROM meters
 WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
   AND (slug = :meter::text OR meter_id = :meter::text)
@@ -47,7 +48,8 @@ ORDER BY meter_id <> :meter::text LIMIT 1;
 -- name: meter_by_id
 -- A meter by id, deleted or not: replay must charge what was promised.
 -- args: meter_id text
-SELECT meter_id, merchant_id, slug, rate_type, tier_type, tiers, enforcement, overdraft_e10
+SELECT meter_id, merchant_id, slug, rate_type, tier_type, tiers, enforcement, overdraft_e10,
+       unpriced
 FROM meters WHERE meter_id = :meter_id::text;
 
 -- name: changes_since

@@ -12,7 +12,7 @@ RETURNING true;
 -- name: find_key
 -- What a taken key was used for, and the answer; status 0 while there is none.
 -- args: merchant_id text, key text
-SELECT body_hash, status, answer FROM idempotency_keys
+SELECT body_hash, status, answer, created_at FROM idempotency_keys
 WHERE merchant_id = :merchant_id::text AND key = :key::text;
 
 -- name: answer_key

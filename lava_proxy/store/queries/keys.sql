@@ -3,10 +3,11 @@
 SELECT pg_advisory_xact_lock(hashtext('lava_merchants'));
 
 -- name: merchant_named
--- The oldest merchant of a name or, where any will do and none has it, the oldest of all.
+-- The merchant of an id, the oldest of a name or, where any will do and none has it, of all.
 -- args: name text, or_first boolean
-SELECT merchant_id FROM merchants WHERE name = :name::text OR :or_first::boolean
-ORDER BY name <> :name::text, created_at, merchant_id LIMIT 1;
+SELECT merchant_id FROM merchants
+WHERE merchant_id = :name::text OR name = :name::text OR :or_first::boolean
+ORDER BY merchant_id <> :name::text, name <> :name::text, created_at, merchant_id LIMIT 1;
 
 -- name: create_merchant
 -- Makes a merchant and the account that its own, customerless traffic is counted on.

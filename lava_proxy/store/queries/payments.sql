@@ -1,13 +1,29 @@
 -- name: open_payment
 -- A payment before its provider is asked; harmless when it is there.
 -- args: payment_id text, merchant_id text, customer_id text, purpose text, amount bigint,
---   provider text, plan_id text, subscription_id text, credit_bundle_id text, now timestamptz
+--   provider text, plan_id text, subscription_id text, credit_bundle_id text,
+--   checkout_session_id text, due_at timestamptz, now timestamptz
 INSERT INTO payments (payment_id, merchant_id, customer_id, purpose, amount_e10, status, provider,
-                      plan_id, subscription_id, credit_bundle_id, created_at)
+                      plan_id, subscription_id, credit_bundle_id, checkout_session_id,
+                      next_attempt_at, created_at)
 VALUES (:payment_id::text, :merchant_id::text, :customer_id::text, :purpose::text, :amount::bigint,
         'pending', :provider::text, :plan_id::text, :subscription_id::text,
-        :credit_bundle_id::text, :now::timestamptz)
+        :credit_bundle_id::text, :checkout_session_id::text, :due_at::timestamptz,
+        :now::timestamptz)
 ON CONFLICT DO NOTHING;
+
+-- name: ask_again
+-- A payment is to be asked for once more, unless it is made.
+-- args: payment_id text, provider text, now timestamptz
+UPDATE payments
+SET status = 'pending', provider = :provider::text, next_attempt_at = :now::timestamptz,
+    error_code = NULL, error_message = NULL
+WHERE payment_id = :payment_id::text AND status <> 'succeeded';
+
+-- name: set_payer
+-- The customer that a payment made.
+-- args: payment_id text, customer_id text
+UPDATE payments SET customer_id = :customer_id::text WHERE payment_id = :payment_id::text;
 
 -- name: open_renewal
 -- The payment for a cycle, once per cycle; whoever asks the provider first puts its name in.
@@ -22,8 +38,8 @@ ON CONFLICT DO NOTHING;
 
 -- name: open_top_up
 -- The payment for a top-up, if one is needed: credit is under the low-water mark (or would suffice
--- for `short` with the bundle, not without), none is open, no pause after a decline runs, and the
--- month's cap has room. The account is locked.
+-- for `short` with the bundle, not without), none is open (one that waits for its payer can still
+-- succeed), no pause after a decline runs, and the month's cap has room. The account is locked.
 -- args: payment_id text, customer_id text, now timestamptz, low_percent int, month_max bigint,
 --   month_start timestamptz, short bigint, reach bigint
 INSERT INTO payments (payment_id, merchant_id, customer_id, purpose, amount_e10, status, provider,
@@ -46,8 +62,7 @@ WHERE s.customer_id = :customer_id::text AND s.status = 'active' AND s.past_due_
   AND (c.left_e10 < b.credit_e10 / 100 * :low_percent::int
        OR (:short::bigint > :reach::bigint AND :reach::bigint + b.credit_e10 >= :short::bigint))
   AND (last.status IS NULL OR last.status IN ('succeeded', 'cancelled')
-       OR (last.status IN ('failed', 'requires_action')
-           AND last.next_attempt_at <= :now::timestamptz))
+       OR (last.status = 'failed' AND last.next_attempt_at <= :now::timestamptz))
   AND b.cost_e10 + (
       SELECT coalesce(sum(p.amount_e10), 0)::bigint FROM payments p
       WHERE p.customer_id = s.customer_id AND p.purpose = 'top_up'
@@ -74,11 +89,11 @@ SELECT pg_notify('lava_work', 'payments');
 -- args: purpose text, provider text, now timestamptz, again_at timestamptz, most int
 UPDATE payments p SET next_attempt_at = :again_at::timestamptz, provider = :provider::text
 FROM (SELECT payment_id FROM payments
-      WHERE status = 'pending' AND next_attempt_at <= :now::timestamptz
+      WHERE status IN ('pending', 'requires_action') AND next_attempt_at <= :now::timestamptz
         AND purpose = :purpose::text
       ORDER BY next_attempt_at LIMIT :most::int FOR NO KEY UPDATE SKIP LOCKED) due
 WHERE p.payment_id = due.payment_id
-RETURNING p.payment_id, p.merchant_id, p.customer_id, p.amount_e10, p.attempts,
+RETURNING p.payment_id, p.merchant_id, p.customer_id, p.amount_e10, p.attempts, p.provider_ref,
     (SELECT r.payer_ref FROM payers r
      WHERE r.owner_id = p.customer_id AND r.provider = :provider::text) AS payer_ref;
 
@@ -113,21 +128,22 @@ WHERE payment_id = :payment_id::text;
 -- name: wait_for_provider
 -- The provider will tell us (or the operator does): do not ask again.
 -- args: payment_id text, ref text
-UPDATE payments SET next_attempt_at = NULL, provider_ref = coalesce(:ref::text, provider_ref)
-WHERE payment_id = :payment_id::text AND status = 'pending';
+UPDATE payments
+SET status = 'pending', next_attempt_at = NULL, provider_ref = coalesce(:ref::text, provider_ref)
+WHERE payment_id = :payment_id::text AND status IN ('pending', 'requires_action');
 
--- name: drop_pending
+-- name: drop_open
 -- Nobody is to be asked any more to pay for this subscription. Money that comes all the same counts.
--- args: subscription_id text, now timestamptz
+-- args: subscription_id text, purposes text[], now timestamptz
 UPDATE payments SET status = 'cancelled', next_attempt_at = NULL, settled_at = :now::timestamptz
-WHERE subscription_id = :subscription_id::text AND status = 'pending';
+WHERE subscription_id = :subscription_id::text AND status IN ('pending', 'requires_action')
+  AND purpose = ANY(:purposes::text[]);
 
 -- name: declines
--- Top-ups declined since the last that succeeded.
+-- How often top-ups were declined since the last that succeeded.
 -- args: subscription_id text
-SELECT count(*)::int FROM payments
+SELECT coalesce(sum(attempts), 0)::int FROM payments
 WHERE subscription_id = :subscription_id::text AND purpose = 'top_up'
-  AND status IN ('failed', 'requires_action')
   AND seq > coalesce((SELECT max(seq) FROM payments
                       WHERE subscription_id = :subscription_id::text AND purpose = 'top_up'
                         AND status = 'succeeded'), 0);

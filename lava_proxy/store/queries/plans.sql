@@ -155,3 +155,18 @@ WHERE merchant_id = :merchant_id::text AND deleted_at IS NULL
   AND (:plan_id::text IS NULL OR plan_id = :plan_id::text)
   AND (created_at, credit_bundle_id) < (:before_at::timestamptz, :before_id::text)
 ORDER BY created_at DESC, credit_bundle_id DESC LIMIT :most::int;
+
+-- name: free_plan
+-- The plan that a merchant's new customers are put on; deleted or not.
+-- args: merchant_id text
+SELECT free_plan_id FROM merchants WHERE merchant_id = :merchant_id::text;
+
+-- name: lock_merchant
+-- Only one makes the merchant's Free plan.
+-- args: merchant_id text
+SELECT merchant_id FROM merchants WHERE merchant_id = :merchant_id::text FOR NO KEY UPDATE;
+
+-- name: set_free_plan
+-- Names the merchant's Free plan.
+-- args: merchant_id text, plan_id text
+UPDATE merchants SET free_plan_id = :plan_id::text WHERE merchant_id = :merchant_id::text;

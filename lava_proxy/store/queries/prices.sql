@@ -30,13 +30,24 @@ WHERE override_id = :price_id::text AND removed_at IS NULL
   AND (merchant_id = :merchant_id::text OR merchant_id IS NULL);
 
 -- name: list_prices
--- The prices that a merchant sees, behind a place in the list, newest first.
+-- The prices that a merchant sees, behind a place in the list, newest first: the newest of its own
+-- and of the operator's, each in the order of the index (that of NULLs has to be said).
 -- args: merchant_id text, provider text, before_at timestamptz, before_id text, most int
-SELECT override_id, merchant_id, provider, match, model, rates, effective_from, created_at
-FROM price_overrides
-WHERE (merchant_id = :merchant_id::text OR merchant_id IS NULL) AND removed_at IS NULL
-  AND (:provider::text IS NULL OR provider = :provider::text)
-  AND (created_at, override_id) < (:before_at::timestamptz, :before_id::text)
+SELECT * FROM (
+    (SELECT override_id, merchant_id, provider, match, model, rates, effective_from, created_at
+     FROM price_overrides
+     WHERE merchant_id = :merchant_id::text AND removed_at IS NULL
+       AND (:provider::text IS NULL OR provider = :provider::text)
+       AND (created_at, override_id) < (:before_at::timestamptz, :before_id::text)
+     ORDER BY created_at DESC, override_id DESC LIMIT :most::int)
+    UNION ALL
+    (SELECT override_id, merchant_id, provider, match, model, rates, effective_from, created_at
+     FROM price_overrides
+     WHERE merchant_id IS NULL AND removed_at IS NULL
+       AND (:provider::text IS NULL OR provider = :provider::text)
+       AND (created_at, override_id) < (:before_at::timestamptz, :before_id::text)
+     ORDER BY merchant_id, created_at DESC, override_id DESC LIMIT :most::int)
+) AS either
 ORDER BY created_at DESC, override_id DESC LIMIT :most::int;
 
 -- name: all_prices

@@ -43,11 +43,11 @@ VALUES (:part::text, :upto::timestamptz, :entries::bigint, :upto_xid::bigint)
 ON CONFLICT DO NOTHING RETURNING part;
 
 -- name: sum_ledger
--- Keeps what a month's entries of each customer sum up to.
+-- Keeps what a month's entries of each customer and wallet sum up to.
 -- args: part text, after timestamptz, before timestamptz
 INSERT INTO retired_ledger (part, account, amount_e10)
 SELECT :part::text, account, sum(amount_e10)::bigint FROM ledger_entries
-WHERE account LIKE 'customer:%'
+WHERE (account LIKE 'customer:%' OR account LIKE 'wallet:%')
   AND created_at >= :after::timestamptz AND created_at < :before::timestamptz
 GROUP BY account;
 

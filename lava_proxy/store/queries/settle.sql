@@ -55,8 +55,8 @@ ORDER BY owner_id, (kind <> 'cycle'), expires_at NULLS LAST, created_at, grant_i
 
 -- name: insert_requests
 -- Books the rows of a batch, a JSON array of objects named like the columns: the requests, what they
--- add to their quarters of an hour, and their ledger transactions (what the customer paid, what the
--- provider costs). One argument instead of forty arrays, because encoding those cost the gateway more
+-- add to their quarters of an hour and to the cost of managed keys, and their ledger transactions
+-- (what the customer paid, what the provider costs). One argument instead of forty arrays, because encoding those cost the gateway more
 -- CPU than all else in a batch; the rest is derived here, where it only has to be copied. A request
 -- id of ours is unique, so it names the transaction; a reported one is unique per merchant.
 -- args: rows text, now timestamptz
@@ -89,6 +89,12 @@ WITH booked AS (
         cost_e10 = u.cost_e10 + excluded.cost_e10,
         charge_e10 = u.charge_e10 + excluded.charge_e10,
         managed_cost_e10 = u.managed_cost_e10 + excluded.managed_cost_e10
+), walleted AS (
+    INSERT INTO wallet_costs AS w (merchant_id, slot, cost_e10)
+    SELECT merchant_id, pg_backend_pid() % 16, sum(cost_e10)::bigint
+    FROM booked WHERE provider_key_type = 'managed' AND cost_e10 <> 0
+    GROUP BY merchant_id ORDER BY merchant_id
+    ON CONFLICT (merchant_id, slot) DO UPDATE SET cost_e10 = w.cost_e10 + excluded.cost_e10
 )
 INSERT INTO ledger_entries
     (transaction_id, merchant_id, account, amount_e10, kind, request_id, customer_id, created_at)

@@ -10,9 +10,7 @@ WHERE customer_id = :customer_id::text AND status = 'active'
 -- args: customer_id text
 SELECT s.subscription_id, s.merchant_id, s.customer_id, s.plan_id, s.anchor_at, s.cycle_seq,
        s.cycle_start_at, s.cycle_end_at, s.pending_type, s.past_due_since,
-       now_on.period_amount_e10 AS now_amount_e10, now_on.rollover_type AS now_rollover,
-       now_on.bundle_rollover_type AS now_bundle_rollover,
-       now_on.billing_interval AS now_interval,
+       now_on.period_amount_e10 AS now_amount_e10, now_on.billing_interval AS now_interval,
        p.plan_id AS next_plan_id, p.name, p.period_amount_e10, p.included_credit_e10,
        p.billing_interval, p.rollover_type, p.default_top_up_bundle_id
 FROM subscriptions s
@@ -22,13 +20,15 @@ WHERE s.customer_id = :customer_id::text AND s.status = 'active'
 FOR NO KEY UPDATE OF s;
 
 -- name: plan_terms
--- What a subscription takes from its plan, of the same merchant and not deleted.
--- args: plan_id text, merchant_id text
-SELECT plan_id, period_amount_e10, included_credit_e10, billing_interval, rollover_type,
-       default_top_up_bundle_id
-FROM plans WHERE plan_id = :plan_id::text AND merchant_id = :merchant_id::text
-  AND deleted_at IS NULL
-FOR KEY SHARE;
+-- What a customer's subscription takes from its plan, of the same merchant; no row where one of them
+-- is deleted, and neither will be before this transaction ends.
+-- args: plan_id text, customer_id text
+SELECT p.plan_id, p.merchant_id, p.period_amount_e10, p.included_credit_e10, p.billing_interval,
+       p.rollover_type, p.default_top_up_bundle_id
+FROM plans p JOIN customers c USING (merchant_id)
+WHERE p.plan_id = :plan_id::text AND p.deleted_at IS NULL
+  AND c.customer_id = :customer_id::text AND c.deleted_at IS NULL
+FOR KEY SHARE OF p FOR SHARE OF c;
 
 -- name: insert_subscription
 -- Opens a subscription with its first cycle.
@@ -77,12 +77,13 @@ SET status = 'cancelled', cancelled_at = :at::timestamptz, pending_type = NULL,
 WHERE subscription_id = :subscription_id::text AND status = 'active';
 
 -- name: end_cycle_credit
--- Cycle credit of an account ends with its cycle; what workers hold ends when it comes back.
--- args: customer_id text, at timestamptz
+-- Cycle credit of an account ends with its cycle, but for what rolls over if that is `kept`; what
+-- workers hold ends when it comes back.
+-- args: customer_id text, at timestamptz, kept boolean
 UPDATE credit_grants SET expires_at = :at::timestamptz
 WHERE owner_id = :customer_id::text AND kind = 'cycle'
   AND (available_e10 > 0 OR leased_e10 > 0)
-  AND (expires_at IS NULL OR expires_at > :at::timestamptz);
+  AND (expires_at > :at::timestamptz OR (expires_at IS NULL AND NOT :kept::boolean));
 
 -- name: past_due
 -- The next cycle is to be paid for; it grants nothing yet.
@@ -103,6 +104,19 @@ WHERE subscription_id = :subscription_id::text;
 SELECT customer_id FROM subscriptions
 WHERE status = 'active' AND cycle_end_at <= :now::timestamptz AND past_due_since IS NULL
 ORDER BY cycle_end_at LIMIT :most::int;
+
+-- name: lapsed
+-- Subscriptions, all or a customer's, whose next cycle was asked to be paid for before that, and is
+-- not; the longest first.
+-- args: customer_id text, asked_before timestamptz, most int
+SELECT s.customer_id, s.subscription_id
+FROM subscriptions s
+JOIN payments p ON p.subscription_id = s.subscription_id AND p.purpose = 'renewal'
+ AND p.seq = s.cycle_seq + 1
+WHERE s.status = 'active' AND s.past_due_since <= :asked_before::timestamptz
+  AND p.created_at <= :asked_before::timestamptz AND p.status <> 'succeeded'
+  AND (:customer_id::text IS NULL OR s.customer_id = :customer_id::text)
+ORDER BY s.past_due_since LIMIT :most::int;
 
 -- name: customer_of
 -- Whose subscription it is.

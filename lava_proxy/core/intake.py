@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from lava_proxy.core.errors import LavaError
-from lava_proxy.wire.problem import BODY_MAX_BYTES
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,25 +19,29 @@ class ClientGone(Exception):
 
 
 async def receive_body(
-    headers: Sequence[tuple[bytes, bytes]], receive: Receive, timeout_s: float
+    headers: Sequence[tuple[bytes, bytes]],
+    receive: Receive,
+    *,
+    timeout_s: float,
+    bytes_max: int,
 ) -> bytes:
     """The whole body: 413 as soon as it is too large, 408 when it takes too long, 415 when it is
     compressed. The content type is not looked at: clients label JSON in every way."""
     for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value) > BODY_MAX_BYTES:
-            raise _too_large()
+        if name == b"content-length" and value.isdigit() and int(value) > bytes_max:
+            raise _too_large(bytes_max)
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             raise LavaError("unsupported_media_type", "send the body without a content encoding")
     try:
         async with asyncio.timeout(timeout_s):
-            return await _receive_all(receive)
+            return await _receive_all(receive, bytes_max)
     except TimeoutError:
         raise LavaError(
             "request_timeout", f"the body did not arrive within {timeout_s:g} s"
         ) from None
 
 
-async def _receive_all(receive: Receive) -> bytes:
+async def _receive_all(receive: Receive, bytes_max: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     more = True
@@ -48,15 +51,15 @@ async def _receive_all(receive: Receive) -> bytes:
             raise ClientGone
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
-        if size > BODY_MAX_BYTES:
-            raise _too_large()
+        if size > bytes_max:
+            raise _too_large(bytes_max)
         more = message.get("more_body", False)
     return b"".join(pieces)
 
 
-def _too_large() -> LavaError:
+def _too_large(bytes_max: int) -> LavaError:
     return LavaError(
         "body_too_large",
-        f"the body is over {BODY_MAX_BYTES} bytes",
+        f"the body is over {bytes_max} bytes",
         headers={"connection": "close"},
     )

@@ -1,0 +1,96 @@
+"""What a response's built-in tools cost beside its tokens: searches, containers, pictures.
+
+`tool_usage` of the finished response is the provider's own word (xAI says
+``server_side_tool_usage_details``); where it is absent, the finished calls in the output are
+counted. Only a search costs, not opening or reading what it found. A container that the request
+named was paid for by whoever opened it. Pictures are made, and priced, by another model.
+
+https://platform.openai.com/docs/pricing#built-in-tools
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from .contract import Usage
+from .counts import count, member, objects, take
+from .openai_usage import settle_usage, take_usage
+
+ITEMS_MAX = 1_000
+"""Calls of one answer whose ids are kept, so that none counts twice."""
+
+IMAGE_MODEL = "gpt-image-1"
+"""What the image tool uses where the request does not say."""
+
+_XAI = {"web_search_calls": "web", "x_search_calls": "x", "file_search_calls": "file_searches"}
+
+
+class Tools:
+    """Counts of one answer, put among the reader's own."""
+
+    __slots__ = ("_images", "_model", "_named", "_seen", "_told")
+
+    def __init__(self, named: tuple[str, ...]) -> None:
+        self._named = frozenset(named)
+        self._seen: dict[str, set[str]] = {"searches": set(), "file_searches": set()}
+        self._seen["containers"] = set()
+        self._images: dict[str, int] = {}
+        self._model = IMAGE_MODEL
+        self._told = False
+        """The provider stated the searches itself."""
+
+    def used(self, item: object, into: dict[str, int]) -> None:
+        """Take a finished item of the output."""
+        kind = member(item, "type")
+        if kind == "web_search_call" and not self._told:
+            action = member(item, "action", "type")
+            if action in (None, "search") and member(item, "status") != "failed":
+                self._add("searches", member(item, "id"), into)
+        elif kind == "file_search_call":
+            self._add("file_searches", member(item, "id"), into)
+        elif kind == "code_interpreter_call":
+            container = member(item, "container_id")
+            if container not in self._named:
+                self._add("containers", container, into)
+
+    def told(self, response: dict[str, Any], into: dict[str, int]) -> None:
+        """Take a response object: its output, and what it says of its tools."""
+        searches = count(member(response, "tool_usage", "web_search", "num_requests"))
+        if searches is not None and response.get("usage") is not None:
+            self._told = True
+            into["searches"] = searches
+        details = member(response, "usage", "server_side_tool_usage_details")
+        if type(details) is dict:
+            found: dict[str, int] = {}
+            take(details, _XAI, found)
+            into["searches"] = found.pop("web", 0) + found.pop("x", 0)
+            into.update(found)
+            self._told = True
+        for item in objects(response.get("output")):
+            self.used(item, into)
+        take_usage(member(response, "tool_usage", "image_gen"), self._images)
+        for tool in objects(response.get("tools")):
+            if tool.get("type") == "image_generation" and type(tool.get("model")) is str:
+                self._model = tool["model"]
+
+    def with_pictures(self, usage: Usage) -> Usage:
+        """`usage` and beside it what the pictures took, each part with its own model."""
+        made = settle_usage(self._images, self._model)
+        if not made.input_tokens and not made.output_tokens:
+            return usage
+        own = replace(usage, cost_e10=None, web_searches=None, file_searches=None, containers=None)
+        return replace(
+            usage,
+            input_tokens=(usage.input_tokens or 0) + (made.input_tokens or 0),
+            output_tokens=(usage.output_tokens or 0) + (made.output_tokens or 0),
+            input_image_tokens=made.input_image_tokens,
+            output_image_tokens=made.output_image_tokens,
+            parts=(own, made),
+        )
+
+    def _add(self, name: str, key: object, into: dict[str, int]) -> None:
+        seen = self._seen[name]
+        if type(key) is str and len(seen) < ITEMS_MAX:
+            seen.add(key)
+            into[name] = len(seen)

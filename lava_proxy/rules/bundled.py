@@ -1,0 +1,187 @@
+"""The bundled prices of genai-prices, compiled to integers.
+
+genai-prices keeps dated, time-of-day and service-tier prices; they are resolved for one `at` and
+one tier, so a compiled price holds for its bucket (`bucket`: one UTC minute; every boundary in the
+data is a whole minute, and compiling again costs microseconds). Its own lookup caches grow with
+every model name that a caller invents, so we go around them; `catalog` keeps one bounded table.
+
+The price data are a process-wide constant of an installed package: reading them is no I/O of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import genai_prices
+from genai_prices import data_snapshot
+from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
+
+from lava_proxy.rules.additions import added
+from lava_proxy.rules.rates import Rates, make_rates, weight
+from lava_proxy.rules.tiers import MILLION
+
+BUNDLED_VERSION = f"genai-prices/{genai_prices.__version__}"
+
+MODEL_NAME_MAX = 256
+"""Longer names match nothing: names come from callers and meet regular expressions."""
+_MS_PER_HOUR = 3_600_000
+
+_BUNDLED_UNITS: Mapping[str, tuple[tuple[str, ...], int]] = {
+    "input_mtok": (("input",), MILLION),
+    "output_mtok": (("output",), MILLION),
+    "cache_read_mtok": (("cache_read",), MILLION),
+    "cache_write_mtok": (("cache_write",), MILLION),
+    "cache_write_1h_mtok": (("cache_write_1h",), MILLION),
+    "input_audio_mtok": (("input_audio",), MILLION),
+    "input_image_mtok": (("input_image",), MILLION),
+    "cache_audio_read_mtok": (("cached_audio",), MILLION),
+    "cache_image_read_mtok": (("cached_image",), MILLION),
+    "output_reasoning_mtok": (("reasoning",), MILLION),
+    "output_audio_mtok": (("output_audio",), MILLION),
+    "output_image_mtok": (("output_image",), MILLION),
+    "input_mchars": (("input_characters",), MILLION),
+    "audio_hours": (("input_ms", "output_ms"), _MS_PER_HOUR),
+    "input_audio_hours": (("input_ms",), _MS_PER_HOUR),
+    "output_audio_hours": (("output_ms",), _MS_PER_HOUR),
+    "input_document_kpages": (("page",), 1000),
+    "output_citation_mtok": (("citation",), MILLION),
+    "web_searches_kcount": (("web_search",), 1000),
+    "storage_searches_kcount": (("file_search",), 1000),
+    "requests_kcount": (("request",), 1000),
+}
+"""genai-prices keys -> our kinds and units per price. A later, narrower key wins. Keys that no
+adapter counts (video, pixels, annotated pages, voice messages) are left out."""
+
+_BILLED_AT_LEAST_MS: Mapping[tuple[str, str], int] = {
+    ("groq", "whisper-large-v3"): 10_000,
+    ("groq", "whisper-large-v3-turbo"): 10_000,
+}
+_TIER_FACTS = ("service_tier", "speed", "processing")
+"""The members of a price context that an answer's service tier may mean ("flex", "fast",
+"batch")."""
+_PROVIDER_NAME = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
+
+
+def compile_rates(
+    provider: str, model: str, at: datetime, service_tier: str | None = None
+) -> Rates | None:
+    """The bundled price of a model at one time, or None when it is unknown there."""
+    if len(model) > MODEL_NAME_MAX or not model:
+        return None
+    try:
+        return _compile_bundled(provider, model, at, service_tier)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+        return None  # data that its own library finds invalid is no price
+
+
+def bucket(at: datetime) -> datetime:
+    """The span of time that a compiled price holds for: the UTC minute of `at`."""
+    return at.astimezone(UTC).replace(second=0, microsecond=0)
+
+
+def dearest(provider_name: str, at: datetime) -> Rates | None:
+    """The price of the provider's dearest model for text: for a million tokens in and a million
+    out, at the highest tier. None where the provider, or every price of it, is unknown."""
+    provider = _provider(provider_name.lower())
+    if provider is None:
+        return None
+    try:
+        priced = [(_text_price(model.get_prices(at)), model.id, model) for model in provider.models]
+        most, _, model = max(priced, key=lambda each: each[:2])
+        return _compile_model(provider, model, model.id, at, None) if most > 0 else None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+        return None
+
+
+def _text_price(prices: ModelPrice) -> Decimal:
+    total = Decimal(0)
+    for key in ("input_mtok", "output_mtok"):
+        price = getattr(prices, key, None)
+        if price is None:
+            return Decimal(0)  # embeddings and the like are no measure for what answers
+        if isinstance(price, TieredPrices):
+            price = max(price.base, *(tier.price for tier in price.tiers))
+        total += price
+    return total
+
+
+def _provider(name: str) -> Provider | None:
+    """The bundled provider by its id or one of its other names (``bedrock`` is ``aws``)."""
+    if _PROVIDER_NAME.fullmatch(name) is None:
+        return None
+    return data_snapshot.find_provider_by_id(data_snapshot.get_snapshot().providers, name)
+
+
+def _compile_bundled(
+    provider_name: str, model: str, at: datetime, service_tier: str | None
+) -> Rates | None:
+    provider = _provider(provider_name.lower())
+    if provider is None:
+        return None
+    info = provider.find_model(model, all_providers=data_snapshot.get_snapshot().providers)
+    if info is None:
+        return _added_alone(provider.id, model.lower())
+    return _compile_model(provider, info, model, at, service_tier)
+
+
+def _compile_model(
+    provider: Provider, info: ModelInfo, model: str, at: datetime, service_tier: str | None
+) -> Rates | None:
+    prices = _prices(provider, info, at, service_tier)
+    priced = {k: v for k, v in prices.__dict__.items() if v is not None and k in _BUNDLED_UNITS}
+    if not priced:
+        free = info.id.endswith(":free") or model.lower().endswith(":free")
+        weights = {"input": 0, "output": 0}
+        return make_rates(BUNDLED_VERSION, info.id, weights) if free else None
+    more = added(provider.id, info.id)
+    starts = {
+        tier.start
+        for price in priced.values()
+        if isinstance(price, TieredPrices)
+        for tier in price.tiers
+    }
+    return make_rates(
+        BUNDLED_VERSION,
+        info.id,
+        more | _weights(priced, 0),
+        {start: more | _weights(priced, start + 1) for start in starts},
+        min_ms=_BILLED_AT_LEAST_MS.get((provider.id, info.id), 0),
+    )
+
+
+def _added_alone(provider_id: str, model: str) -> Rates | None:
+    weights = added(provider_id, model, alone=True)
+    return make_rates(BUNDLED_VERSION, model, weights) if weights else None
+
+
+def _prices(
+    provider: Provider, info: ModelInfo, at: datetime, service_tier: str | None
+) -> ModelPrice:
+    """A borrowed model (Azure's OpenAI ...) has the lender's prices, but not its service tiers."""
+    own = any(info is model for model in provider.models)
+    if service_tier is None or not own:
+        return info.get_prices(at)
+    return info.get_prices(at, dict.fromkeys(_TIER_FACTS, service_tier.lower()))
+
+
+def _weights(priced: Mapping[str, Decimal | TieredPrices], input_tokens: int) -> dict[str, int]:
+    """Weights by kind for a request of this much input."""
+    weights: dict[str, int] = {}
+    for key, (kinds, per) in _BUNDLED_UNITS.items():
+        price = priced.get(key)
+        if price is None:
+            continue
+        if isinstance(price, TieredPrices):
+            price = _on_tier(price, input_tokens)
+        numerator, denominator = price.as_integer_ratio()
+        for kind in kinds:
+            weights[kind] = weight(numerator, denominator, per)
+    return weights
+
+
+def _on_tier(price: TieredPrices, input_tokens: int) -> Decimal:
+    above = [tier.price for tier in price.tiers if input_tokens > tier.start]
+    return above[-1] if above else price.base

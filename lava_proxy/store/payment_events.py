@@ -1,0 +1,66 @@
+"""What payment providers told us: each message once, and the payment that it is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from lava_proxy.store.database import Connection
+from lava_proxy.store.sql import load
+
+Q = load("payment_events")
+
+
+@dataclass(frozen=True, slots=True)
+class ToldOf:
+    """The payment that a message is about."""
+
+    payment_id: str
+    merchant_id: str
+    customer_id: str | None
+    purpose: str
+    amount_e10: int
+    status: str
+    provider_ref: str | None
+    next_attempt_at: datetime | None
+
+
+async def hear(conn: Connection, provider: str, event_id: str, now: datetime) -> bool:
+    """Note a message in the transaction that does what it says; False where that was done."""
+    heard = await Q["hear_event"].fetchval(conn, provider=provider, event_id=event_id, now=now)
+    return heard is not None
+
+
+async def find(
+    conn: Connection, provider: str, payment_id: str | None, ref: str | None
+) -> ToldOf | None:
+    """The payment that a message names, by our id or else by the provider's."""
+    row = await Q["payment_told_of"].fetchrow(
+        conn, provider=provider, payment_id=payment_id, ref=ref
+    )
+    return None if row is None else ToldOf(**dict(row))
+
+
+async def note_ref(conn: Connection, payment_id: str, ref: str) -> None:
+    """The provider's id of a payment: a further try asks for the same one."""
+    await Q["note_ref"].execute(conn, payment_id=payment_id, ref=ref)
+
+
+async def tell_failure(
+    conn: Connection,
+    payment_id: str,
+    *,
+    needs_action: bool,
+    code: str | None,
+    message: str | None,
+    at: datetime,
+) -> None:
+    """A payer's try on a page failed, or waits for them."""
+    await Q["tell_failure"].execute(
+        conn,
+        payment_id=payment_id,
+        status="requires_action" if needs_action else "failed",
+        code=code,
+        message=message,
+        at=at,
+    )

@@ -1,0 +1,124 @@
+"""Hiding one secret in bytes that pass: the provider key, should a provider's error echo it.
+
+Found however JSON may write it (``\\u002d``, ``\\/``, nested in a string of a string) or a URL may
+(``%2D``), and however the bytes are split: what may be the beginning of it waits for what follows.
+What is hidden becomes as many stars, so lengths stay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+PART_MIN = 8
+"""A body that ends within the secret, after so many of its characters, shows none of them."""
+BACKSLASHES_MAX = 8
+"""Before one character. A string in a string in a string takes seven; an end keeps it linear."""
+_MISMATCH = -1
+_MORE = -2
+
+
+class Mask:
+    """For one answer: `feed` its pieces in order, then `finish`."""
+
+    __slots__ = ("_chars", "_held", "_secret", "_starts")
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._starts = re.compile(b"[%b]" % re.escape(secret[:1] + b"\\%"))
+        self._held = b""
+        self._chars = 0
+        """How many characters of the secret `_held` is."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What may go out now."""
+        if not self._secret:
+            return data
+        data, self._held = self._held + data, b""
+        out: list[bytes] = []
+        done = at = 0
+        while start := self._starts.search(data, at):
+            at = start.start()
+            end, chars = self._match(data, at)
+            if end == _MISMATCH:
+                at += 1
+                continue
+            out.append(data[done:at])
+            if end == _MORE:
+                self._held, self._chars = data[at:], chars
+                return b"".join(out)
+            out.append(b"*" * (end - at))
+            done = at = end
+        out.append(data[done:])
+        return b"".join(out)
+
+    def finish(self) -> bytes:
+        """What waited for more."""
+        held, self._held = self._held, b""
+        return held if self._chars < PART_MIN else b"*" * len(held)
+
+    def _match(self, data: bytes, at: int) -> tuple[int, int]:
+        """Where the secret ends that begins at `at`, and how many of its characters were seen."""
+        for seen, char in enumerate(self._secret):
+            at = _after(data, at, char)
+            if at < 0:
+                return at, seen
+        return at, len(self._secret)
+
+
+class Masks:
+    """The same for several secrets: a signing key has a name and a secret, and perhaps a token."""
+
+    __slots__ = ("_masks",)
+
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        self._masks = [Mask(secret) for secret in secrets]
+
+    def feed(self, data: bytes) -> bytes:
+        """What may go out now."""
+        for mask in self._masks:
+            data = mask.feed(data)
+        return data
+
+    def finish(self) -> bytes:
+        """What waited for more."""
+        rest = b""
+        for mask in self._masks:
+            rest = mask.feed(rest) + mask.finish()
+        return rest
+
+
+def shows(secret: bytes, data: bytes) -> bool:
+    """Whether the secret is in it, written in whichever way."""
+    if not secret or secret in data:
+        return bool(secret)
+    if b"\\" not in data and b"%" not in data:
+        return False
+    mask = Mask(secret)
+    return mask.feed(data) + mask.finish() != data
+
+
+def _after(data: bytes, at: int, char: int) -> int:
+    """Where one character ends that may be escaped; `_MORE` when `data` ends within it."""
+    first = at
+    while data[at : at + 1] == b"\\" and at - first < BACKSLASHES_MAX:
+        at += 1
+    if at > first and data[at : at + 1] == b"u":
+        end = _digits(data, at + 1, b"%04x" % char)
+        if end != _MISMATCH:
+            return end
+    if data[at : at + 1] == b"%":
+        end = _digits(data, at + 1, b"%02x" % char)
+        if end != _MISMATCH:
+            return end
+    if at == len(data):
+        return _MORE
+    return at + 1 if data[at] == char else _MISMATCH
+
+
+def _digits(data: bytes, at: int, wanted: bytes) -> int:
+    found = data[at : at + len(wanted)].lower()
+    if found == wanted:
+        return at + len(wanted)
+    ends = at + len(found) == len(data) and wanted.startswith(found)
+    return _MORE if ends else _MISMATCH

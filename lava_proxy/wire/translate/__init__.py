@@ -1,0 +1,1 @@
+"""Translation between provider dialects, by one neutral form: pure functions over values."""

@@ -1,0 +1,17 @@
+"""AWS Bedrock's converse."""
+
+from .answer import read_answer, read_error, write_answer, write_error
+from .request_in import read_request
+from .request_out import write_request
+from .stream import BedrockReader, BedrockWriter
+
+__all__ = [
+    "BedrockReader",
+    "BedrockWriter",
+    "read_answer",
+    "read_error",
+    "read_request",
+    "write_answer",
+    "write_error",
+    "write_request",
+]

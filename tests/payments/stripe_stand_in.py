@@ -1,0 +1,110 @@
+"""localstripe as a process, and what it lacks: a port of its choice, Checkout pages, no disk, a
+payer's payment intents, confirming with another card, a bank's page, idempotency keys.
+
+``python stripe_stand_in.py`` prints its port and serves until it is ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from aiohttp import web
+from localstripe import resources
+
+resources.Store.dump_to_disk = lambda self: None  # a fixed file in /tmp, shared by every run
+
+Intent = resources.PaymentIntent
+CREATE, CONFIRM, LIST = Intent._api_create, Intent._api_confirm, Intent._api_list_all
+
+
+def bank_page(made: Any, return_url: str | None) -> Any:
+    """Who is there is sent to their bank."""
+    if return_url and made.next_action:
+        made.next_action = {
+            "type": "redirect_to_url",
+            "redirect_to_url": {"url": f"https://bank.test/{made.id}", "return_url": return_url},
+        }
+    return made
+
+
+def create(cls: Any, return_url: str | None = None, description: str = "", **asked: Any) -> Any:
+    return bank_page(CREATE(**asked), return_url)
+
+
+def confirm(
+    cls: Any,
+    id: str,
+    payment_method: str | None = None,
+    return_url: str | None = None,
+    off_session: str | None = None,
+) -> Any:
+    made = Intent._api_retrieve(id)
+    if made.status in ("requires_payment_method", "requires_action"):
+        made.payment_method = payment_method or made.payment_method
+        made.latest_charge = made.next_action = None
+    return bank_page(CONFIRM(id), return_url)
+
+
+def list_all(cls: Any, url: str, customer: str | None = None, **asked: Any) -> Any:
+    found = LIST(url, **asked)
+    found._list = [made for made in found._list if customer in (None, made.customer)]
+    return found
+
+
+def received(made: Any) -> int:
+    return int(made.amount) if made.status == "succeeded" else 0
+
+
+Intent.amount_received = property(received)
+Intent._api_create = classmethod(create)
+Intent._api_confirm = classmethod(confirm)
+Intent._api_list_all = classmethod(list_all)
+resources.extra_apis[:] = [
+    (method, path, Intent._api_confirm if path.endswith("intents/{id}/confirm") else work)
+    for method, path, work in resources.extra_apis
+]
+
+from localstripe.server import app, get_post_data  # noqa: E402  (it takes its routes as they are)
+
+seen: dict[str, tuple[bytes, int, bytes]] = {}
+
+
+@web.middleware
+async def once(request: web.Request, handler: Any) -> web.StreamResponse:
+    """The same key answers the same; with another body it is refused."""
+    key, body = request.headers.get("idempotency-key"), await request.read()
+    if key is None or request.method != "POST":
+        made: web.StreamResponse = await handler(request)
+        return made
+    if key not in seen:
+        fresh = await handler(request)
+        seen[key] = (body, fresh.status, fresh.body)
+    first, status, answer = seen[key]
+    if first != body:
+        error = {"error": {"type": "idempotency_error", "message": "another body"}}
+        return web.json_response(error, status=400)
+    return web.Response(status=status, body=answer, content_type="application/json")
+
+
+async def checkout(request: web.Request) -> web.Response:
+    """Enough of POST /v1/checkout/sessions: it keeps what was asked and makes an address."""
+    asked = await get_post_data(request)
+    url = f"https://stripe.test/{asked['mode']}/{asked['client_reference_id']}"
+    made = {"id": "cs_test_1", "object": "checkout.session", "url": url, "asked": asked}
+    return web.Response(text=json.dumps(made), content_type="application/json")
+
+
+async def main() -> None:
+    app.router.add_post("/v1/checkout/sessions", checkout)
+    app.middlewares.insert(0, once)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+asyncio.run(main())

@@ -1,0 +1,60 @@
+"""A secret is hidden however it is written and split, and nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lava_proxy.wire.mask import Mask, shows
+
+KEY = b"sk-ant/key_0123456789+=.Z"
+ESCAPED = KEY.replace(b"-", b"\\u002d").replace(b"+", b"\\u002B").replace(b"/", b"\\/")
+WAYS = [
+    KEY,
+    ESCAPED,
+    KEY.replace(b"-", b"%2D").replace(b"/", b"%2f"),
+    json.dumps(ESCAPED.decode())[1:-1].encode(),
+    json.dumps(json.dumps(ESCAPED.decode()))[3:-3].encode(),
+    b"".join(b"\\u%04x" % char for char in KEY),
+]
+
+
+def _masked(pieces: list[bytes]) -> bytes:
+    mask = Mask(KEY)
+    return b"".join(mask.feed(piece) for piece in pieces) + mask.finish()
+
+
+@pytest.mark.parametrize("written", WAYS)
+def test_every_way_to_write_it_at_every_split(written: bytes) -> None:
+    text = b'{"m":"key \\"%b\\" sk-ant \\\\ %%"}' % written
+    expected = text.replace(written, b"*" * len(written))
+    assert shows(KEY, text)
+    assert not shows(KEY, expected)
+    for at in range(len(text)):
+        assert _masked([text[:at], text[at:]]) == expected
+    assert _masked([text[at : at + 1] for at in range(len(text))]) == expected
+    assert _masked([text + text]) == expected * 2
+
+
+def test_a_body_that_ends_within_it_does_not_show_the_part() -> None:
+    assert _masked([b"x " + KEY[:20]]) == b"x " + b"*" * 20
+    assert _masked([b"ask sk-"]) == b"ask sk-"
+
+
+@given(st.lists(st.text("sk-ant/\\u02d%*", max_size=9).map(str.encode), max_size=9))
+def test_nothing_else_is_touched_or_kept(pieces: list[bytes]) -> None:
+    assert _masked(pieces) == b"".join(pieces)
+
+
+def test_without_a_secret_everything_passes() -> None:
+    mask = Mask(b"")
+    assert mask.feed(b"\\ab") + mask.finish() == b"\\ab"
+    assert not shows(b"", b"ab")
+
+
+def test_long_runs_of_backslashes_take_linear_time() -> None:
+    text = b"\\" * 200_000
+    assert _masked([text]) == text
