@@ -116,6 +116,23 @@ async def test_an_invoked_claude_has_its_cap_lowered_too(gate: Gate) -> None:
     assert sent.headers["authorization"] == expected(sent, f"127.0.0.1:{gate.sim.port}", "bedrock")
 
 
+async def test_a_translated_request_is_signed_as_it_is_sent(gate: Gate) -> None:
+    payer = await gate.payer("20.00")
+    path = f"/model/{MODEL}/converse"
+    message = {"role": "assistant", "content": [{"text": "hi"}]}
+    usage = {"inputTokens": 10, "outputTokens": 4, "totalTokens": 14}
+    gate.sim.script[path] = Script.json(
+        {"output": {"message": message}, "stopReason": "end_turn", "usage": usage}
+    )
+    body = {"model": MODEL.replace("%3A", ":"), "messages": [{"role": "user", "content": "hello"}]}
+    answer = await gate.call(f"/v1/rewrite/openai/https://{HOST}{path}", body, payer)
+    assert answer.json()["choices"][0]["message"]["content"] == "hi"
+    sent = gate.sim.requests[-1]
+    assert json.loads(sent.body)["messages"] == HELLO["messages"]
+    assert sent.headers["authorization"] == expected(sent, f"127.0.0.1:{gate.sim.port}", "bedrock")
+    assert (await gate.row(payer))["output_tokens"] == 4
+
+
 async def test_a_refused_signature_stays_between_us_and_aws(gate: Gate) -> None:
     payer = await gate.payer()
     path = f"/model/{MODEL}/converse"
