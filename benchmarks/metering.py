@@ -1,8 +1,8 @@
 """What metering one event costs, by family, in CPU time: ``python -m benchmarks.metering``.
 
 Every recorded stream is fed through the gateway's tap, event by event as it would come, with a gate
-that looks at the running usage, as the relay's does. What is not streamed counts as one event. Where
-no provider's answer was recorded, a made one stands in.
+that looks at the running usage, as the relay's does. What is not streamed counts as one event. For
+families without a recording a made answer stands in.
 """
 
 from __future__ import annotations
