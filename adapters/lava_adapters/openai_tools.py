@@ -51,7 +51,7 @@ class Tools:
             self._add("file_searches", member(item, "id"), into)
         elif kind == "code_interpreter_call":
             container = member(item, "container_id")
-            if container not in self._named:
+            if type(container) is str and container not in self._named:
                 self._add("containers", container, into)
 
     def told(self, response: dict[str, Any], into: dict[str, int]) -> None:

@@ -16,6 +16,8 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.providers import registry_of
 from lava_proxy.core.settings import ConfigurationError, Settings
+from lava_proxy.payments.factory import make_payments
+from lava_proxy.payments.seam import PaymentsDown
 from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.rules.catalog import Override, compile_override
 from lava_proxy.rules.rates import RateError
@@ -192,6 +194,7 @@ async def examine(settings: Settings) -> list[tuple[bool, str]]:
     """(fine?, sentence) for everything that can be wrong before the first request."""
     lines = [(False, complaint) for complaint in unknown_names(os.environ)]
     lines += _providers(settings)
+    lines.append(await ask_payments(settings))
     try:
         async with database_url(settings) as (url, direct):
             state = await status(direct)
@@ -217,6 +220,21 @@ def _providers(settings: Settings) -> list[tuple[bool, str]]:
     keys = sorted(settings.provider_keys)
     known = {provider.id for provider in registry.providers}
     return [(provider in known, f"managed key for {provider}") for provider in keys]
+
+
+async def ask_payments(settings: Settings) -> tuple[bool, str]:
+    """Whether the payment provider answers, and takes our key: asked for a card that nobody has."""
+    try:
+        payments = make_payments(settings)
+    except ConfigurationError as error:
+        return False, str(error)
+    try:
+        await payments.payer_of("pm_none")
+    except PaymentsDown as error:
+        return False, f"payments: {error}"
+    finally:
+        payments.close()
+    return True, f"payments: {payments.name}"
 
 
 async def _pooler(url: str, direct: str, settings: Settings) -> tuple[bool, str]:

@@ -43,7 +43,13 @@ def read_event(body: bytes, signature: str, secret: str, tolerance_s: int) -> Pr
         stripe.WebhookSignature.verify_header(body, signature, secret, tolerance_s)
         message = json.loads(body)
         head = _Head(message["id"], datetime.fromtimestamp(int(message.get("created", 0)), UTC))
-    except (stripe.SignatureVerificationError, ValueError, TypeError, KeyError) as error:
+    except (
+        stripe.SignatureVerificationError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise BadSignature(str(error)) from None
     if not isinstance(head.event_id, str):
         raise BadSignature("the event has no id")
@@ -112,7 +118,7 @@ def _charge(head: _Head, charge: Facts) -> ProviderEvent:
 
 def _dispute(head: _Head, dispute: Facts) -> ProviderEvent:
     """An inquiry ("warning_...") moves no money; a dispute that is won gives it back."""
-    status = dispute.get("status") or ""
+    status = str(dispute.get("status"))
     inquiry = status.startswith("warning_")
     found = _reversal("dispute", dispute.get("id"), {} if inquiry else dispute, "amount", False)
     if found is not None and status in ("won", "warning_closed"):

@@ -13,8 +13,9 @@ from .event import DEFAULT_LIMITS, Carry, Event, Limits
 
 # A whole string in one step; else a lone quote, whose string goes on in the next piece.
 _OUTSIDE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\]]', re.DOTALL)
-_INSIDE = re.compile(rb'["\\]')
-_QUOTE, _BACKSLASH = b'"'[0], b"\\"[0]
+# What is left of a string: to its quote, or to a backslash at the very end.
+_INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_QUOTE = b'"'[0]
 _OPENING = b"{["
 
 
@@ -87,11 +88,13 @@ class JsonArrayFramer:
         if self._skip:
             self._skip = False
             return position + 1
-        token = _INSIDE.search(self._carry.text, position)
-        if token is None:
-            return len(self._carry.text)
-        if self._carry.text[token.start()] == _BACKSLASH:
-            self._skip = True
-        else:
+        text = self._carry.text
+        rest = _INSIDE.match(text, position)
+        end = rest.end() if rest else position  # it matches nothing, too
+        if end == len(text):
+            return end
+        if text[end] == _QUOTE:
             self._in_string = False
-        return token.end()
+        else:
+            self._skip = True
+        return end + 1

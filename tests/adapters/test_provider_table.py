@@ -147,5 +147,5 @@ def test_every_paid_route_knows_its_model_and_whether_it_streams() -> None:
             assert found is not None, (provider.id, path)
             assert provider.named(ask, *found).model == "m-1", (provider.id, path)
             in_path = route.family in ("gemini", "bedrock") or "embed" in route.kind
-            one_piece = route.kind in ("rerank", "prediction", "ocr")
+            one_piece = route.kind in ("rerank", "prediction", "ocr", "predict")
             assert ask.stream or in_path or one_piece, (provider.id, path)

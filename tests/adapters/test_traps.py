@@ -359,6 +359,27 @@ TRAPS: dict[str, Trap] = {
         23,
         framing=Framing.JSON_ARRAY,
     ),
+    "Vertex AI: embeddings state tokens one by one": Trap(
+        "gemini",
+        json.dumps({"predictions": [
+            {"embeddings": {"statistics": {"token_count": tokens, "truncated": False}}}
+            for tokens in (5, 6)
+        ], "metadata": {"billableCharacterCount": 35}}).encode(),
+        {"input_tokens": 11, "output_tokens": 0, "input_characters": 35, "final": True},
+        11,
+        "predict",
+        Ask(model="text-embedding-005", makes_output=False),
+        Framing.JSON,
+    ),
+    "Vertex AI: pictures": Trap(
+        "gemini",
+        b'{"predictions": [{"bytesBase64Encoded": "AA"}, {"bytesBase64Encoded": "AA"}]}',
+        {"images": 2, "final": True},
+        None,
+        "predict",
+        Ask(model="imagen-4.0-generate-001", makes_output=False),
+        Framing.JSON,
+    ),
     # Others
     "Cohere: what is billed, not what was tokenized": Trap(
         "cohere",

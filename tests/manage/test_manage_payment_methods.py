@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,9 +19,9 @@ from lava_proxy.core.ids import new_id
 from lava_proxy.manage.app import Management, create_management
 from lava_proxy.payments.seam import ChargeAsk
 from lava_proxy.payments.stripe import StripePayments
-from lava_proxy.store import payers
+from lava_proxy.store import payers, subscriptions
 from lava_proxy.store.database import Database
-from lava_proxy.workers import top_ups
+from lava_proxy.workers import renewals, top_ups
 
 BACK = {"return_url": "https://shop.test/back"}
 
@@ -254,3 +254,36 @@ async def test_stripe_itself_tells_us(api: Api, app: Management, base: str) -> N
     assert (await api.balance(customer))["total_remaining"] == "15.0000000000"
     ((owner, ref),) = await fetch(api.database, "SELECT owner_id, payer_ref FROM payers")
     assert (owner, ref) == (customer, asked.payer_ref)
+
+
+async def test_renewals_are_charged_and_a_declined_one_is_tried_again(
+    api: Api, base: str, stripe: StripePayments
+) -> None:
+    """With a card that pays, and with one that does not until another is there: one intent each."""
+    plan = {"name": "p", "period_amount": "20", "billing_interval": "month"}
+    plan_id = (await api.made("plans", plan))["plan_id"]
+    month_ago = api.books.now() - timedelta(days=32)
+    payers_at_stripe = []
+    for number in (GOOD, DECLINED):
+        customer = await api.customer()
+        payers_at_stripe.append((customer, await known(api, base, customer, number)))
+        async with api.database.transaction() as conn:
+            await subscriptions.start(conn, customer_id=customer, plan_id=plan_id, now=month_ago)
+    (fine, _), (late, ref) = payers_at_stripe
+    await renewals.run_once(api.books, stripe)
+    assert (await api.balance(fine))["total_remaining"] == "20.0000000000"
+    (payment,) = (await api.get("payments", customer_id=late)).json["data"]
+    assert (payment["status"], payment["error_code"]) == ("pending", "card_declined")
+    assert (await api.balance(late))["total_remaining"] == "0.0000000000"
+    await stripe.make_default(ref, add_card(base, ref, GOOD))
+    await fetch(
+        api.database, "UPDATE payments SET next_attempt_at = now() WHERE status = 'pending'"
+    )
+    await renewals.run_once(api.books, stripe)
+    await renewals.run_once(api.books, stripe)
+    assert (await _payment(api, payment["payment_id"]))["status"] == "succeeded"
+    assert (await api.balance(late))["total_remaining"] == "20.0000000000"
+    with client(base) as there:
+        found = there.get("/v1/charges", params={"customer": ref}).json()["data"]
+    assert sorted(charge["status"] for charge in found) == ["failed", "succeeded"]
+    assert await api.sound()

@@ -6,15 +6,16 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
 import pytest
 from api_kit import Api
-from test_manage_access import KEYED, QUERIES, Objects
+from test_manage_access import KEYED, QUERIES, Drawer, Objects
 
-from lava_proxy.manage.app import ROUTES
+from lava_adapters.registry import Registry
+from lava_proxy.manage.app import ROUTES, create_management
 from lava_proxy.store.sql import Statement
 
 MOST = {
@@ -22,18 +23,20 @@ MOST = {
     "DELETE customers/*": 7,
     "POST requests": 4,
     "POST plans": 5,
-    "POST subscriptions": 12,
-    "DELETE subscriptions/*": 4,
-    "POST payments/*/complete": 13,
+    "POST subscriptions": 13,
+    "DELETE subscriptions/*": 7,
+    "POST payments/*/complete": 17,
+    "POST spend_keys/*/rotate": 4,
+    "PUT spend_keys/*": 6,
     "POST wallet/fund": 4,
 }
-"""Routes that move money under locks, or write several tables. All others: one to read, and three
-to write (lock, look, change)."""
+"""Routes that move money under locks, or write several tables. All others: two to read, three to
+write (lock, look, change)."""
 
 ROWS = 100_000
 FEWER = 10_000
 FEW = {"meters", "plans", "plan_meters", "credit_bundles", "price_overrides", "secret_keys"}
-FEW |= {"forward_tokens", "request_ids", "usage_rollups"}
+FEW |= {"forward_tokens", "spend_keys", "request_ids", "usage_rollups"}
 """What a merchant makes by hand has fewer rows, for the test's time."""
 
 
@@ -64,16 +67,18 @@ def watched() -> Iterator[list[Asked]]:
 
 
 async def test_every_call_is_a_few_statements(api: Api) -> None:
+    api = replace(api, app=create_management(api.books, Registry.builtin(), Drawer()))
     mine = await Objects.made(api)
-    order = ("GET", "POST", "PATCH", "DELETE")
+    order = ("GET", "POST", "PUT", "PATCH", "DELETE")
     for route in sorted(KEYED, key=lambda route: order.index(route.method)):
         name = f"{route.method} {route.path}"
         query = QUERIES.get((route.method, route.path), {})
         await api.call("GET", "customers")  # the key is in memory
         with watched() as asked:
             reply = await api.call(route.method, mine.path(route), mine.body(route), **query)
-        assert reply.status == 200, (name, reply.body)
-        most = MOST.get(name, 1 if route.method == "GET" else 3)
+        # 409: what one before it has done.
+        assert reply.status in (route.status, 409), (name, reply.body)
+        most = MOST.get(name, 2 if route.method == "GET" else 3)
         assert len(asked) <= most, (name, [one.statement.name for one in asked])
 
 
@@ -101,6 +106,9 @@ LOAD = {
     "SELECT 'sk_' || i, m, 'n', sha256(i::text::bytea), 'h', at",
     "forward_tokens": "(forward_token_id, merchant_id, token_hash, hint, meter_id, created_at) "
     "SELECT 'ft_' || i, m, sha256(i::text::bytea), 'h', 'prd_' || i, at",
+    "spend_keys": "(spend_key_id, merchant_id, wallet_id, name, key_hash, key_preview, status, "
+    "request_shape, created_at) SELECT 'spk_' || i, m, 'wal', 'n', sha256(i::text::bytea), 'p', "
+    "'active', 'openai', at",
     "request_ids": "(merchant_id, request_id, created_at) SELECT m, 'req_' || i, at",
     "requests": "(merchant_id, request_id, created_at, customer_id, meter_id, cycle, provider, "
     "provider_key_type, endpoint, status, outcome, usage_source, stream, input_tokens, "
@@ -128,6 +136,7 @@ LISTS = {
     "prices": ({}, {"provider": "openai"}),
     "secret_keys": ({},),
     "forward_tokens": ({},),
+    "spend_keys": ({},),
     "webhooks": ({},),
     "requests": ({}, {"customer_id": "con_900"}, {"meter_id": "prd_3"}),
     "ledger": ({}, {"customer_id": "con_900"}, {"request_id": "req_90000"}),
@@ -182,15 +191,19 @@ async def test_lists_cost_what_they_show(api: Api, database_url: str) -> None:
     await conn.execute("SET enable_seqscan = off; SET enable_hashjoin = off")
     for path, filters in LISTS.items():
         for query in filters:
-            cursor = {}
+            cursor: dict[str, str] = {}
+            counts = set()
             for limit in (1, 50, 1, 50):
                 await api.get(path, **query)  # what the filter names is in memory
                 with watched() as asked:
                     reply = await api.get(path, limit=limit, **cursor, **query)
                 where = (path, query, limit)
                 assert reply.status == 200, (where, reply.body)
-                assert len(asked) == 1, (where, [one.statement.name for one in asked])
-                assert await _rows_read(conn, asked[0]) <= PER_ROW * (limit + 1), where
+                counts.add(len(asked))
+                for one in asked:
+                    assert await _rows_read(conn, one) <= PER_ROW * (limit + 1), (where, one)
                 if reply.json["next_cursor"]:
                     cursor = {"cursor": reply.json["next_cursor"]}
+            assert len(counts) == 1, (path, query, counts)
+            assert counts <= {1, 2}, (path, query, counts)
     await conn.close()

@@ -10,6 +10,7 @@ import stripe
 from pydantic import SecretStr
 from stripe_kit import ASKS, DECLINED, GOOD, KEY, add_card, client, payer
 
+from lava_proxy.cli.tools import ask_payments
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.money import E10
 from lava_proxy.core.settings import ConfigurationError, Settings
@@ -229,3 +230,17 @@ def test_nothing_starts_without_both_secrets(missing: str) -> None:
     del given[missing]
     with pytest.raises(ConfigurationError, match="LAVA_STRIPE_SECRET_KEY"):
         make_payments(Settings(payments="stripe", **given))  # type: ignore[arg-type]
+
+
+async def test_doctor_asks_whether_stripe_answers(base: str) -> None:
+    secrets = {"stripe_secret_key": SecretStr(KEY), "stripe_webhook_secret": SecretStr("y")}
+
+    def settings(api_base: str) -> Settings:
+        return Settings(payments="stripe", stripe_api_base=api_base, **secrets)  # type: ignore[arg-type]
+
+    assert await ask_payments(settings(base)) == (True, "payments: stripe")
+    fine, why = await ask_payments(settings("http://127.0.0.1:9"))
+    assert not fine
+    assert "Stripe" in why
+    assert (await ask_payments(Settings(payments="stripe")))[0] is False
+    assert await ask_payments(Settings()) == (True, "payments: manual")

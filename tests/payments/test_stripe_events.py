@@ -12,6 +12,7 @@ from lava_proxy.core.money import E10
 from lava_proxy.payments.events import BadSignature, ProviderEvent, Reversal
 from lava_proxy.payments.stripe_events import READERS, read_event
 
+LATE = b'{"id": "evt_1", "created": 99999999999999999999}'
 MARKS = {"lava_payment_id": "pay_1", "lava_owner_id": "con_1"}
 
 
@@ -32,6 +33,7 @@ def test_only_what_is_signed_is_believed() -> None:
         (b"{", signed(b"{")),
         (b"[]", signed(b"[]")),
         (b'{"id": 5}', signed(b'{"id": 5}')),
+        (LATE, signed(LATE)),
     ]
     for raw, signature in wrong:
         with pytest.raises(BadSignature):
@@ -112,6 +114,6 @@ def test_other_messages_mean_nothing_to_us() -> None:
 @pytest.mark.parametrize("event_type", sorted(READERS))
 def test_whatever_is_missing_or_odd_is_no_fault_of_ours(event_type: str) -> None:
     assert read(event_type).provider_ref is None
-    odd = {"id": 5, "payment_intent": [], "metadata": [], "amount": -1, "status": None}
+    odd = {"id": 5, "payment_intent": [], "metadata": [], "amount": -1, "status": 5}
     more = {"amount_refunded": True, "customer": {}, "last_payment_error": None, "reason": None}
     assert read(event_type, **odd, **more).amount_e10 == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
@@ -113,6 +114,23 @@ async def test_an_invoked_claude_has_its_cap_lowered_too(gate: Gate) -> None:
     assert 0 < lowered.pop("max_tokens") < 2_000
     assert lowered == {name: body[name] for name in lowered}
     assert sent.headers["authorization"] == expected(sent, f"127.0.0.1:{gate.sim.port}", "bedrock")
+
+
+async def test_a_translated_request_is_signed_as_it_is_sent(gate: Gate) -> None:
+    payer = await gate.payer("20.00")
+    path = f"/model/{MODEL}/converse"
+    message = {"role": "assistant", "content": [{"text": "hi"}]}
+    usage = {"inputTokens": 10, "outputTokens": 4, "totalTokens": 14}
+    gate.sim.script[path] = Script.json(
+        {"output": {"message": message}, "stopReason": "end_turn", "usage": usage}
+    )
+    body = {"model": MODEL.replace("%3A", ":"), "messages": [{"role": "user", "content": "hello"}]}
+    answer = await gate.call(f"/v1/rewrite/openai/https://{HOST}{path}", body, payer)
+    assert answer.json()["choices"][0]["message"]["content"] == "hi"
+    sent = gate.sim.requests[-1]
+    assert json.loads(sent.body)["messages"] == HELLO["messages"]
+    assert sent.headers["authorization"] == expected(sent, f"127.0.0.1:{gate.sim.port}", "bedrock")
+    assert (await gate.row(payer))["output_tokens"] == 4
 
 
 async def test_a_refused_signature_stays_between_us_and_aws(gate: Gate) -> None:
@@ -285,9 +303,11 @@ async def test_awss_own_client(gate: Gate) -> None:
     model = MODEL.replace("%3A", ":")
 
     def calls() -> tuple[Any, list[Any]]:
-        whole = client.converse(modelId=model, messages=HELLO["messages"])
-        stream = client.converse_stream(modelId=model, messages=HELLO["messages"])
-        return whole, list(stream["stream"])
+        with closing(client):
+            whole = client.converse(modelId=model, messages=HELLO["messages"])
+            answer = client.converse_stream(modelId=model, messages=HELLO["messages"])
+            with closing(answer["stream"]) as stream:
+                return whole, list(stream)
 
     whole, events = await asyncio.to_thread(calls)
     assert whole["output"]["message"]["content"] == [{"text": "hi"}]
@@ -305,15 +325,15 @@ async def test_awss_own_client_raises_when_the_money_ends(gate: Gate) -> None:
     client = boto3_at(gate, payer.token())
 
     def call() -> tuple[int, Exception | None]:
-        seen = 0
-        try:
-            answer = client.converse_stream(
-                modelId=MODEL.replace("%3A", ":"), messages=HELLO["messages"]
-            )
-            for _ in answer["stream"]:
-                seen += 1
-        except Exception as error:
-            return seen, error
+        seen, model = 0, MODEL.replace("%3A", ":")
+        with closing(client):
+            answer = client.converse_stream(modelId=model, messages=HELLO["messages"])
+            with closing(answer["stream"]) as stream:
+                try:
+                    for _ in stream:
+                        seen += 1
+                except EventStreamError as error:
+                    return seen, error
         return seen, None
 
     seen, error = await asyncio.to_thread(call)

@@ -13,12 +13,18 @@ from hypothesis import strategies as st
 
 from lava_adapters import Ask, Framing, fold
 from lava_adapters.families.anthropic_reader import MessagesReader
+from lava_adapters.families.cohere import CohereReader
 from lava_adapters.families.openai_chat_reader import ChatReader
 from lava_adapters.fold import Fold
 from lava_proxy.wire.tap import Tap
 
 ASK = Ask(stream=True)
-READERS: dict[str, Callable[[Ask], Fold]] = {"chat": ChatReader, "messages": MessagesReader}
+READERS: dict[str, Callable[[Ask], Fold]] = {
+    "chat": ChatReader,
+    "thinking": ChatReader,
+    "messages": MessagesReader,
+    "cohere": CohereReader,
+}
 STATE = ("deltas", "delta_bytes", "tool_calls", "text", "ended", "failed", "final", "surplus")
 
 
@@ -34,7 +40,21 @@ def messages(text: str, **more: Any) -> bytes:
     return b"event: content_block_delta\ndata: %s\n\n" % json.dumps(event).encode()
 
 
-MAKERS = {"chat": chat, "messages": messages}
+def thinking(text: str, **more: Any) -> bytes:
+    """As several providers stream reasoning: beside members that are null."""
+    delta = {"role": "assistant", "content": None, "reasoning_content": text}
+    choice = {"index": 0, "delta": delta, "finish_reason": None}
+    chunk = {"id": "c", "model": "m", "choices": [choice], "usage": None, **more}
+    return b"data: %s\n\n" % json.dumps(chunk, ensure_ascii=False).encode()
+
+
+def cohere(text: str, **more: Any) -> bytes:
+    delta = {"message": {"content": {"text": text}}}
+    event = {"type": "content-delta", "index": 0, "delta": delta, **more}
+    return b"event: content-delta\ndata: %s\n\n" % json.dumps(event).encode()
+
+
+MAKERS = {"chat": chat, "thinking": thinking, "messages": messages, "cohere": cohere}
 ODD: dict[str, list[bytes]] = {
     "chat": [
         b": keep-alive\n\n",
@@ -54,6 +74,20 @@ ODD: dict[str, list[bytes]] = {
         b"\n\n",
     ],
 }
+ODD["thinking"] = [
+    *ODD["chat"],
+    chat("x"),
+    b'data: {"id":"c","choices":[{"delta":{"tool_calls":[{"function":{"name":"f"}}]}}]}\n\n',
+]
+ODD["cohere"] = [
+    b'event: message-start\ndata: {"type":"message-start","id":"c"}\n\n',
+    b'event: tool-call-start\ndata: {"type":"tool-call-start","delta":{"message":{"tool_calls":'
+    b'{"function":{"name":"f"}}}}}\n\n',
+    b'event: message-end\ndata: {"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":'
+    b'{"billed_units":{"input_tokens":3,"output_tokens":7}}}}\n\n',
+    b"data: {torn",
+    b"\n\n",
+]
 texts = st.one_of(
     st.sampled_from(
         ["", " word", "m", "c", "content", "text_delta", 'say "hi"', "a\\b", "\n", "é"]

@@ -1,4 +1,5 @@
-"""Gemini: generateContent, its stream as SSE or as a JSON array, countTokens, embedContent.
+"""Gemini: generateContent, its stream as SSE or as a JSON array, countTokens, embedContent; and
+Vertex AI's predict (embeddings, Imagen).
 
 The model and the wish to stream are in the path, not in the body. The SDK takes an error only if
 ``{"error":`` comes first and its code is a number. Protobuf JSON knows every name in two spellings.
@@ -22,7 +23,9 @@ from .gemini_reader import GeminiReader
 _CONFIGS = ("generationConfig", "generation_config")
 _CAPS = ("maxOutputTokens", "max_output_tokens")
 _CHOICES = ("candidateCount", "candidate_count")
-_PRICED = frozenset(("contents", "tools", "cachedContent", "cached_content", *_CONFIGS))
+_PRICED = frozenset(
+    ("contents", "instances", "parameters", "tools", "cachedContent", "cached_content", *_CONFIGS)
+)
 _PRICED_IN_CONFIG = frozenset((*_CAPS, *_CHOICES))
 _STATUS = {
     400: "INVALID_ARGUMENT",
@@ -38,7 +41,7 @@ _STATUS = {
 
 
 class Gemini:
-    """kind "gemini", "embeddings" or "free"."""
+    """kind "gemini", "embeddings", "predict" or "free"."""
 
     family = "gemini"
 
@@ -52,7 +55,7 @@ class Gemini:
         request = parse(body, _PRICED)
         weight = weigh(body, request)
         stream = verb == "streamGenerateContent"
-        makes_output = "embed" not in verb.lower()
+        makes_output = self._kind != "predict" and "embed" not in verb.lower()
         config = _config(body, request)
         return Ask(
             model=model,
@@ -66,6 +69,7 @@ class Gemini:
             capable_of_cap=makes_output,
             makes_output=makes_output,
             object_ids=tuple(weight.object_ids),
+            images=_pictures(model, request) if self._kind == "predict" else 0,
             as_array=stream and "alt=sse" not in query.split("&"),
         )
 
@@ -142,6 +146,13 @@ def _either(config: Mapping[str, Any], names: tuple[str, str]) -> int | None:
 def _spelling(body: bytes, names: tuple[str, str], start: int) -> str:
     """The spelling that the object at `start` uses already."""
     return names[1] if find_member(body, names[1], start) is not None else names[0]
+
+
+def _pictures(model: str | None, request: Mapping[str, Any]) -> int:
+    """What Imagen makes: four, unless it is told."""
+    if model is None or not model.startswith("imagen"):
+        return 0
+    return limit(mapping(request, "parameters"), "sampleCount", "parameters.sampleCount") or 4
 
 
 def _server_tools(request: Mapping[str, Any]) -> bool:

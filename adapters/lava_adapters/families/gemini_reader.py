@@ -48,7 +48,25 @@ class GeminiReader(Fold):
             self._saw(seen)
         if member(body, "promptFeedback", "blockReason") is not None:
             self.ended = True
+        if "predictions" in body:
+            self._predictions(body)
         self._state(body.get("usageMetadata"))
+
+    def _predictions(self, body: dict[str, Any]) -> None:
+        """Vertex AI's own shape: tokens beside each embedding, characters for all, pictures."""
+        made = objects(body["predictions"])
+        stated = [
+            value
+            for each in made
+            if (value := count(member(each, "embeddings", "statistics", "token_count"))) is not None
+        ]
+        if stated:
+            self._counts["prompt"] = sum(stated)
+        pictures = sum("bytesBase64Encoded" in each for each in made)
+        if pictures:
+            self._counts["pictures"] = pictures
+        take(body.get("metadata"), {"billableCharacterCount": "characters"}, self._counts)
+        self._usage = None
 
     def _candidate(self, candidate: dict[str, Any]) -> str:
         if candidate.get("finishReason") is not None:
@@ -111,6 +129,8 @@ class GeminiReader(Fold):
             output_image_tokens=clamp(counts.get("output_IMAGE"), made),
             total_reported=total,
             web_searches=_billed_searches(self._searches, model),
+            images=counts.get("pictures"),
+            input_characters=counts.get("characters"),
             model=model,
         )
 
