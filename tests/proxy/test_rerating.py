@@ -159,6 +159,17 @@ async def test_two_that_rerate_at_once_do_it_once(gate: Gate) -> None:
     )
 
 
+async def test_where_only_a_part_had_no_price_the_row_stays(gate: Gate) -> None:
+    """An embedding model has no price for output; the rest was priced."""
+    payer, model = await gate.payer(), "text-embedding-3-small"
+    await _booked(gate, payer, model)
+    row = await gate.row(payer)
+    assert row["flags"] == ["unpriced"]
+    assert row["cost_e10"] > 0
+    await _priced(gate, payer, model)
+    assert await _rerate(gate) == []
+
+
 async def test_a_price_known_all_along_is_left_alone(gate: Gate) -> None:
     payer = await gate.payer(rate_type="percentage", rate_e12=100 * PERCENT)
     await _booked(gate, payer, "gpt-4.1-nano")

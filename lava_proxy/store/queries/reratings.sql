@@ -1,6 +1,7 @@
 -- name: without_a_price
--- Requests that were booked without a price, or at an assumed one, and were not re-rated yet: behind
--- a place, oldest first.
+-- Requests that were booked without any price, or at an assumed one, and were not re-rated yet:
+-- behind a place, oldest first. Where only a part had no price the rest was priced by more than the
+-- row holds, so those stay.
 -- args: after_at timestamptz, after_id text, most int
 SELECT r.merchant_id, r.request_id, r.created_at, r.customer_id, r.meter_id, r.cycle, r.provider,
        r.provider_key_type, r.model, r.input_tokens, r.output_tokens, r.cache_read_tokens,
@@ -10,6 +11,7 @@ SELECT r.merchant_id, r.request_id, r.created_at, r.customer_id, r.meter_id, r.c
 FROM requests r
 WHERE r.flags && ARRAY['unpriced', 'price_assumed'] AND r.model IS NOT NULL
   AND r.status = 'completed'
+  AND (r.price_version IS NULL OR 'price_assumed' = ANY(r.flags))
   AND (r.created_at, r.request_id) > (:after_at::timestamptz, :after_id::text)
   AND NOT EXISTS (SELECT FROM reratings x
                   WHERE x.merchant_id = r.merchant_id AND x.request_id = r.request_id)
