@@ -114,7 +114,7 @@ async def test_a_fault_in_pricing_still_books_the_call(
     def broken(*_args: object, **_more: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("lava_proxy.proxy.finish.cost_of", broken)
+    monkeypatch.setattr("lava_proxy.proxy.costing.cost_of", broken)
     answer = await gate.call(CHAT, asking("sim-6-0"), payer)
     assert answer.whole
     assert len(text_of(answer.body).split()) == 6

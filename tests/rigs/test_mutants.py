@@ -197,7 +197,7 @@ def debt_is_not_repaid_by_what_comes_back(plant: pytest.MonkeyPatch) -> None:
     async def repay(*_args: object) -> None:
         return None
 
-    plant.setattr(credit, "_repay", repay)
+    plant.setattr(credit, "repay", repay)
 
 
 def a_lease_asked_for_twice_is_two(plant: pytest.MonkeyPatch) -> None:

@@ -40,9 +40,16 @@ VALUES (:merchant_id::text, :request_id::text, :created_at::timestamptz, :transa
 ON CONFLICT DO NOTHING RETURNING request_id;
 
 -- name: change_quarter
--- Brings the quarter of an hour that a re-rated request belongs to up to date.
+-- Brings the quarter of an hour that a re-rated request belongs to up to date, and what the wallet
+-- has paid for the provider's managed key.
 -- args: merchant_id text, created_at timestamptz, customer_id text, meter_id text,
 --   cost_change bigint, charge_change bigint, managed_change bigint
+WITH walleted AS (
+    INSERT INTO wallet_costs AS w (merchant_id, slot, cost_e10)
+    SELECT :merchant_id::text, pg_backend_pid() % 16, :managed_change::bigint
+    WHERE :managed_change::bigint <> 0
+    ON CONFLICT (merchant_id, slot) DO UPDATE SET cost_e10 = w.cost_e10 + excluded.cost_e10
+)
 UPDATE usage_rollups
 SET cost_e10 = cost_e10 + :cost_change::bigint,
     charge_e10 = charge_e10 + :charge_change::bigint,
