@@ -20,8 +20,6 @@ LEAST_S = 0.02
 """A round repeats a recording until it took so long."""
 GOAL_US = 2.0
 MADE = {
-    "documents": b'{"model":"m","pages":[{"index":0,"markdown":"text"}],'
-    b'"usage_info":{"pages_processed":1,"doc_size_bytes":1000}}',
     "opaque": b"\x00" * 1000,
 }
 """Families of which there is no recording."""

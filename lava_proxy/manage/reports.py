@@ -83,7 +83,9 @@ async def create(desk: Desk, call: Call) -> Answer:
 
 async def _settlement(desk: Desk, call: Call) -> rules.Settlement:
     body = read_fields(Report, call)
-    metadata = check_metadata(body.metadata)
+    # In the order that jsonb keeps, so that the first answer is also that of every repeat.
+    pairs = sorted(check_metadata(body.metadata).items(), key=lambda pair: (len(pair[0]), pair[0]))
+    metadata = dict(pairs)
     name = customer_named({"customer_id": body.customer_id, "connection_id": body.connection_id})
     if name is None:
         refuse("customer_id", "is required")

@@ -1,8 +1,10 @@
 """Prices that the bundled data lack: tools beside the tokens, audio, searches.
 
-Each entry has the provider's page. An entry for a model adds to what is bundled, or stands alone
-where the model is not bundled at all; one for every model (``""``) only adds. What is bundled wins,
-so an entry that the data catch up with does no harm. Checked: 2026-11-28.
+Each entry names the provider's page, where it should be looked up again: the figures were written
+down without access to those pages, so an operator who depends on one sets a price of his own. An
+entry for a model adds to what is bundled, or stands alone where the model is not bundled at all;
+one for every model (``""``) only adds. What is bundled wins, so an entry that the data catch up
+with does no harm.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ KINDS = {
 PROVIDERS = {"google-gemini": "google", "google-vertex": "google", "hf-inference": "huggingface"}
 NOT_OF_THESE_FAMILIES = {("google-vertex", "embeddings")}
 AT_ONCE = 32
+SETTINGS = {"extension_wait_s": 20.0, "database_wait_s": 20.0, "database_timeout_s": 20.0}
+"""What is compared here is bytes and counts: a machine with other work must not cut a stream."""
 PAYERS = 8
 
 
