@@ -27,10 +27,9 @@ from lava_proxy.manage.app import create_management
 from lava_proxy.pages import app as pages
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments
-from lava_proxy.proxy.assemble import make_gateway, origins_of, sweep, tell_booked
+from lava_proxy.proxy.assemble import egress_of, make_gateway, sweep, tell_booked
 from lava_proxy.proxy.forward import forward, passes_on
 from lava_proxy.proxy.gateway import Gateway
-from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.refuse import refuse_websocket
 from lava_proxy.proxy.run import StreamCut
 from lava_proxy.store.database import Database
@@ -150,9 +149,7 @@ class _Open:
         on_broken: Callable[[str], None],
     ) -> _Open:
         """Database, schema, journals, writer, loops: in this order."""
-        # A wrong override or key stops us before anything is started.
-        origins_of(registry, settings)
-        ManagedKeys(settings, registry)
+        egress = egress_of(settings, registry)
         payments = make_payments(settings)
         server = None
         if settings.database_url is None:
@@ -185,7 +182,7 @@ class _Open:
             price_names=registry.price_names,
         )
         await books.open()
-        gateway = make_gateway(settings, books, registry, metrics)
+        gateway = make_gateway(settings, books, registry, metrics, egress)
         upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
         upkeep.start()
         management = create_management(books, registry, payments)

@@ -7,6 +7,7 @@ valid, and turns them into a `Usage` only when asked: `_settle` holds the family
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ FRAMES_MAX = 8
 is wasted."""
 
 
-class Fold:
+class Fold(ABC):
     """A `contract.Reader` without a format: subclasses add `_fold` and `_settle`."""
 
     reads_headers = False
@@ -91,7 +92,7 @@ class Fold:
         self.delta_bytes += len(text)
         self.text = text
 
-    def headers(self, status: int, headers: Mapping[str, str]) -> None:
+    def headers(self, status: int, headers: Mapping[str, str]) -> None:  # noqa: B027  # optional
         """These families state nothing in their headers."""
 
     def usage(self) -> Usage:
@@ -99,11 +100,13 @@ class Fold:
             self._usage = self._settle() if self._counts else NO_USAGE
         return self._usage
 
+    @abstractmethod
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
-        raise NotImplementedError
+        """Take what one event says."""
 
+    @abstractmethod
     def _settle(self) -> Usage:
-        raise NotImplementedError
+        """The family's rules, on the counts so far."""
 
     def _saw(self, text: str) -> None:
         """Count one content-carrying event."""
@@ -150,3 +153,9 @@ class Unread(Fold):
 
     def event(self, name: str, data: bytes) -> None:
         self.text = ""
+
+    def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
+        """Never called: events are not read."""
+
+    def _settle(self) -> Usage:
+        return NO_USAGE

@@ -52,7 +52,7 @@ class Models:
         self._not_text: tuple[str, ...] = tuple(table["not_text"])
         checked = datetime.strptime(table["checked"], "%Y-%m-%d").replace(tzinfo=UTC)
         self.checked_s = int(checked.timestamp())
-        """When the table was last compared with the world."""
+        """When the table was last compared with the models of genai-prices."""
 
     def served(self, model: str, kind: Kind) -> Served | None:
         """Where `model` is served in this way; None when nowhere that we know of."""

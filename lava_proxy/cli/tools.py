@@ -18,7 +18,7 @@ from lava_proxy.core.providers import registry_of
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import PaymentsDown
-from lava_proxy.proxy.managed import ManagedKeys
+from lava_proxy.proxy.assemble import egress_of
 from lava_proxy.rules.catalog import Override, compile_override
 from lava_proxy.rules.rates import RateError
 from lava_proxy.store import balance as balances
@@ -211,10 +211,10 @@ async def examine(settings: Settings) -> list[tuple[bool, str]]:
 
 
 def _providers(settings: Settings) -> list[tuple[bool, str]]:
-    """The provider table can be read; every managed key is of a provider in it, and usable."""
+    """The provider table can be read; bases and managed keys are of providers in it, and usable."""
     try:
         registry = registry_of(settings)
-        ManagedKeys(settings, registry)
+        egress_of(settings, registry)
     except ConfigurationError as error:
         return [(False, str(error))]
     keys = sorted(settings.provider_keys)

@@ -14,13 +14,13 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import id_from, new_id, wallet_id_of
 from lava_proxy.core.money import format_e10, parse_e10
 from lava_proxy.core.settings import Settings
+from lava_proxy.payments.manual import Manual
 from lava_proxy.store import keys, payments, wallets
 from lava_proxy.store.database import Connection
 from lava_proxy.store.wallets import Waiting, Wallet
 
 wallet_app = typer.Typer(help="Wallets of merchants.", no_args_is_help=True)
 
-MANUAL = "manual"
 WAITING_MAX = 50
 
 Merchant = Annotated[str, typer.Option(help="Id or name; the first one if it is not given.")]
@@ -92,7 +92,7 @@ async def _fund(settings: Settings, name: str, amount_e10: int, reference: str |
             customer_id=None,
             purpose="wallet",
             amount_e10=amount_e10,
-            provider=MANUAL,
+            provider=Manual.name,
             now=now,
         )
         row = await payments.find(conn, merchant_id, payment_id)
@@ -106,7 +106,7 @@ async def _complete(settings: Settings, payment_id: str) -> Shown:
     async with open_database(settings) as database, database.transaction() as conn:
         merchant_id = await wallets.wallet_of(conn, payment_id)
         row = None if merchant_id is None else await payments.find(conn, merchant_id, payment_id)
-        if merchant_id is None or row is None or row.provider != MANUAL:
+        if merchant_id is None or row is None or row.provider != Manual.name:
             raise LavaError("not_found", f"no payment by hand into a wallet is {payment_id!r}")
         await payments.succeeded(conn, payment_id, None, SystemClock().now())
         return await _shown(conn, merchant_id)

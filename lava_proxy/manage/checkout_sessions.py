@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from base64 import b64encode
 from datetime import datetime, timedelta
-from typing import Annotated, Literal, NotRequired
-from urllib.parse import urlsplit
+from typing import Literal, NotRequired
 
 import orjson
-from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import hash_secret, new_id, new_secret
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
-from lava_proxy.manage.fields import Body, Name, customer_named, read_fields, refuse
+from lava_proxy.manage.fields import Body, Name, PageUrl, customer_named, read_fields, refuse
 from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.text import time_text
 from lava_proxy.rules.checkout import refusal
@@ -28,28 +26,13 @@ from lava_proxy.store.checkout_sessions import NewSession, Terms
 from lava_proxy.store.database import Connection
 from lava_proxy.wire.asgi import public_base
 
-URL_MAX_CHARS = 2048
-
-
-def _origin_url(text: str) -> str:
-    """Where the page is shown: it frames us, and gets our messages."""
-    try:
-        parts = urlsplit(text)
-        named = parts.hostname and parts.port != 0
-    except ValueError:
-        named = None
-    if not named or parts.scheme not in ("http", "https") or parts.username is not None:
-        raise ValueError("must be an address such as https://shop.example/pricing")
-    if not text.isascii() or any(c.isspace() or c in "\"';,\\<>" for c in text):
-        raise ValueError("must be written as a browser sends it: ASCII, percent-encoded")
-    return text
-
 
 class NewCheckoutSession(Body):
     """A plan for anybody, or a bundle for a customer whose plan sells it."""
 
     checkout_mode: Literal["subscription", "credit_bundle"]
-    origin_url: Annotated[str, Field(max_length=URL_MAX_CHARS), AfterValidator(_origin_url)]
+    origin_url: PageUrl
+    """Where the page is shown: it frames us, and gets our messages."""
     plan_id: Name | None = None
     customer_id: Name | None = None
     connection_id: Name | None = None

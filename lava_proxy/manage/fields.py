@@ -182,7 +182,7 @@ Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX_CHARS), AfterValid
 """An id, slug or name: what may also stand in a token or a path."""
 
 PageUrl = Annotated[str, Field(max_length=URL_MAX_CHARS), AfterValidator(_page_url)]
-"""Where a browser is sent."""
+"""Where a browser is sent, or what shows a page of ours."""
 
 Amount = Annotated[int, PlainValidator(_amount, json_schema_input_type=_Decimal)]
 """USD as a decimal string -> 10^-10 USD."""

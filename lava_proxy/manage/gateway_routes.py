@@ -42,17 +42,9 @@ def _by_model(name: str, dialect: str, shape: str) -> dict[str, Any]:
         "required": required,
         "properties": {"model": {"type": "string"}, "messages": {"type": "array"}},
     }
-    return {
-        "post": {
-            "summary": f"{dialect} by the model's name; for tools, with a spend key ({shape}).",
-            "tags": ["gateway"],
-            "operationId": f"post_{name}_gateway",
-            "security": [{"secret_key": []}],
-            "parameters": [],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-            "responses": _ANSWER,
-        }
-    }
+    summary = f"{dialect} by the model's name; for tools, with a spend key ({shape})."
+    body = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return {"post": _operation(f"post_{name}_gateway", summary) | {"requestBody": body}}
 
 
 _BODY: Mapping[str, Any] = {"requestBody": {"content": {"application/json": {}}}}

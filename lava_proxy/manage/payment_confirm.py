@@ -19,9 +19,6 @@ from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk
 from lava_proxy.store import payers, payment_events, payments
 from lava_proxy.store.payments import PaymentRow
 
-BY_WORKERS = ("renewal", "top_up")
-"""A page of their own is where others are paid."""
-
 
 class Confirmation(Body):
     """Where the payer's bank leads back to; which means of payment, if not the default."""
@@ -50,7 +47,7 @@ async def confirm(desk: Desk, call: Call) -> Answer:
             payer_ref = await payers.payer_ref(conn, row.customer_id, row.provider)
     if row.status == "succeeded":
         return answer(_view(row, ChargeAnswer("succeeded")))
-    if row.purpose not in BY_WORKERS or row.status not in ("pending", "requires_action"):
+    if row.purpose not in payments.BY_WORKERS or row.status not in ("pending", "requires_action"):
         raise LavaError("conflict", f"this payment is {row.status} and not waiting for its payer")
     if row.provider != desk.payments.name:
         raise LavaError("conflict", "this payment was never asked for")

@@ -25,9 +25,6 @@ from lava_proxy.store.database import Connection
 from lava_proxy.store.payment_events import ToldOf
 from lava_proxy.store.payments import Retry
 
-WORKERS = ("renewal", "top_up")
-"""A worker asks for these, and hears itself that they fail."""
-
 log = logging.getLogger(__name__)
 
 
@@ -107,7 +104,7 @@ async def _move(
     if event.provider_ref is not None:
         await store.note_ref(conn, payment.payment_id, event.provider_ref)
     needs_action = event.kind == "requires_action"
-    if payment.purpose not in WORKERS:
+    if payment.purpose not in payments.BY_WORKERS:
         await store.tell_failure(
             conn,
             payment.payment_id,

@@ -57,7 +57,7 @@ class PaymentMethodList(TypedDict):
     data: list[PaymentMethodView]
 
 
-class PageView(TypedDict):
+class LeaveCardView(TypedDict):
     """Where the payer leaves a card; it is there when they have done so."""
 
     redirect_url: str
@@ -97,7 +97,7 @@ async def create(desk: Desk, call: Call) -> Answer:
         )
         if made.redirect_url is None:
             raise LavaError("conflict", "no payment provider keeps means of payment here")
-        return answer(PageView(redirect_url=made.redirect_url))
+        return answer(LeaveCardView(redirect_url=made.redirect_url))
 
     return await once_apart(desk, call, work)
 
@@ -186,7 +186,7 @@ ROUTES = (
         "POST",
         "payment_methods",
         create,
-        answer=PageView,
+        answer=LeaveCardView,
         body=NewPaymentMethod,
         errors=("not_found", "conflict"),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from lava_adapters.models import Models
@@ -26,13 +27,28 @@ from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.telemetry.metrics import Metrics
 
 
-def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: Metrics) -> Gateway:
-    """To be called in the event loop that will serve. Raises `ConfigurationError` for an override
-    that may not be used."""
-    origins = origins_of(registry, settings)
+class Egress(NamedTuple):
+    """Where calls go, and with which keys."""
+
+    origins: dict[str, str]
+    """Host -> base URL, where it is another than https under that name."""
+    keys: ManagedKeys
+
+
+def egress_of(settings: Settings, registry: Registry) -> Egress:
+    """Raises `ConfigurationError` for what names no provider, and for a base or a key that may not
+    be used: before anything is started."""
     known = {provider.id for provider in registry.providers}
     for name in sorted(set(settings.client_drain_providers) - known):
         raise ConfigurationError(f"LAVA_CLIENT_DRAIN_PROVIDERS: there is no provider {name!r}")
+    return Egress(_origins_of(registry, settings), ManagedKeys(settings, registry))
+
+
+def make_gateway(
+    settings: Settings, books: Books, registry: Registry, metrics: Metrics, egress: Egress
+) -> Gateway:
+    """To be called in the event loop that will serve."""
+    origins, keys = egress
     loop = asyncio.get_running_loop()
     open_runs = OpenRuns(
         stall_s=settings.client_stall_s,
@@ -54,7 +70,6 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
         connections_per_host=settings.upstream_connections_per_host,
         named_hosts=frozenset(urlsplit(base).netloc for base in origins.values()),
     )
-    keys = ManagedKeys(settings, registry)
     keys.open(upstreams, origins.get(TOKEN_HOST, f"https://{TOKEN_HOST}"), books.clock)
     return Gateway(
         settings=settings,
@@ -86,7 +101,7 @@ def make_gateway(settings: Settings, books: Books, registry: Registry, metrics: 
     )
 
 
-def origins_of(registry: Registry, settings: Settings) -> dict[str, str]:
+def _origins_of(registry: Registry, settings: Settings) -> dict[str, str]:
     """Where hosts are called in another way than https under their own name: those of the
     operator's rows by their base, and overrides (exact host, or ``*.suffix``) above all."""
     origins = {host: f"https://{host}" for host in registry.own_hosts}

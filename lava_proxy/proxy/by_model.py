@@ -13,11 +13,12 @@ import orjson
 
 from lava_adapters.contract import AskError
 from lava_adapters.jsonedit import set_member
-from lava_adapters.models import Kind, Served, route_of
+from lava_adapters.models import Kind, Served
 from lava_adapters.strict import parse, text
 from lava_proxy.core.errors import LavaError
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.rewrite import Rewrite
+from lava_proxy.proxy.rewriting import speaker
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.key_use import model_refusal, refusal
 from lava_proxy.rules.limits import Shape, SpendKey
@@ -65,10 +66,7 @@ def begin(gateway: Gateway, run: Run, method: str, path: bytes, query: bytes) ->
     if endpoint is None:
         return None
     run.shape = endpoint.shape
-    speaker = gateway.registry.by_id(endpoint.shape)
-    route = route_of(speaker, endpoint.kind) if speaker else None
-    if speaker is not None and route is not None:
-        run.adapter = gateway.registry.adapter(speaker, route)
+    run.adapter = speaker(gateway, endpoint.shape)
     if method != "POST":
         raise LavaError("method_not_allowed", "this route takes POST", headers={"allow": "POST"})
     return parse_prefix(_NOWHERE, path, query)

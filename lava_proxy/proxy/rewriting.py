@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from lava_adapters.contract import Adapter
 from lava_adapters.jsonedit import set_member
 from lava_adapters.registry import Route
 from lava_proxy.core.errors import LavaError
@@ -47,15 +48,20 @@ def begin(gateway: Gateway, run: Run, path: bytes, query: bytes) -> Target | Non
     if match is None or dialect is None:
         names = ", ".join(DIALECTS)
         raise LavaError("not_found", f"Write /v1/rewrite/<format>/<URL>; formats are {names}.")
-    provider_id, endpoint = _MADE_BY[dialect.name]
+    run.rewrite = Rewrite(dialect, speaker(gateway, dialect.name))
+    scheme = match.group(2) or b"https"
+    url = scheme + b"://" + match.group(3)
+    return parse_target(b"/v1/forward/" + url, query, plain_hosts=gateway.registry_hosts)
+
+
+def speaker(gateway: Gateway, name: Name) -> Adapter:
+    """The adapter that says no, and ends a stream, in a dialect."""
+    provider_id, endpoint = _MADE_BY[name]
     provider = gateway.registry.by_id(provider_id)
     found = provider.route("POST", endpoint) if provider else None
     if provider is None or found is None:
         raise LavaError("internal_error")
-    run.rewrite = Rewrite(dialect, gateway.registry.adapter(provider, found[0]))
-    scheme = match.group(2) or b"https"
-    url = scheme + b"://" + match.group(3)
-    return parse_target(b"/v1/forward/" + url, query, plain_hosts=gateway.registry_hosts)
+    return gateway.registry.adapter(provider, found[0])
 
 
 def strip_suffix(gateway: Gateway, run: Run) -> None:

@@ -37,7 +37,7 @@ async def lease(conn: Connection, ask: LeaseAsk, rules: TopUpRules, now: datetim
     await top_up(conn, ask.owner_id, rules, now, short_e10=short_e10, reach_e10=reach_e10)
     if answer.amount_e10:
         return answer
-    coming = await Q["coming"].fetchval(conn, customer_id=ask.owner_id, now=now)
+    coming = await Q["coming"].fetchval(conn, customer_id=ask.owner_id)
     return replace(answer, coming=bool(coming))
 
 

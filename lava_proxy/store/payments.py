@@ -25,6 +25,8 @@ from lava_proxy.store.sql import load
 Q = load("payments")
 
 Purpose = Literal["subscription", "renewal", "bundle", "top_up", "wallet"]
+BY_WORKERS: tuple[Purpose, ...] = ("renewal", "top_up")
+"""A worker asks for these, and hears itself that they fail; the others are paid on a page."""
 AGAIN_S = 60.0
 """A payment that was asked for and not answered is asked for again so much later."""
 RENEWAL_PAUSES_H = (1, 6, 24)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from lava_adapters.contract import Usage
-from lava_proxy.core.ids import new_id
+from lava_proxy.core.ids import is_test, new_id
 from lava_proxy.rules.charge import Line
 from lava_proxy.rules.credit import burn
 from lava_proxy.rules.pricebook import PriceBook
@@ -62,8 +62,10 @@ async def rerate(
             async with database.transaction() as conn:
                 found = await _found(conn, prices, row, now)
                 change = None if found is None else _change(row, found)
-                if change is not None and (dry or await _book(conn, row, change, now)):
-                    yield change
+                if change is not None and not dry and not await _book(conn, row, change, now):
+                    change = None
+            if change is not None:  # told of only once it is committed
+                yield change
         if len(rows) < ROWS_AT_A_TIME:
             return
         at, last = rows[-1]["created_at"], rows[-1]["request_id"]
@@ -180,7 +182,7 @@ async def _give_back(
     repaid_e10 = min(debt_e10, amount_e10)
     await C["insert_grant"].execute(
         conn,
-        grant_id=new_id("credit"),
+        grant_id=new_id("credit", test=is_test(owner_id)),
         owner_id=owner_id,
         merchant_id=change.merchant_id,
         kind="operator",

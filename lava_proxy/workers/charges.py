@@ -28,14 +28,18 @@ async def ask_for_due(books: Books, payments: Payments, purpose: Purpose) -> int
     """Ask for the payments of one purpose that are due; answers how many."""
     async with books.database.transaction() as conn:
         due = await store.claim(conn, purpose, payments.name, books.now(), MOST)
-    asked = [_ask(books, payments, payment, purpose) for payment in due]
+    # The provider is asked side by side, the database in turn: leases need its connections.
+    turn = asyncio.Lock()
+    asked = [_ask(books, payments, payment, purpose, turn) for payment in due]
     for failure in await asyncio.gather(*asked, return_exceptions=True):
         if failure is not None:
             raise failure
     return len(due)
 
 
-async def _ask(books: Books, payments: Payments, due: Due, purpose: Purpose) -> None:
+async def _ask(
+    books: Books, payments: Payments, due: Due, purpose: Purpose, turn: asyncio.Lock
+) -> None:
     ask = ChargeAsk(
         payment_id=due.payment_id,
         merchant_id=due.merchant_id,
@@ -54,7 +58,8 @@ async def _ask(books: Books, payments: Payments, due: Due, purpose: Purpose) -> 
     retries = stamina.retry_context(on=StoreConflict, attempts=NOTES_MAX, wait_max=1.0)
     async for attempt in retries:
         with attempt:
-            await _note(books, due.payment_id, answer)
+            async with turn:
+                await _note(books, due.payment_id, answer)
 
 
 async def _note(books: Books, payment_id: str, answer: ChargeAnswer) -> None:

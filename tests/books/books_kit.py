@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from lava_proxy.books.bank import Books
-from lava_proxy.core.clock import Clock
+from lava_proxy.core.clock import Clock, SystemClock
+from lava_proxy.core.environment import load_settings
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.settings import Settings
 from lava_proxy.rules.charge import Counts
@@ -323,6 +326,21 @@ def make_books(
         on_flush=lambda rows, seconds: None,
         on_booked=on_booked,
     )
+
+
+@asynccontextmanager
+async def opened(database: Database, folder: Path) -> AsyncIterator[Books]:
+    """Books with the settings users have, writing for as long as this lasts."""
+    made = Books(
+        load_settings({}, data_dir=folder),
+        database,
+        SystemClock(),
+        on_flush=lambda rows, seconds: None,
+        on_booked=lambda row, booked: None,
+    )
+    await made.open()
+    yield made
+    await made.close()
 
 
 async def until(holds: Callable[[], bool], timeout_s: float = 10) -> None:

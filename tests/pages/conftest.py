@@ -13,12 +13,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "manage"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "payments"))
 
 from api_kit import new_merchant
+from books_kit import opened
 from page_kit import Shop
 
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
-from lava_proxy.core.clock import SystemClock
-from lava_proxy.core.environment import load_settings
 from lava_proxy.manage.app import create_management
 from lava_proxy.store.database import Database
 
@@ -26,16 +25,8 @@ from lava_proxy.store.database import Database
 @pytest.fixture
 async def books(database: Database, tmp_path: Path) -> AsyncIterator[Books]:
     """Open books on a fresh database."""
-    made = Books(
-        load_settings({}, data_dir=tmp_path),
-        database,
-        SystemClock(),
-        on_flush=lambda rows, seconds: None,
-        on_booked=lambda row, booked: None,
-    )
-    await made.open()
-    yield made
-    await made.close()
+    async with opened(database, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from gateway_kit import CHAT, TOKEN_E10, Gate, Payer, fresh_model
 from plain_client import chunks_of
 
 from lava_proxy.core.errors import LavaError
-from lava_proxy.net.simulated import Piece, Script
+from lava_proxy.net.simulated import Piece, Script, SimRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -173,9 +173,13 @@ async def test_a_long_stream_asks_the_database_seldom(gate: Gate) -> None:
 @pytest.mark.parametrize("mode", ["sliced", "strict", "soft"])
 async def test_many_streams_on_little_credit(gate: Gate, mode: str) -> None:
     payer, model = await gate.payer("0.0500", mode=mode), fresh_model()
-    gate.sim.script[model] = lambda _: Script(
-        (*one_by_one(300, 0.0005), Piece(usage(4, 300) + DONE))
-    )
+
+    def as_long_as_it_may(request: SimRequest) -> Script:
+        """A hold of the last credit lowers the cap, and providers keep to it."""
+        tokens = json.loads(request.body)["max_completion_tokens"]
+        return Script((*one_by_one(tokens, 0.0005), Piece(usage(4, tokens) + DONE)))
+
+    gate.sim.script[model] = as_long_as_it_may
     asked = asking(model, max_completion_tokens=300)
     answers = await asyncio.gather(*(gate.call(CHAT, asked, payer) for _ in range(50)))
     rows = await gate.rows(payer)

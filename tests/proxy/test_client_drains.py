@@ -15,8 +15,7 @@ from raw_asgi import Raw
 from lava_adapters.registry import Registry
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.net.simulated import Ending, Piece, Script, SimRequest
-from lava_proxy.proxy.assemble import make_gateway
-from lava_proxy.telemetry.metrics import Metrics
+from lava_proxy.proxy.assemble import egress_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -189,7 +188,7 @@ async def test_a_server_that_raises_when_nobody_listens(gate: Gate) -> None:
     )
 
 
-async def test_an_unknown_provider_is_an_error(gate: Gate) -> None:
+async def test_an_unknown_provider_is_an_error() -> None:
     settings = Settings(client_drain_providers=("opnai",))
     with pytest.raises(ConfigurationError, match="opnai"):
-        make_gateway(settings, gate.gateway.books, Registry.builtin(), Metrics([]))
+        egress_of(settings, Registry.builtin())

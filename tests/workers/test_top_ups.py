@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from plans_kit import DECLINED, USD, Club, open_club
 from lava_proxy.books.leases import Hold
 from lava_proxy.core.ids import new_id
 from lava_proxy.payments.seam import ChargeAnswer, PaymentsDown
-from lava_proxy.store import plans, subscriptions
+from lava_proxy.store import payments, plans, subscriptions
 from lava_proxy.store.audit import audit
 from lava_proxy.store.database import Database
 from lava_proxy.store.plans import BundleRow
@@ -99,6 +100,16 @@ async def test_twenty_needs_at_once_are_one_payment(club: Club) -> None:
     assert await club.credit(customer) == (0, 15 * USD)
     assert (await club.lease(customer, 1)).amount_e10 == 1 * USD
     assert (await audit(club.database)).sound
+
+
+async def test_a_payment_is_coming_whoevers_clock_is_ahead(club: Club) -> None:
+    customer, _ = await empty(club)
+    await club.lease(customer, 1)
+    ahead = club.books.now() + timedelta(seconds=1)
+    async with club.database.transaction() as conn:
+        (due,) = await payments.claim(conn, "top_up", "manual", ahead, 20)
+    assert due.customer_id == customer
+    assert (await club.lease(customer, 1)).coming
 
 
 async def test_a_crash_after_the_charge_asks_again_under_the_same_key(club: Club) -> None:

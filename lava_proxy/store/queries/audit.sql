@@ -275,8 +275,8 @@ DELETE FROM audit_ledger;
 DELETE FROM audit_units;
 
 -- name: keep_ledger
--- Adds the verified entries of customers and wallets to the checkpoint; from the beginning, those too that were
--- signed off and dropped.
+-- Adds the verified entries of customers and wallets to the checkpoint; from the beginning, those
+-- too that were signed off and dropped.
 -- args: since bigint, upto bigint
 INSERT INTO audit_ledger AS a (account, amount_e10)
 SELECT account, sum(amount_e10)::bigint

@@ -72,13 +72,14 @@ ON CONFLICT DO NOTHING
 RETURNING payment_id;
 
 -- name: coming
--- Whether somebody is buying credit for this customer right now.
--- args: customer_id text, now timestamptz
+-- Whether somebody is buying credit for this customer right now: nobody has answered yet, and the
+-- provider is still to be asked or is being asked. Whose clock says what does not matter.
+-- args: customer_id text
 SELECT EXISTS (
     SELECT FROM payments p
     WHERE p.customer_id = :customer_id::text AND p.status = 'pending'
       AND p.purpose IN ('top_up', 'renewal') AND p.attempts = 0
-      AND p.next_attempt_at <= :now::timestamptz + interval '60 seconds');
+      AND p.next_attempt_at IS NOT NULL);
 
 -- name: wake_workers
 -- Tells workers that a payment is to be made, once this transaction commits.

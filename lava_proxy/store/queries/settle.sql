@@ -56,9 +56,10 @@ ORDER BY owner_id, (kind <> 'cycle'), expires_at NULLS LAST, created_at, grant_i
 -- name: insert_requests
 -- Books the rows of a batch, a JSON array of objects named like the columns: the requests, what they
 -- add to their quarters of an hour and to the cost of managed keys, and their ledger transactions
--- (what the customer paid, what the provider costs). One argument instead of forty arrays, because encoding those cost the gateway more
--- CPU than all else in a batch; the rest is derived here, where it only has to be copied. A request
--- id of ours is unique, so it names the transaction; a reported one is unique per merchant.
+-- (what the customer paid, what the provider costs). One argument instead of forty arrays, because
+-- encoding those cost the gateway more CPU than all else in a batch; the rest is derived here, where
+-- it only has to be copied. A request id of ours is unique, so it names the transaction; a reported
+-- one is unique per merchant.
 -- args: rows text, now timestamptz
 WITH booked AS (
     INSERT INTO requests

@@ -7,6 +7,7 @@ may come interleaved.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 from . import neutral as n
@@ -15,7 +16,7 @@ from .members import is_whole
 Kind = Literal["text", "thinking", "signature", "arguments"]
 
 
-class BlockWriter:
+class BlockWriter(ABC):
     """A `dialects.Writer` without words: subclasses write what is told of blocks."""
 
     __slots__ = (
@@ -75,29 +76,29 @@ class BlockWriter:
 
     # In a dialect's words.
 
+    @abstractmethod
     def begin(self) -> bytes:
         """The message begins."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self, index: int, kind: Kind, call: n.CallStarted | None) -> bytes:
         """A block begins."""
-        raise NotImplementedError
 
+    @abstractmethod
     def more(self, index: int, kind: Kind, text: str) -> bytes:
         """More of a block."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop(self, index: int) -> bytes:
         """A block ends."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, stop: n.Finished) -> bytes:
         """The message ends, and this is its usage."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failed(self, failed: n.Failed) -> bytes:
         """An error takes the place of the rest."""
-        raise NotImplementedError
 
     # Which block.
 
