@@ -52,9 +52,10 @@ async def forward(
     run = Run(new_id("request"), gateway.books.clock.boot_s(), asyncio.current_task())
     gateway.open_runs.runs.add(run)
     watcher: Watcher | None = None
+    error: BaseException | None = None
     try:
         while True:
-            error: BaseException | None = None
+            error = None
             try:
                 if watcher is None:
                     headers, body = await _take_in(gateway, run, scope, receive, path)
@@ -75,6 +76,7 @@ async def forward(
             run = gateway.open_runs.go_on(run, run.following)
             watcher.follow(run)
     finally:
+        error = None  # its traceback points at us: no circle for the garbage collector
         gateway.open_runs.ended(run)
         if watcher is not None:
             watcher.stop()

@@ -115,6 +115,12 @@ class Run:
         if self.managed and self.mask is None:
             self.mask = Masks(self.upstream_secrets)
 
+    def part(self) -> None:
+        """The call is over. It and its tap point at each other; parted, they are freed at once and
+        not by the garbage collector, which stops every stream for as long as it looks."""
+        if self.tap is not None:
+            self.tap.gate = self.tap.on_failed = None
+
     def cancel(self, why: Stop) -> None:
         """Stop the call from outside; its own task books it."""
         if self.stop is None and self.task is not None:
@@ -146,6 +152,7 @@ class OpenRuns:
     def ended(self, run: Run) -> None:
         """The call is over."""
         self.runs.discard(run)
+        run.part()
         if run.left_s is not None:
             self.drains -= 1
 
