@@ -122,6 +122,11 @@ class Metrics:
         if sound_age_s is not None:
             self._made.gauges["lava_audit_sound_age_seconds"].set(sound_age_s)
 
+    def quarantined(self, rows: int, charge_e10: int) -> None:
+        """What could not be booked, and waits for somebody to decide."""
+        self._made.gauges["lava_quarantine_rows"].set(rows)
+        self._made.gauges["lava_quarantine_usd"].set(charge_e10 / _E10)
+
     def flushed(self, rows: int, seconds: float) -> None:
         """One transaction of the ledger writer was committed."""
         self._rows.inc(rows)

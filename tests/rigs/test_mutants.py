@@ -230,10 +230,10 @@ def replay_ignores_settle(plant: pytest.MonkeyPatch) -> None:
 
 
 def a_quarantined_row_is_thrown_away(plant: pytest.MonkeyPatch) -> None:
-    async def gone(*_args: object) -> None:
-        return None
+    async def gone(_database: object, row: Any, *_more: object) -> Booked:
+        return Booked(row.call.request_id, row.call.owner_id, 0, False, quarantined=True)
 
-    plant.setattr(replay, "quarantine", gone)
+    plant.setattr(replay, "set_apart", gone)
 
 
 def a_tier_starts_anew_with_every_batch(plant: pytest.MonkeyPatch) -> None:
