@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
@@ -26,19 +26,20 @@ from lava_proxy.core.settings import Settings
 from lava_proxy.manage.app import create_management
 from lava_proxy.pages import app as pages
 from lava_proxy.payments.factory import make_payments
-from lava_proxy.payments.seam import Payments
 from lava_proxy.proxy.assemble import egress_of, make_gateway, sweep, tell_booked
 from lava_proxy.proxy.forward import forward, passes_on
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.refuse import refuse_websocket
 from lava_proxy.proxy.run import StreamCut
 from lava_proxy.store.database import Database
-from lava_proxy.store.embedded import EmbeddedServer, start_embedded
+from lava_proxy.store.embedded import start_embedded
 from lava_proxy.store.migrate import migrate
 from lava_proxy.telemetry.exposition import check_access, render
+from lava_proxy.telemetry.logs import HostFilter
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.wire.asgi import path_of, raw_path_of
 from lava_proxy.wire.problem import envelope
+from lava_proxy.wire.token import redact
 from lava_proxy.workers.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,14 @@ WRAPPED = (
     "lava_proxy is inside Starlette's BaseHTTPMiddleware (@app.middleware('http')): a stream that "
     "is cut off then looks like one that ended well; use plain ASGI middleware"
 )
+
+
+class LogFilter(HostFilter):
+    """For the log handlers of a host app: what a cut stream makes the server say is dropped,
+    credentials are hidden. Under `serve` our own logs do so by themselves."""
+
+    def __init__(self) -> None:
+        super().__init__(redact, StreamCut)
 
 
 class LavaProxy:
@@ -129,17 +138,16 @@ class _Open:
         management: ASGIApp,
         pages: ASGIApp,
         upkeep: Upkeep,
-        payments: Payments,
         database: Database,
-        server: EmbeddedServer | None,
+        parts: AsyncExitStack,
     ) -> None:
+        """`parts` knows what to stop, the last started first."""
         self.gateway = gateway
         self._management = management
         self._pages = pages
         self._upkeep = upkeep
-        self._payments = payments
         self._database = database
-        self._server = server
+        self._parts = parts
         self._prefixes = frozenset(name for name, _ in gateway.prefixes)
 
     @classmethod
@@ -150,62 +158,41 @@ class _Open:
         metrics: Metrics,
         on_broken: Callable[[str], None],
     ) -> _Open:
-        """Database, schema, journals, writer, loops: in this order."""
+        """Database, schema, journals, writer, loops: in this order. When one does not start, those
+        before it are stopped."""
         egress = egress_of(settings, registry)
-        payments = make_payments(settings)
-        server = None
-        if settings.database_url is None:
-            server = await start_embedded(settings.data_dir)
-            url, direct = server.url, None
-        else:
-            url = settings.database_url.get_secret_value()
-            secret = settings.database_direct_url
-            direct = secret.get_secret_value() if secret else None
-        try:
-            await migrate(direct or url)
-            database = Database(
-                url,
-                direct_url=direct,
-                size=settings.database_pool_size,
-                statement_cache_size=settings.database_statement_cache,
-                statement_timeout_s=settings.database_timeout_s,
+        async with AsyncExitStack() as parts:
+            payments = make_payments(settings)
+            parts.callback(payments.close)
+            database = await _open_database(settings, parts)
+            books = Books(
+                settings,
+                database,
+                SystemClock(),
+                on_flush=metrics.flushed,
+                on_booked=lambda row, booked: tell_booked(metrics, row, booked),
+                price_names=registry.price_names,
             )
-            await database.open()
-        except BaseException:
-            if server is not None:
-                await server.release()
-            raise
-        books = Books(
-            settings,
-            database,
-            SystemClock(),
-            on_flush=metrics.flushed,
-            on_booked=lambda row, booked: tell_booked(metrics, row, booked),
-            price_names=registry.price_names,
-        )
-        await books.open()
-        gateway = make_gateway(settings, books, registry, metrics, egress)
-        upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
-        upkeep.start()
-        management = create_management(books, registry, payments)
-        shown = pages.Pages(books, payments)
-        return cls(gateway, management, shown, upkeep, payments, database, server)
+            parts.push_async_callback(books.close)
+            await books.open()
+            gateway = make_gateway(settings, books, registry, metrics, egress)
+            parts.push_async_callback(gateway.upstreams.close)
+            parts.push_async_callback(gateway.keys.close)
+            management = create_management(books, registry, payments)
+            shown = pages.Pages(books, payments)
+            upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
+            parts.push_async_callback(upkeep.stop)
+            upkeep.start()
+            return cls(gateway, management, shown, upkeep, database, parts.pop_all())
 
     async def stop(self) -> None:
-        """The other way round: loops, provider connections, books, database."""
+        """The other way round: calls, loops, provider connections, books, database."""
         self.gateway.draining = True
         deadline = self.gateway.settings.drain_timeout_s
         while self.gateway.open_runs.runs and deadline > 0:
             await asyncio.sleep(0.05)
             deadline -= 0.05
-        await self._upkeep.stop()
-        await self.gateway.keys.close()
-        self._payments.close()
-        await self.gateway.upstreams.close()
-        await self.gateway.books.close()
-        await self._database.close()
-        if self._server is not None:
-            await self._server.release()
+        await self._parts.aclose()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One dictionary look-up by the first path segment, then the callable."""
@@ -243,6 +230,29 @@ class _Open:
         await _reply(send, 200, body, content_type.encode())
 
 
+async def _open_database(settings: Settings, parts: AsyncExitStack) -> Database:
+    """The migrated database, embedded or not."""
+    if settings.database_url is None:
+        server = await start_embedded(settings.data_dir)
+        parts.push_async_callback(server.release)
+        url, direct = server.url, None
+    else:
+        url = settings.database_url.get_secret_value()
+        secret = settings.database_direct_url
+        direct = secret.get_secret_value() if secret else None
+    await migrate(direct or url)
+    database = Database(
+        url,
+        direct_url=direct,
+        size=settings.database_pool_size,
+        statement_cache_size=settings.database_statement_cache,
+        statement_timeout_s=settings.database_timeout_s,
+    )
+    parts.push_async_callback(database.close)
+    await database.open()
+    return database
+
+
 def create_app() -> LavaProxy:
     """For servers that want a factory: settings from the environment."""
     return LavaProxy(load_settings(os.environ))
@@ -256,4 +266,4 @@ async def _reply(
     await send({"type": "http.response.body", "body": body})
 
 
-__all__ = ["LavaProxy", "Settings", "StreamCut", "create_app"]
+__all__ = ["LavaProxy", "LogFilter", "Settings", "StreamCut", "create_app"]

@@ -146,17 +146,22 @@ class Books:
             await asyncio.wait({self._writing}, timeout=self.settings.drain_timeout_s + 5)
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
-        await self.leases.close()
-        if not self.writer.depth:
-            try:
-                await self.rates.tend(all_of_them=True)
-                async with self.database.transaction() as conn:
-                    await credit.close_holder(conn, self.journal.holder_id, self.clock.now())
-                await self.share_learned()
-                await self.key_uses.flush()
-            except (StoreDown, StoreConflict, LavaError) as error:
-                log.warning("leases stay open until they expire: %s", error)
-        self.journal.close()
+        try:
+            await self.leases.close()
+            if not self.writer.depth:
+                await self._return_all()
+        finally:
+            self.journal.close()
+
+    async def _return_all(self) -> None:
+        try:
+            await self.rates.tend(all_of_them=True)
+            async with self.database.transaction() as conn:
+                await credit.close_holder(conn, self.journal.holder_id, self.clock.now())
+            await self.share_learned()
+            await self.key_uses.flush()
+        except (StoreDown, StoreConflict, LavaError) as error:
+            log.warning("leases stay open until they expire: %s", error)
 
     def admit(self, call: Call) -> int:
         """Write HOLD; returns the call's number in the journal."""

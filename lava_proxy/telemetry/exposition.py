@@ -2,7 +2,9 @@
 
 On the public listener it needs ``Authorization: Bearer <LAVA_METRICS_TOKEN>``. Without a token it
 is served to the machine itself only, and not through a proxy; everybody else gets 404, as if it
-were not there. The private listener (`LAVA_METRICS_PORT`) asks nothing.
+were not there. A proxy on the same machine need not say that it is one, so all that tells must be
+right: our own address and name are the loopback's, the protocol is no proxy's default, no header is
+of one. The private listener (`LAVA_METRICS_PORT`) asks nothing.
 
 With several workers any of them, and the supervisor, can answer for all: the figures are in files.
 """
@@ -11,12 +13,14 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client import Metric as Family
@@ -29,7 +33,11 @@ from lava_proxy.telemetry.metrics import workers_folder
 READER_TIMEOUT_S = 5.0
 """A connection to the private listener may be silent for so long."""
 
-_FORWARDED = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})
+_FORWARDED = re.compile(
+    rb"x-forwarded.*|forwarded|via"
+    rb"|(?:x-real|true-client|x-client|x-cluster-client|cf-connecting)-ip"
+)
+_LOCAL_HOST = re.compile(rb"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.IGNORECASE)
 _RENDER_TRIES = 3
 
 
@@ -63,7 +71,7 @@ def check_access(scope: MutableMapping[str, Any], settings: Settings) -> None:
         return
     client = scope.get("client")
     local = client is not None and _is_loopback(client[0])
-    if not local or any(name in _FORWARDED for name, _ in headers):
+    if not local or _serves_others(settings) or _is_proxied(scope["http_version"], headers):
         raise LavaError("not_found", "There is nothing here.")
 
 
@@ -105,6 +113,21 @@ class _WithoutCreated:
 
 def _text(source: _Collects) -> bytes:
     return generate_latest(_WithoutCreated(source))
+
+
+def _serves_others(settings: Settings) -> bool:
+    """Whether the settings say that clients come from elsewhere."""
+    public = urlsplit(settings.public_url or "").hostname or "localhost"
+    return not all(host == "localhost" or _is_loopback(host) for host in (settings.host, public))
+
+
+def _is_proxied(http_version: str, headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a request came, or may well have come, through a proxy on this machine. nginx speaks
+    1.0 unless it is told otherwise."""
+    named = [value for name, value in headers if name == b"host"]
+    local = len(named) == 1 and _LOCAL_HOST.fullmatch(named[0].strip()) is not None
+    told = any(_FORWARDED.fullmatch(name) for name, _ in headers)
+    return http_version == "1.0" or told or not local
 
 
 def _is_loopback(address: str) -> bool:

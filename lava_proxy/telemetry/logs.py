@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 MESSAGE_MAX_CHARS = 16_384
 """Longer messages and tracebacks are cut in the middle."""
@@ -24,7 +25,11 @@ SERVER_NOISE = (
 )
 """What uvicorn says about answers that we ended, or refused (426), on purpose."""
 
+OURS = frozenset({"lava_proxy", "lava_adapters"})
+
 Redact = Callable[[str], str]
+
+_PLAIN = logging.Formatter()
 
 
 class OneLine(logging.Formatter):
@@ -78,6 +83,31 @@ class NoCuts(logging.Filter):
         if isinstance(error, BaseExceptionGroup):
             return all(self._is_cut(part) for part in error.exceptions)
         return isinstance(error, self._cuts)
+
+
+class HostFilter(NoCuts):
+    """For handlers of a host app, whose form of logs is its own: besides what `NoCuts` drops,
+    credentials are hidden in every record's text, and a record of ours cannot forge a line."""
+
+    def __init__(self, redact: Redact, *cuts: type[BaseException]) -> None:
+        super().__init__(*cuts)
+        self._redact = redact
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not super().filter(record):
+            return False
+        if record.name.partition(".")[0] in OURS:
+            record.msg, record.args = _escaped(self._redact(record.getMessage())), ()
+        else:  # formatters of servers look at the arguments: they stay as they were
+            record.msg = self._hidden(record.msg)
+            if isinstance(record.args, tuple):
+                record.args = tuple(self._hidden(arg) for arg in record.args)
+        if record.exc_info and record.exc_info[0] is not None:
+            record.exc_text = self._redact(_PLAIN.formatException(record.exc_info))
+        return True
+
+    def _hidden(self, part: Any) -> Any:
+        return self._redact(part) if isinstance(part, str) else part
 
 
 def set_up_logs(level: str, redact: Redact, *cuts: type[BaseException]) -> None:

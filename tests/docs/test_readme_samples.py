@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import logging
 import re
+import subprocess
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from lava_proxy.app import ASGIApp
+from lava_proxy.app import ASGIApp, LogFilter
+from lava_proxy.core.providers import OWN_PATHS
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 SAMPLE = re.compile(r"<!-- sample: (\w+) -->\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -90,7 +95,43 @@ async def _get(app: ASGIApp, path: str) -> tuple[int, bytes]:
 
 
 def test_the_readme_has_its_samples() -> None:
-    assert set(SAMPLES) == {"starlette", "fastapi", "middleware"}
+    assert set(SAMPLES) == {"starlette", "fastapi", "middleware", "logs"}
+
+
+def test_the_log_sample_reaches_the_hosts_handlers() -> None:
+    server, handler = logging.getLogger("uvicorn"), logging.NullHandler()
+    root = logging.getLogger()
+    before = {one: one.filters[:] for one in root.handlers}
+    server.addHandler(handler)
+    try:
+        exec(compile(SAMPLES["logs"], "README.md, sample logs", "exec"), {})
+        for one in (handler, *root.handlers):
+            assert isinstance(one.filters[-1], LogFilter)
+    finally:
+        server.removeHandler(handler)
+        for one, filters in before.items():
+            one.filters[:] = filters
+
+
+def test_the_readme_can_be_pasted() -> None:
+    """On macOS too, whose base64 breaks no lines and has no -w."""
+    text = README.read_text(encoding="utf-8")
+    (made,) = re.findall(r"^TOKEN=.*$", text, re.MULTILINE)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'{made}; printf %s "$TOKEN"'], capture_output=True, check=True
+    )
+    token = json.loads(base64.b64decode(done.stdout, validate=True))
+    assert token.keys() == {"secret_key", "customer_id", "meter_slug"}
+    assert "-w" not in made
+    served = text.index("lava-proxy serve")
+    assert text.index(". .venv/bin/activate") < served
+
+
+def test_the_readme_names_all_paths_that_middleware_takes() -> None:
+    text = README.read_text(encoding="utf-8")
+    (line,) = re.findall(r"^Or as middleware. It takes its own paths \((.*?)\)", text, re.MULTILINE)
+    named = set(re.findall(r"`/([^/`]+)", line))
+    assert named == {*OWN_PATHS, "<provider>"}
 
 
 @pytest.mark.usefixtures("environment")

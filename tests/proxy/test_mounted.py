@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from lava_proxy.app import LavaProxy
+from lava_proxy.app import LavaProxy, LogFilter
 from lava_proxy.middleware import LavaMiddleware
 from lava_proxy.net.simulated import SimulatedProvider
 from lava_proxy.store.embedded import EmbeddedServer
@@ -118,6 +119,41 @@ async def test_a_cut_in_a_mount_ends_unfinished(
         answer = await gate.call("/ai/openai/v1/chat/completions", asked, payer)
         assert b"budget_exhausted" in answer.body
         assert not answer.whole
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+async def test_with_the_filter_a_cut_is_no_error_in_the_hosts_log(
+    place: Place, filtered: bool
+) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    if filtered:
+        handler.addFilter(LogFilter())
+    server, ours = logging.getLogger("uvicorn.error"), logging.getLogger("lava_proxy.books")
+    before = server.level
+    server.setLevel(logging.ERROR)
+    for logger in (server, ours):
+        logger.addHandler(handler)
+    try:
+        async with _hosted(place, _starlette) as gate:
+            payer = await gate.payer("0.0010")
+            asked = ASKED | {"model": "sim-900-0"}
+            answer = await gate.call("/ai/openai/v1/chat/completions", asked, payer)
+            assert b"budget_exhausted" in answer.body
+            await gate.booked()
+            try:
+                raise ValueError(f"inner {payer.secret}")
+            except ValueError:
+                ours.exception("lease of %s\nforged", payer.token())
+    finally:
+        server.setLevel(before)
+        for logger in (server, ours):
+            logger.removeHandler(handler)
+    said = stream.getvalue()
+    for told in ("StreamCut", payer.secret, payer.token(), "\nforged"):
+        assert (told in said) != filtered, told
+    assert "[redacted]" in said or not filtered
+    assert "ValueError" in said
 
 
 async def test_as_middleware(place: Place) -> None:

@@ -67,7 +67,7 @@ class Serving:
         return await self.ended()
 
     async def get(self, path: str, *headers: str, port: int | None = None) -> Answer:
-        return await fetch(port or self.port, path, *headers)
+        return await fetch(port or self.port, path, *headers, host="localhost")
 
 
 def environment(data_dir: Path, **settings: object) -> dict[str, str]:

@@ -163,6 +163,7 @@ async def test_metrics_are_refused_in_every_spelling(tmp_path: Path) -> None:
         # and were nginx to let it through, the gateway would see that it was forwarded
         forwarded = await server.get("/metrics", "X-Forwarded-For: 127.0.0.1")
         assert forwarded.status == 404
+        assert (await fetch(server.port, "/metrics")).status == 404  # Host is not this machine's
 
 
 async def test_only_our_own_name_is_served(tmp_path: Path) -> None:

@@ -30,12 +30,17 @@ print(os.getpid())
 """
 
 
-def scope(client: tuple[str, int] | None, *headers: tuple[bytes, bytes]) -> dict[str, object]:
-    return {"client": client, "headers": list(headers)}
+def scope(
+    client: tuple[str, int] | None,
+    *headers: tuple[bytes, bytes],
+    host: bytes = b"localhost:8080",
+    version: str = "1.1",
+) -> dict[str, object]:
+    return {"client": client, "headers": [(b"host", host), *headers], "http_version": version}
 
 
-def code_of(request: dict[str, object], token: str | None) -> str | None:
-    settings = Settings(metrics_token=token)  # type: ignore[arg-type]
+def code_of(request: dict[str, object], token: str | None, **more: object) -> str | None:
+    settings = Settings(metrics_token=token, **more)  # type: ignore[arg-type]
     try:
         check_access(request, settings)
     except LavaError as error:
@@ -70,9 +75,55 @@ def test_without_a_token_the_machine_itself_may_read(address: str) -> None:
     assert code_of(scope((address, 5)), None) is None
 
 
-@pytest.mark.parametrize("name", [b"x-forwarded-for", b"forwarded", b"x-real-ip"])
+NAMES = [b"x-forwarded-for", b"forwarded", b"x-real-ip", b"x-forwarded-proto", b"via"]
+HERE = ("127.0.0.1", 5)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_came_through_a_proxy_is_not_local(name: bytes) -> None:
-    assert code_of(scope(("127.0.0.1", 5), (name, b"127.0.0.1")), None) == "not_found"
+    assert code_of(scope(HERE, (name, b"127.0.0.1")), None) == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        (b"localhost", None),
+        (b"LOCALHOST:8080", None),
+        (b"127.0.0.1:8080", None),
+        (b"[::1]:9", None),
+        (b"lava.example.com", "not_found"),
+        (b"localhost.example.com", "not_found"),
+        (b"127.0.0.1.nip.io", "not_found"),
+        (b"", "not_found"),
+    ],
+)
+def test_a_proxy_that_passes_the_clients_host_on_is_seen(host: bytes, code: str | None) -> None:
+    assert code_of(scope(HERE, host=host), None) == code
+
+
+def test_a_proxy_that_is_as_nginx_is_by_itself_is_seen() -> None:
+    assert code_of(scope(HERE, version="1.0"), None) == "not_found"
+    assert code_of(scope(HERE, (b"host", b"localhost")), None) == "not_found"
+    bare = {"client": HERE, "headers": [], "http_version": "1.1"}
+    assert code_of(bare, None) == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"host": "0.0.0.0"}, "not_found"),
+        ({"host": "::"}, "not_found"),
+        ({"host": "10.0.0.5"}, "not_found"),
+        ({"host": "localhost"}, None),
+        ({"host": "::1"}, None),
+        ({"public_url": "https://lava.example.com"}, "not_found"),
+        ({"public_url": "http://localhost:8080"}, None),
+    ],
+)
+def test_who_serves_others_needs_a_token(settings: dict[str, object], code: str | None) -> None:
+    assert code_of(scope(HERE), None, **settings) == code
+    token = (b"authorization", f"Bearer {TOKEN}".encode())
+    assert code_of(scope(HERE, token, host=b"lava.example.com"), TOKEN, **settings) is None
 
 
 @pytest.mark.parametrize(

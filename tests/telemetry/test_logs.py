@@ -9,7 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from lava_proxy.telemetry.logs import MESSAGE_MAX_CHARS, NoCuts, OneLine, set_up_logs
+from lava_proxy.telemetry.logs import (
+    MESSAGE_MAX_CHARS,
+    HostFilter,
+    NoCuts,
+    OneLine,
+    set_up_logs,
+)
 from lava_proxy.wire.token import redact
 
 LINE = re.compile(
@@ -128,6 +134,19 @@ def test_the_servers_noise_is_dropped_but_nobody_elses(said: Said) -> None:
     assert stream.getvalue() == ""
     record = logging.makeLogRecord({"name": "lava_proxy.x", "msg": "Unsupported upgrade request."})
     assert NoCuts(Cut).filter(record)
+
+
+def test_a_hosts_access_log_keeps_its_arguments() -> None:
+    """uvicorn's formatter takes them apart."""
+    key = "aks_live_0123456789abcdefghijkl"
+    args = ("127.0.0.1:5", "GET", f"/v1/models?key={key}", "1.1", 200)
+    record = logging.makeLogRecord(
+        {"name": "uvicorn.access", "msg": '%s - "%s %s HTTP/%s" %d', "args": args}
+    )
+    assert HostFilter(redact, Cut).filter(record)
+    assert isinstance(record.args, tuple)
+    assert (record.args[0], record.args[4]) == ("127.0.0.1:5", 200)
+    assert key not in record.getMessage()
 
 
 def test_set_up_takes_everything_over(capsys: pytest.CaptureFixture[str]) -> None:
