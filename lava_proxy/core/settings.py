@@ -132,7 +132,7 @@ class Settings(PaymentSettings):
     refusal_cache_s: float = Field(
         1.0, ge=0, description="A confirmed refusal is answered from memory for so long."
     )
-    record_refusals: bool = Field(False, description="Also keep a request object for 402s.")
+    record_refusals: bool = Field(False, description="Keep a request for 402, 403 and 429 too.")
     upgrade_url: str | None = Field(None, description="Shown in 402 answers of every merchant.")
 
     # Leases

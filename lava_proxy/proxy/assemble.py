@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 from lava_adapters.models import Models
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
+from lava_proxy.core.errors import LavaError
 from lava_proxy.core.provider_keys import name_of
 from lava_proxy.core.providers import named_hosts
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.net.google_account import TOKEN_HOST
+from lava_proxy.net.http1.request import parse_origin, split_url
 from lava_proxy.net.upstream import Timeouts, Upstreams
 from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.gateway import Gateway
@@ -156,6 +158,10 @@ def _check_base(setting: str, name: str, base: str, settings: Settings) -> None:
     parts = urlsplit(base)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
         raise ConfigurationError(f"{setting}: {name}: {base!r} is no base URL")
+    try:
+        parse_origin(split_url(base)[0])  # as each call will
+    except LavaError as error:
+        raise ConfigurationError(f"{setting}: {name}: {base!r}: {error.message}") from None
     plain = parts.scheme == "http" and not settings.allow_insecure_upstreams
     if plain and not _is_loopback(parts.hostname):
         raise ConfigurationError(

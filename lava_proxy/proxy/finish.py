@@ -21,7 +21,7 @@ from lava_proxy.proxy.tally import tally
 from lava_proxy.rules.charge import Counts, counts_of, highest_rate, units_of
 from lava_proxy.rules.estimate import Final
 from lava_proxy.rules.gauge import FREE
-from lava_proxy.rules.settlement import Call, Outcome, Settlement
+from lava_proxy.rules.settlement import Call, Outcome, Settlement, calendar_cycle
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ METERING_FAULT = "metering_fault"
 
 RECORDED = frozenset({402, 403, 429})
 """Refusals that `LAVA_RECORD_REFUSALS` keeps."""
+UNKNOWN = "unknown"
+"""The provider of a call that was refused before its model was looked up."""
 
 
 def close(gateway: Gateway, run: Run, step: Step) -> Settlement | None:
@@ -78,10 +80,37 @@ def observe(
 
 
 def record_refusal(gateway: Gateway, run: Run, error: BaseException | None) -> None:
-    """Keep a row of a call that was refused for money or rights, where the operator wants it."""
-    if run.call is None or not isinstance(error, LavaError) or error.status not in RECORDED:
+    """Keep a row of a call that was refused for money or rights, where the operator wants it and
+    it is known whose call it was."""
+    if not isinstance(error, LavaError) or error.status not in RECORDED:
         return
-    gateway.books.record(_void(gateway, run, run.call, "refused"))
+    call = run.call or _as_far_as_known(gateway, run)
+    if call is not None:
+        gateway.books.record(_void(gateway, run, call, "refused"))
+
+
+def _as_far_as_known(gateway: Gateway, run: Run) -> Call | None:
+    """A call that was refused before all of it was looked at."""
+    caller, target, now = run.caller, run.target, gateway.books.now()
+    if caller is None or target is None:
+        return None
+    return Call(
+        request_id=run.request_id,
+        merchant_id=caller.merchant.merchant_id,
+        holder_id=gateway.books.journal.holder_id,
+        owner_id=caller.owner_id,
+        customer_id=caller.customer.customer_id if caller.customer else None,
+        meter=caller.meter,
+        cycle=calendar_cycle(now),
+        billable=False,
+        provider=run.provider.id if run.provider else UNKNOWN,
+        provider_key_type="managed" if caller.token.provider_key is None else "unmanaged",
+        model=run.ask.model if run.ask else None,
+        endpoint=f"https://{run.host}{target.path}" if run.host else target.path,
+        stream=run.ask.stream if run.ask else False,
+        created_at=now,
+        metadata=run.metadata or None,
+    )
 
 
 def _void(gateway: Gateway, run: Run, call: Call, outcome: Outcome) -> Settlement:

@@ -52,3 +52,29 @@ def test_a_key_of_nobody_stops_the_start(name: str, hint: str) -> None:
         egress_of(settings, registry_of(settings))
     assert name_of(name) in str(refused.value)
     assert hint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:70000",
+        "https://user@egress.internal",
+        "https://egress.internal:x/v1",
+        "https://egress.internal/a b",
+        "https://egress_.internal,other",
+        "egress.internal",
+    ],
+)
+def test_a_base_that_no_call_could_be_made_to_stops_the_start(base: str) -> None:
+    settings = load_settings({}, upstream_overrides={"api.openai.com": base})
+    with pytest.raises(ConfigurationError, match=r"LAVA_UPSTREAM_OVERRIDES: api\.openai\.com"):
+        egress_of(settings, registry_of(settings))
+
+
+def test_bases_that_can_be_called() -> None:
+    bases = ["http://127.0.0.1:9001", "https://egress.internal/azure/", "http://[::1]:9/x"]
+    for base in bases:
+        settings = load_settings({}, upstream_overrides={"api.openai.com": base})
+        origins = egress_of(settings, registry_of(settings)).origins
+        assert origins["api.openai.com"] == base.rstrip("/")
