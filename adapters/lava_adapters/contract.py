@@ -188,8 +188,8 @@ class Reader(Protocol):
         """Take one whole event: `name` is the SSE event name ("" when none), `data` its payload."""
 
     def more(self, text: str) -> None:
-        """Take an event that has `frame` around another text, which is not empty, printable ASCII,
-        and without quotes and backslashes."""
+        """Take an event that has `frame` around another text, which is not empty. Times, sequence
+        numbers and padding in it may be others."""
 
     def headers(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the answer's head (lower-case names): some counts live there."""

@@ -87,11 +87,6 @@ class Fold(ABC):
         elif name == "error":
             self.failed = True
 
-    def more(self, text: str) -> None:
-        self.deltas += 1
-        self.delta_bytes += len(text)
-        self.text = text
-
     def headers(self, status: int, headers: Mapping[str, str]) -> None:  # noqa: B027  # optional
         """These families state nothing in their headers."""
 
@@ -108,7 +103,7 @@ class Fold(ABC):
     def _settle(self) -> Usage:
         """The family's rules, on the counts so far."""
 
-    def _saw(self, text: str) -> None:
+    def more(self, text: str) -> None:
         """Count one content-carrying event."""
         self.deltas += 1
         if text.isascii():

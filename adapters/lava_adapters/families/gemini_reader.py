@@ -45,7 +45,7 @@ class GeminiReader(Fold):
             self.failed = True
         seen = "".join(self._candidate(each) for each in objects(body.get("candidates")))
         if seen:
-            self._saw(seen)
+            self.more(seen)
         if member(body, "promptFeedback", "blockReason") is not None:
             self.ended = True
         if "predictions" in body:

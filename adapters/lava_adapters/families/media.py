@@ -157,7 +157,7 @@ class MediaReader(Fold):
         if body.get("error") is not None or name == "error":
             self.failed = True
         if type(delta := body.get("delta")) is str and delta:
-            self._saw(delta)
+            self.more(delta)
         usage = body.get("usage")
         take_usage(usage, self._counts)
         take(body.get("usage_info"), {"pages_processed": "pages"}, self._counts)
