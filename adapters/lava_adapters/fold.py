@@ -6,7 +6,6 @@ valid, and turns them into a `Usage` only when asked: `_settle` holds the family
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +16,6 @@ from .contract import NO_USAGE, Ask, Usage
 from .lenient import load_object
 
 DONE = b"[DONE]"
-PLAIN = re.compile(rb"[ !#-\[\]-~]+")
-"""Text that JSON writes as it is: printable ASCII without quotes and backslashes."""
 FRAMES_MAX = 8
 """Frames that a stream may show which bring nothing: where every event has one of its own, looking
 is wasted."""
@@ -116,18 +113,18 @@ class Fold(ABC):
         self.text = text
 
     def _framed(self, data: bytes) -> None:
-        """Show what stands around `text` in this event's data. The text stands there as it is if
-        nothing is escaped, and it is nothing else if its string occurs once."""
-        if self._frames >= FRAMES_MAX or b"\\" in data:
+        """Show what stands around `text` in this event's data: where no other string is escaped,
+        and its own string, written as most do, occurs once."""
+        if self._frames >= FRAMES_MAX:
             return
         if self.deltas - self._framed_at < 2:  # no event has had the last one
             self._frames += 1
         self._framed_at = self.deltas
-        text = self.text.encode("utf-8", "replace")
-        quoted = b'"%b"' % text
-        if PLAIN.fullmatch(text) and data.count(quoted) == 1:
+        quoted = orjson.dumps(self.text)
+        if data.count(quoted) == 1:
             before, _, after = data.partition(quoted)
-            self.frame = before + b'"', b'"' + after
+            if b"\\" not in before and b"\\" not in after:
+                self.frame = before + b'"', b'"' + after
 
     def _name(self, source: dict[str, Any], model: str = "model", response_id: str = "id") -> None:
         """Note the first model and response id that are not empty (Azure's first is)."""

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import orjson
 
-from lava_adapters.fold import PLAIN
-
-_plain = PLAIN.fullmatch
+_plain = re.compile(rb"[ !#-\[\]-~]+").fullmatch
+"""Text that JSON writes as it is: printable ASCII without quotes and backslashes."""
 _TEXT = re.compile(rb'(?:[^"\\\x00-\x1f]|\\["\\/bfnrtu])++')
 """What may stand in a JSON string; whether it is right, the parser says."""
 _NUMBER = re.compile(rb"[0-9]+")
