@@ -16,13 +16,15 @@ _plain = re.compile(rb"[ !#-\[\]-~]+").fullmatch
 """Text that JSON writes as it is: printable ASCII without quotes and backslashes."""
 _TEXT = re.compile(rb'(?:[^"\\\x00-\x1f]|\\["\\/bfnrtu])++')
 """What may stand in a JSON string; whether it is right, the parser says."""
-_NUMBER = re.compile(rb"[0-9]+")
-_PADDING = re.compile(rb"[ !#-\[\]-~]*")
+_KINDS = (rb"[0-9]+", rb"[ !#-\[\]-~]*", rb"[ ]*")
+_HOLDS = tuple(re.compile(kind) for kind in _KINDS)
 _GAPS = re.compile(
-    rb'"(?:created|sequence_number)":[ ]?([0-9]+)[,}]'
+    rb'"(?:created|sequence_number)":[ ]?([0-9]+)\b'
     rb'|"(?:created_at|obfuscation)":[ ]?"([ !#-\[\]-~]*)"'
+    rb"|([ ]+)\}\s*\Z"
 )
-"""Members that differ from event to event and say nothing about usage."""
+"""What differs from event to event and says nothing about usage: some members, and the spaces that
+Anthropic pads with."""
 
 
 class Gap(NamedTuple):
@@ -98,9 +100,7 @@ def _cut(fixed: bytes) -> list[Gap]:
     cut: list[Gap] = []
     holds, at = None, 0
     for found in _GAPS.finditer(fixed):
-        number = found.lastindex == 1
-        start, end = found.span(1 if number else 2)
-        cut.append(Gap(holds, fixed[at:start]))
-        holds = _NUMBER if number else _PADDING
-        at = end
+        kind = found.lastindex or 0
+        cut.append(Gap(holds, fixed[at : found.start(kind)]))
+        holds, at = _HOLDS[kind - 1], found.end(kind)
     return [*cut, Gap(holds, fixed[at:])]
