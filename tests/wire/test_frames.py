@@ -39,7 +39,7 @@ def chat(text: str, **more: Any) -> bytes:
 
 
 def messages(text: str, padding: int = 0, **more: Any) -> bytes:
-    event = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta"}, **more}
+    event = {"type": "content_block_delta", "index": 0, **more}
     event["delta"] = {"type": "text_delta", "text": text}
     data = json.dumps(event)[:-1] + " " * padding + "}"
     return b"event: content_block_delta\ndata: %s\n\n" % data.encode()
