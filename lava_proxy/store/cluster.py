@@ -110,6 +110,27 @@ class Cluster:
         except (OSError, ValueError, psutil.Error):
             return None
 
+    @property
+    def made(self) -> bool:
+        """Whether there is a cluster."""
+        return (self._path / "PG_VERSION").exists()
+
+    def revive(self) -> None:
+        """Start a server that ended under its users. Never makes a cluster: where the files are
+        gone, an empty one would be somebody else's books."""
+        if not self.made:
+            raise ConfigurationError(f"embedded PostgreSQL: {self._path} is gone or has no files")
+        deadline_s = time.monotonic() + self._timeout_s
+        while self.postmaster() is None:
+            if time.monotonic() > deadline_s:
+                raise self.failure("its former processes do not end")
+            try:
+                self.start()
+            except ConfigurationError:
+                if self.postmaster() is None:
+                    raise
+                # It recovers from its end for longer than pg_ctl waits.
+
     def start(self) -> None:
         """Start the server that `postmaster` did not find. When it returns, ask again."""
         # They name nobody of ours (see `postmaster`), yet PostgreSQL would believe them.
@@ -165,6 +186,11 @@ class Cluster:
         unfinished.rename(self._path)
 
     def _check_version(self) -> None:
+        if not self.made:
+            raise ConfigurationError(
+                f"{self._path} is no PostgreSQL cluster (it has no PG_VERSION): restore it from a "
+                f"backup, choose another LAVA_DATA_DIR, {ADVICE}"
+            )
         version = (self._path / "PG_VERSION").read_text().strip()
         if version != str(MAJOR):
             raise ConfigurationError(
