@@ -183,7 +183,9 @@ class _Open:
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
             price_names=registry.price_names,
         )
-        await books.open()
+        for left in await books.open():
+            if left.damaged:
+                metrics.anomaly("journal_damaged")
         gateway = make_gateway(settings, books, registry, metrics, egress)
         upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
         upkeep.start()

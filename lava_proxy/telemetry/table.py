@@ -43,6 +43,7 @@ ANOMALIES = (
     "upstream_protocol",
     "debt",
     "quarantined",
+    "journal_damaged",
 )
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
