@@ -86,7 +86,7 @@ class Replica:
         _, body = await self.get("/readyz")
         return str(json.loads(body)["status"]) if body else "gone"
 
-    async def becomes(self, *states: str, timeout_s: float = 20) -> float:
+    async def becomes(self, *states: str, timeout_s: float = 60 if LONG else 20) -> float:
         """Wait for one of these states; answers how long that took."""
         started = time.monotonic()
         while (now := await self.state()) not in states:
@@ -95,7 +95,7 @@ class Replica:
             await asyncio.sleep(0.02)
         return time.monotonic() - started
 
-    async def ready(self, timeout_s: float = 20) -> float:
+    async def ready(self, timeout_s: float = 60 if LONG else 20) -> float:
         """Wait until it serves; answers how long that took."""
         started = time.monotonic()
         while time.monotonic() - started < timeout_s:
