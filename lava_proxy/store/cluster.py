@@ -16,6 +16,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import signal
 import stat
@@ -59,7 +60,10 @@ SETTINGS: Mapping[str, str] = {
 _SOCKET = ".s.PGSQL.5432"
 _SOCKET_PATH_MAX = 103  # sun_path is 104 bytes on macOS, 108 on Linux, with a final NUL.
 _POLL_S = 0.02
-_LOG_TAIL_BYTES = 2000
+_LOG_TAIL_BYTES = 4000
+_GRAVE = re.compile("PANIC|FATAL|could not|error:")
+_CALLERS = re.compile("not yet accepting|starting up|shutting down|recovery mode|postmaster exit")
+"""What the server says to those who want to connect meanwhile."""
 _ORPHANS_ALIVE = "pre-existing shared memory block"
 
 _log = logging.getLogger(__name__)
@@ -162,9 +166,11 @@ class Cluster:
 
     def failure(self, what: str) -> ConfigurationError:
         """An error with the end of the server's log."""
-        last = "\n".join(self._log_tail().splitlines()[-6:])
+        lines = self._log_tail().splitlines()
+        said = [line for line in lines if _GRAVE.search(line) and not _CALLERS.search(line)]
+        last = "\n".join((said or lines)[-6:])
         return ConfigurationError(
-            f"embedded PostgreSQL: {what}; see {self._log_path}, {ADVICE}. Its last lines:\n{last}"
+            f"embedded PostgreSQL: {what}; see {self._log_path}, {ADVICE}. It said:\n{last}"
         )
 
     def _make(self) -> None:
