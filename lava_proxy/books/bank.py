@@ -132,12 +132,13 @@ class Books:
             recall=self.recalls.ask,
         )
 
-    async def open(self) -> None:
-        """Settle what dead processes left behind, then start the writer."""
+    async def open(self) -> list[replay.Replayed]:
+        """Settle what dead processes left behind, then start the writer; answers what they left."""
         await self.refresh_prices()
         await self.share_learned()
-        await replay.take_over(self.journals_dir, self.database, self.clock, self.prices)
+        left = await replay.take_over(self.journals_dir, self.database, self.clock, self.prices)
         self._writing = asyncio.create_task(self.writer.run(), name="ledger writer")
+        return left
 
     async def close(self) -> None:
         """Book what is queued, give leases back, close the journal."""

@@ -8,7 +8,8 @@ For every call the last thing known decides:
     HOLD alone             void: nothing was sent
 
 Replaying twice, or a copied folder, changes nothing: request ids are booked once. Only after the
-commit are the dead process's leases closed and its folder deleted.
+commit are the dead process's leases closed and its folder deleted. A folder of which a part cannot
+be read is not deleted but put aside.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ import stamina
 from lava_adapters.contract import Usage
 from lava_proxy.books import segment as wal
 from lava_proxy.books.codec import decode_call, decode_result, meter_id_of
-from lava_proxy.books.journal import JournalError, lock_folder, read_folder, remove_folder
+from lava_proxy.books.journal import (
+    JournalError,
+    keep_folder,
+    lock_folder,
+    read_folder,
+    remove_folder,
+)
 from lava_proxy.books.quarantine import POISON, quarantine
 from lava_proxy.core.clock import Clock
 from lava_proxy.rules.charge import Counts
@@ -61,6 +68,8 @@ class Replayed:
     calls: int
     booked: int
     void: int
+    damaged: tuple[str, ...] = ()
+    """Files that hold more than could be read."""
 
 
 async def take_over(
@@ -74,8 +83,12 @@ async def take_over(
         except JournalError:
             continue  # its process lives
         try:
-            done.append(await replay_folder(folder, database, clock, prices))
-            remove_folder(folder)
+            replayed = await replay_folder(folder, database, clock, prices)
+            done.append(replayed)
+            if replayed.damaged:
+                log.error("journal %s is kept in %s", folder.name, keep_folder(folder))
+            else:
+                remove_folder(folder)
         finally:
             os.close(lock_fd)
     return done
@@ -92,17 +105,7 @@ async def replay_folder(
 ) -> Replayed:
     """Book what a folder holds and close its holder's leases. The caller has the folder's lock.
     The folder stays: deleting it late is safe."""
-    traces: dict[int, _Trace] = {}
-    for record in read_folder(folder):
-        trace = traces.setdefault(record.seq, _Trace())
-        if record.kind == wal.HOLD:
-            trace.hold = record.facts
-        elif record.kind == wal.SENT:
-            trace.sent = True
-        elif record.kind == wal.PROGRESS:
-            trace.counts = record.counts
-        else:
-            trace.result = record.facts
+    traces, damaged = _traces(folder)
     known = [trace for trace in traces.values() if trace.hold]  # the others were committed
     meters = await _meters(database, known)
     rows: list[Settlement] = []
@@ -128,7 +131,26 @@ async def replay_folder(
     fresh = sum(1 for row in booked if row.fresh)
     if known:
         log.warning("replayed %s: %d calls, %d booked now", folder.name, len(known), fresh)
-    return Replayed(folder.name, len(known), fresh, void)
+    if damaged:
+        log.error("journal %s: %s cannot be read to the end", folder.name, ", ".join(damaged))
+    return Replayed(folder.name, len(known), fresh, void, tuple(damaged))
+
+
+def _traces(folder: Path) -> tuple[dict[int, _Trace], list[str]]:
+    """What is known of each call, and the files that are damaged."""
+    traces: dict[int, _Trace] = {}
+    damaged: list[str] = []
+    for record in read_folder(folder, damaged):
+        trace = traces.setdefault(record.seq, _Trace())
+        if record.kind == wal.HOLD:
+            trace.hold = record.facts
+        elif record.kind == wal.SENT:
+            trace.sent = True
+        elif record.kind == wal.PROGRESS:
+            trace.counts = record.counts
+        else:
+            trace.result = record.facts
+    return traces, damaged
 
 
 def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Settlement:

@@ -22,7 +22,7 @@ from lava_proxy.store import (
     reaping,
     retention,
 )
-from lava_proxy.store.database import StoreConflict, StoreDown
+from lava_proxy.store.database import Connection, StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers import renewals, top_ups
 from lava_proxy.workers.auditor import Auditor
@@ -79,6 +79,8 @@ class Upkeep:
         self._on_broken = on_broken
         self._broken = False
         self._state: State = "normal"
+        grace_s = books.settings.lease_grace_s + books.settings.lease_reclaim_s
+        self._judge = reaping.Judge(books.settings.lease_s + grace_s)
         self._sender = Sender(books.settings, books.database, books.clock, metrics)
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
@@ -144,10 +146,17 @@ class Upkeep:
         settings, database = self._books.settings, self._books.database
         grace_s = settings.lease_grace_s + settings.lease_reclaim_s
         async with database.connection() as conn:
+            if not await self._may_judge(conn):
+                return
             over = await reaping.expired(conn, grace_s, REAP_MOST)
         for owner_id, holder_id in over:
             async with database.transaction() as conn:
+                if not await self._may_judge(conn):
+                    return
                 await reaping.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
+
+    async def _may_judge(self, conn: Connection) -> bool:
+        return self._judge.may(await reaping.clock_s(conn), self._books.clock.boot_s())
 
     async def tend_journal(self) -> None:
         """fsync the journal and make its next segment, off the event loop."""
