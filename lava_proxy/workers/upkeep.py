@@ -24,7 +24,7 @@ from lava_proxy.store import (
 )
 from lava_proxy.store.database import StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
-from lava_proxy.workers import renewals, top_ups
+from lava_proxy.workers import lookups, renewals, top_ups
 from lava_proxy.workers.auditor import Auditor
 from lava_proxy.workers.loop import every
 from lava_proxy.workers.webhooks import Sender
@@ -54,6 +54,7 @@ RECALL_CHANNEL = "lava_recall"
 WORK_CHANNEL = "lava_work"
 RENEWALS_S = 5.0
 TOP_UPS_S = 2.0
+LOOKUPS_S = 30.0
 WORK_PAUSE_S = 0.05
 STATES: Mapping[State, int] = {"normal": 0, "leases": 1, "drain": 2, "closed": 3}
 
@@ -99,6 +100,8 @@ class Upkeep:
         ]
         loops.append(every(RENEWALS_S, "renewals", self.renew_cycles))
         loops.append(every(TOP_UPS_S, "top-ups", self.buy_top_ups))
+        pause_s = min(LOOKUPS_S, settings.payment_lookup_s)
+        loops.append(every(pause_s, "payment lookups", self.look_up_payments))
         pause_s = (settings.journal_fsync_ms or UNSYNCED_MS) / 1000
         loops.append(every(pause_s, "journal", self.tend_journal))
         loops.append(books.database.watch())
@@ -224,6 +227,10 @@ class Upkeep:
     async def buy_top_ups(self) -> None:
         """Buy the credit that leases asked for."""
         await top_ups.run_once(self._books, self._payments)
+
+    async def look_up_payments(self) -> None:
+        """Ask the provider about payments whose end nobody told us."""
+        await lookups.run_once(self._books, self._payments)
 
     def _work_heard(self, payload: str | None) -> None:
         if self._work_due:
