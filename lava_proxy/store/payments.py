@@ -192,7 +192,7 @@ async def failed(
         next_at=next_at,
     )
     if row["purpose"] == "renewal" and next_at is None:
-        await subscriptions.end(conn, row["customer_id"], row["subscription_id"], now)
+        await subscriptions.leave(conn, row["customer_id"], row["subscription_id"], now, now)
         await credit_moved(conn, row["customer_id"], now)
     return True
 

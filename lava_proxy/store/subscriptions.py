@@ -12,6 +12,7 @@ that succeeds (`store/payments.py`).
   workers hold meanwhile comes back to where it was.
 * An upgrade ends the cycle at once: credit that would have ended with it ends now.
 * When the subscription ends, so does all cycle credit. Bundles keep the date they were sold with.
+  Who left another plan is on the merchant's Free plan from then on, where there is one.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ async def cancel(
     if row is None or row["subscription_id"] != subscription_id:
         raise LavaError("conflict", "the subscription is cancelled")
     if row["past_due_since"] is not None or row["cycle_end_at"] <= now:
-        await end(conn, customer_id, subscription_id, now)
+        await leave(conn, customer_id, subscription_id, now, now)
     else:
         await Q["pend"].execute(
             conn, subscription_id=subscription_id, pending_type="cancellation", pending_plan_id=None
@@ -122,12 +123,28 @@ async def cancel(
     return customer_id
 
 
-async def end(conn: Connection, customer_id: str, subscription_id: str, at: datetime) -> None:
-    """Cancel now; its cycle credit ends, and nobody is asked to pay for it any more. The account
-    must be locked."""
-    await Q["end_subscription"].execute(conn, subscription_id=subscription_id, at=at)
-    await Q["end_cycle_credit"].execute(conn, customer_id=customer_id, at=at, kept=False)
-    await _drop(conn, subscription_id, ("renewal", "top_up"), at)
+async def end(
+    conn: Connection, customer_id: str, subscription_id: str | None, at: datetime
+) -> None:
+    """Cancel now (None: whichever they are on); its cycle credit ends, and nobody is asked to pay
+    for it any more. The account must be locked."""
+    ended = await Q["end_subscription"].fetchval(
+        conn, customer_id=customer_id, subscription_id=subscription_id, at=at
+    )
+    if ended is not None:
+        await Q["end_cycle_credit"].execute(conn, customer_id=customer_id, at=at, kept=False)
+        await _drop(conn, ended, ("renewal", "top_up"), at)
+
+
+async def leave(
+    conn: Connection, customer_id: str, subscription_id: str, at: datetime, now: datetime
+) -> None:
+    """End a subscription whose customer stays: they go on the merchant's Free plan, where there is
+    one. The account must be locked."""
+    await end(conn, customer_id, subscription_id, at)
+    plan_id = await Q["free_plan_after"].fetchval(conn, subscription_id=subscription_id)
+    if plan_id is not None and await on_sale(conn, customer_id, plan_id, now):
+        await start(conn, customer_id=customer_id, plan_id=plan_id, now=now)
 
 
 async def renew_due(conn: Connection, customer_id: str, now: datetime) -> None:
@@ -141,7 +158,7 @@ async def renew_due(conn: Connection, customer_id: str, now: datetime) -> None:
     if row is None or row["cycle_end_at"] > now or row["past_due_since"] is not None:
         return
     if row["pending_type"] == "cancellation":
-        await end(conn, customer_id, row["subscription_id"], row["cycle_end_at"])
+        await leave(conn, customer_id, row["subscription_id"], row["cycle_end_at"], now)
         await credit_moved(conn, customer_id, now)
     elif row["period_amount_e10"]:
         await _ask_for_payment(conn, row, now)
@@ -171,7 +188,7 @@ async def lapse(conn: Connection, customer_id: str, asked_before: datetime, now:
     for row in await Q["lapsed"].fetch(
         conn, customer_id=customer_id, asked_before=asked_before, most=1
     ):
-        await end(conn, customer_id, row["subscription_id"], now)
+        await leave(conn, customer_id, row["subscription_id"], now, now)
         await credit_moved(conn, customer_id, now)
 
 

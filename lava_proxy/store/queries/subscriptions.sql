@@ -69,12 +69,22 @@ SET top_up_bundle_id = CASE WHEN plan_id = :plan_id::text THEN top_up_bundle_id
 WHERE subscription_id = :subscription_id::text;
 
 -- name: end_subscription
--- Cancels a subscription now.
--- args: subscription_id text, at timestamptz
+-- Cancels a customer's subscription now: this one, or whichever they are on; answers which.
+-- args: customer_id text, subscription_id text, at timestamptz
 UPDATE subscriptions
 SET status = 'cancelled', cancelled_at = :at::timestamptz, pending_type = NULL,
     pending_plan_id = NULL
-WHERE subscription_id = :subscription_id::text AND status = 'active';
+WHERE customer_id = :customer_id::text AND status = 'active'
+  AND (:subscription_id::text IS NULL OR subscription_id = :subscription_id::text)
+RETURNING subscription_id;
+
+-- name: free_plan_after
+-- The plan that a customer goes on who leaves this subscription: the merchant's Free plan, unless
+-- they were on it. No row, or NULL, where there is none.
+-- args: subscription_id text
+SELECT m.free_plan_id
+FROM subscriptions s JOIN merchants m USING (merchant_id)
+WHERE s.subscription_id = :subscription_id::text AND m.free_plan_id <> s.plan_id;
 
 -- name: end_cycle_credit
 -- Cycle credit of an account ends with its cycle, but for what rolls over if that is `kept`; what
