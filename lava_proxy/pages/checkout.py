@@ -79,7 +79,7 @@ class Counter:
             unpayable = self.provider.refusal(offer.amount_e10)
             if unpayable is not None:
                 raise LavaError("conflict", f"the price {unpayable}")
-            if offer.later:
+            if offer.later and not offer.amount_e10:
                 await self._change_later(conn, row, now)
                 due = None
             else:
@@ -102,7 +102,7 @@ class Counter:
         """A downgrade: free of charge, with the cycle's end. The account is locked."""
         if row.subscription_id is None or row.plan_id is None:
             raise LavaError("conflict", "there is nothing to change")
-        await subscriptions.downgrade(conn, row.subscription_id, row.plan_id)
+        await subscriptions.change_later(conn, row.subscription_id, row.plan_id, now)
         await store.complete(conn, row.checkout_session_id, row.customer_id, now)
         if row.customer_id is not None:
             await credit_moved(conn, row.customer_id, now)

@@ -88,6 +88,8 @@ class SessionRow:
     cycle_end_at: datetime | None
     plan_ends: bool
     """It will be left, for another or for none."""
+    waits: bool
+    """For the plan that this session sells."""
     past_due: bool
     active_name: str | None
     active_amount_e10: int | None

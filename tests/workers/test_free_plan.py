@@ -45,7 +45,8 @@ async def on(club: Club, customer: str) -> list[tuple[object, ...]]:
     """(plan, status) of a customer's subscriptions, oldest first."""
     return await fetch(
         club.database,
-        "SELECT plan_id, status FROM subscriptions WHERE customer_id = $1 ORDER BY started_at, subscription_id",
+        "SELECT plan_id, status FROM subscriptions WHERE customer_id = $1 "
+        "ORDER BY started_at, subscription_id",
         customer,
     )
 

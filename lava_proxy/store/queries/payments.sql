@@ -109,6 +109,11 @@ SELECT customer_id FROM payments WHERE payment_id = :payment_id::text;
 -- args: payment_id text
 SELECT * FROM payments WHERE payment_id = :payment_id::text FOR NO KEY UPDATE;
 
+-- name: set_grant
+-- The credit that a payment gave, later than it was made.
+-- args: payment_id text, grant_id text
+UPDATE payments SET grant_id = :grant_id::text WHERE payment_id = :payment_id::text;
+
 -- name: settle_payment
 -- The payment is made.
 -- args: payment_id text, ref text, grant_id text, subscription_id text, now timestamptz
