@@ -17,6 +17,7 @@ from lava_proxy.store import (
     directory,
     idempotency,
     learned,
+    limits,
     logins,
     payment_events,
     reaping,
@@ -200,6 +201,7 @@ class Upkeep:
         if months:
             for part in await retention.retire(database, months, self._books.now()):
                 log.info("%s is past its retention and was dropped", part)
+        await limits.prune(database, self._books.now())
         async with database.transaction() as conn:
             await directory.prune_changes(conn, CHANGES_KEPT_S)
             await idempotency.prune(conn, self._books.now())
