@@ -17,6 +17,7 @@ from lava_proxy.store import (
     directory,
     idempotency,
     learned,
+    limits,
     logins,
     payment_events,
     reaping,
@@ -24,7 +25,7 @@ from lava_proxy.store import (
 )
 from lava_proxy.store.database import Connection, StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
-from lava_proxy.workers import renewals, top_ups
+from lava_proxy.workers import lookups, renewals, top_ups
 from lava_proxy.workers.auditor import Auditor
 from lava_proxy.workers.loop import every
 from lava_proxy.workers.webhooks import Sender
@@ -54,6 +55,7 @@ RECALL_CHANNEL = "lava_recall"
 WORK_CHANNEL = "lava_work"
 RENEWALS_S = 5.0
 TOP_UPS_S = 2.0
+LOOKUPS_S = 30.0
 WORK_PAUSE_S = 0.05
 STATES: Mapping[State, int] = {"normal": 0, "leases": 1, "drain": 2, "closed": 3}
 
@@ -101,6 +103,8 @@ class Upkeep:
         ]
         loops.append(every(RENEWALS_S, "renewals", self.renew_cycles))
         loops.append(every(TOP_UPS_S, "top-ups", self.buy_top_ups))
+        pause_s = min(LOOKUPS_S, settings.payment_lookup_s)
+        loops.append(every(pause_s, "payment lookups", self.look_up_payments))
         pause_s = (settings.journal_fsync_ms or UNSYNCED_MS) / 1000
         loops.append(every(pause_s, "journal", self.tend_journal))
         loops.append(books.database.watch())
@@ -206,6 +210,7 @@ class Upkeep:
         if months:
             for part in await retention.retire(database, months, self._books.now()):
                 log.info("%s is past its retention and was dropped", part)
+        await limits.prune(database, self._books.now())
         async with database.transaction() as conn:
             await directory.prune_changes(conn, CHANGES_KEPT_S)
             await idempotency.prune(conn, self._books.now())
@@ -233,6 +238,10 @@ class Upkeep:
     async def buy_top_ups(self) -> None:
         """Buy the credit that leases asked for."""
         await top_ups.run_once(self._books, self._payments)
+
+    async def look_up_payments(self) -> None:
+        """Ask the provider about payments whose end nobody told us."""
+        await lookups.run_once(self._books, self._payments)
 
     def _work_heard(self, payload: str | None) -> None:
         if self._work_due:
