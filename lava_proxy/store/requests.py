@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -22,11 +23,14 @@ Q = load("requests")
 
 @dataclass(frozen=True, slots=True)
 class Rerating:
-    """What a request came to once its price was known."""
+    """What a request came to once its price was known. `input_cost_e10`, `breakdown`: None where
+    they are not known apart, or stayed."""
 
     version: str
     cost_e10: int
     charge_e10: int
+    input_cost_e10: int | None
+    breakdown: Sequence[Part] | None
     at: datetime
 
 
@@ -117,23 +121,32 @@ def as_booked(row: Settlement, charge: Charge) -> RequestRow:
     )
 
 
-_RERATED = ("rerated_version", "rerated_cost_e10", "rerated_charge_e10", "rerated_at")
 _COUNTS = tuple(Counts.__dataclass_fields__)
 
 
 def _request(row: asyncpg.Record) -> RequestRow:
     values = dict(row)
     counts = Counts(**{name: values.pop(name) for name in _COUNTS})
-    lines = [
-        Part(Tier(start, rate_e12), units, amount_e10)
-        for start, rate_e12, units, amount_e10 in values.pop("breakdown")
-    ]
+    breakdown = _parts(values.pop("breakdown"))
     metadata = values.pop("metadata") or {}
-    rerated = Rerating(*(values.pop(name) for name in _RERATED))
+    rerated = _rerating(values)
     return RequestRow(
-        **values,
-        counts=counts,
-        breakdown=lines,
-        metadata=metadata,
-        rerated=rerated if rerated.version else None,
+        **values, counts=counts, breakdown=breakdown, metadata=metadata, rerated=rerated
     )
+
+
+def _rerating(values: dict[str, Any]) -> Rerating | None:
+    """Takes what a late price changed out of a row's values."""
+    names = ("version", "cost_e10", "charge_e10", "input_cost_e10", "breakdown", "at")
+    found = {name: values.pop(f"rerated_{name}") for name in names}
+    if found["version"] is None:
+        return None
+    lines = found.pop("breakdown")
+    return Rerating(**found, breakdown=None if lines is None else _parts(lines))
+
+
+def _parts(lines: Sequence[Sequence[int]]) -> list[Part]:
+    return [
+        Part(Tier(start, rate_e12), units, amount_e10)
+        for start, rate_e12, units, amount_e10 in lines
+    ]

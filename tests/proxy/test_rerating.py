@@ -9,15 +9,16 @@ from datetime import timedelta
 import pytest
 from gateway_kit import CHAT, Gate, Payer, fresh_model
 
-from lava_proxy.books.prices import load_prices
+from lava_proxy.books.prices import load_history
 from lava_proxy.cli import tools
 from lava_proxy.core.ids import new_id
 from lava_proxy.net.simulated import Script
 from lava_proxy.store import prices as price_store
 from lava_proxy.store import requests as request_store
 from lava_proxy.store.audit import audit
+from lava_proxy.store.corrections import Change
 from lava_proxy.store.prices import PriceRow
-from lava_proxy.store.reratings import Change, rerate
+from lava_proxy.store.reratings import rerate
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -54,7 +55,7 @@ async def _priced(gate: Gate, payer: Payer, model: str) -> str:
 
 async def _rerate(gate: Gate, *, dry: bool = False) -> list[Change]:
     now = gate.gateway.books.now()
-    prices = await load_prices(gate.database, now)
+    prices = await load_history(gate.database, now)
     return [change async for change in rerate(gate.database, prices, now, dry=dry)]
 
 
