@@ -10,6 +10,7 @@ from pathlib import Path
 from lava_proxy.books.journal import JournalError, lock_folder
 from lava_proxy.books.prices import load_history, load_prices
 from lava_proxy.books.replay import Replayed, replay_folder, take_over
+from lava_proxy.books.share import Share
 from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.environment import unknown_names
 from lava_proxy.core.errors import LavaError
@@ -151,7 +152,7 @@ async def rerate_requests(settings: Settings, *, dry: bool) -> list[Change]:
         async with database.transaction() as conn:
             await unrated.find_missed(conn, now)
         prices = await load_history(database, now, names)
-        return [change async for change in rerate(database, prices, now, dry=dry)]
+        return [change async for change in rerate(Share(database, 1), prices, now, dry=dry)]
 
 
 async def deliveries(settings: Settings, status: str, most: int) -> list[Mapping[str, object]]:

@@ -9,9 +9,11 @@ whole corrections behind and the rest waiting. The request itself stays as it wa
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import asyncpg
 import stamina
@@ -33,26 +35,42 @@ Q = load("reratings")
 ROWS_AT_A_TIME = 200
 MODELS_AT_A_TIME = 200
 CONFLICTS_MAX = 5
+TURN_S = 600.0
 POISON = (StorePoison, MoneyError, OverflowError)
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = logging.getLogger(__name__)
 
 
+class Rooms(Protocol):
+    """Where connections come from: a share of the database."""
+
+    def reading(self) -> AbstractAsyncContextManager[Connection]: ...
+
+    def writing(self) -> AbstractAsyncContextManager[Connection]: ...
+
+
+@asynccontextmanager
+async def turn(database: Database) -> AsyncIterator[bool]:
+    """Whether no other process re-rates by itself now; so it is inside the block."""
+    async with database.apart(TURN_S) as lock, lock.transaction():
+        yield await Q["alone"].fetchval(lock)
+
+
 async def rerate(
-    database: Database,
+    rooms: Rooms,
     prices: PriceHistory,
     now: datetime,
     *,
     merchant_id: str | None = None,
     dry: bool = False,
-) -> AsyncIterator[Change]:
+) -> AsyncGenerator[Change, None]:
     """Re-rate all requests whose price is known now, or those of one merchant; `dry`: only tell.
     Each change is told of once it is committed, so the caller may stop anywhere."""
-    one_pass = _Pass(database, prices, now, dry)
+    one_pass = _Pass(rooms, prices, now, dry)
     behind = FIRST
     while True:
-        async with database.connection() as conn:
+        async with rooms.reading() as conn:
             groups = await unrated.groups(conn, behind, MODELS_AT_A_TIME, merchant_id)
         for group in groups:
             async for change in one_pass.group(group):
@@ -66,7 +84,7 @@ async def rerate(
 class _Pass:
     """One look at all that waits."""
 
-    database: Database
+    rooms: Rooms
     prices: PriceHistory
     now: datetime
     dry: bool
@@ -76,7 +94,7 @@ class _Pass:
         mark = self.prices.mark(group.merchant_id, group.provider, group.names)
         behind = (_BEGINNING, "")
         while mark is not None:
-            async with self.database.connection() as conn:
+            async with self.rooms.reading() as conn:
                 rows = await unrated.waiting(conn, group, mark, behind, ROWS_AT_A_TIME)
             for row in rows:
                 change = await self._patiently(group, row, mark)
@@ -93,12 +111,12 @@ class _Pass:
             retries = stamina.retry_context(on=StoreConflict, attempts=CONFLICTS_MAX, wait_max=1.0)
             async for attempt in retries:
                 with attempt:
-                    async with self.database.transaction() as conn:
+                    async with self.rooms.writing() as conn:
                         return await self._one(conn, group, row, mark)
         except POISON as error:
             log.error("request %s cannot be re-rated: %s", row["request_id"], error)
             if not self.dry:
-                async with self.database.transaction() as conn:
+                async with self.rooms.writing() as conn:
                     await unrated.tried_in_vain(conn, row, mark)
         return None
 

@@ -64,6 +64,11 @@ async def find_missed(conn: Connection, now: datetime) -> None:
     await Q["find_missed"].execute(conn, since=now - timedelta(days=MISSED_DAYS))
 
 
+async def anything(conn: Connection) -> bool:
+    """Whether any request waits."""
+    return bool(await Q["anything"].fetchval(conn))
+
+
 async def groups(
     conn: Connection, behind: Group, most: int, merchant_id: str | None
 ) -> list[Group]:

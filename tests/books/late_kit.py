@@ -8,6 +8,7 @@ from datetime import datetime
 from books_kit import Shop, meter, row
 
 from lava_proxy.books.prices import load_history
+from lava_proxy.books.share import Share
 from lava_proxy.core.ids import new_id
 from lava_proxy.rules.price import Cost
 from lava_proxy.rules.settlement import Meter, Settlement
@@ -96,5 +97,8 @@ async def rerated(
     """All that a pass changes."""
     prices = await load_history(database, now)
     return [
-        change async for change in rerate(database, prices, now, merchant_id=merchant_id, dry=dry)
+        change
+        async for change in rerate(
+            Share(database, 1), prices, now, merchant_id=merchant_id, dry=dry
+        )
     ]

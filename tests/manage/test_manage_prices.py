@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from api_kit import Api
+from books_kit import Shop, meter
+from late_kit import PERCENT, unpriced
 
 from lava_proxy.cli import tools
 from lava_proxy.core.ids import new_id
@@ -159,3 +161,70 @@ async def test_the_commands_of_the_operator(database_url: str, tmp_path: Any) ->
     assert await tools.all_prices(settings) == [row]
     await tools.remove_price(settings, "prc_1")
     assert await tools.all_prices(settings) == []
+
+
+async def test_late_prices_correct_ones_own_requests_when_asked(api: Api, other: Api) -> None:
+    facts = {}
+    for each in (api, other):
+        shop = Shop(each.database, each.merchant_id, now=datetime.now(UTC))
+        customer = await each.customer()
+        made = await each.meter(
+            "p", rate_type="percentage", tiers=[{"start": "0", "rate": "100"}], unpriced="dearest"
+        )
+        by = meter((0, 100 * PERCENT), rate_type="percentage", meter_id=str(made["meter_id"]))
+        rows = [
+            unpriced(shop, customer, by=by, assumed_e10=3 * 10**7, request_id=f"r{n}")
+            for n in range(3)
+        ]
+        await shop.settle(*rows)
+        facts[each.merchant_id] = customer
+    empty = {"dry_run": False, "data": [], "has_more": False}
+    assert await api.made("prices/rerate", {}) == empty
+    price = await api.made("prices", NEW | {"model": "newest", "rates": {"input_1m": "1"}})
+    version = f"override/{price['price_id']}"
+    told = await api.made("prices/rerate", {"dry_run": True})
+    assert (told["dry_run"], len(told["data"]), told["has_more"]) == (True, 3, False)
+    first = await api.made("prices/rerate", {"limit": 2}, key="k")
+    assert first["data"] == told["data"][:2]
+    assert first["data"][0] == {
+        "request_id": "r0",
+        "customer_id": facts[api.merchant_id],
+        "model": "newest",
+        "cost_change": "-0.0020000000",
+        "charge_change": "-0.0020000000",
+        "price_version": version,
+    }
+    assert first["has_more"]
+    assert await api.made("prices/rerate", {"limit": 2}, key="k") == first  # a repeat is no more
+    assert len((await api.made("prices/rerate", {}))["data"]) == 1
+    assert await api.made("prices/rerate", {}) == empty
+    assert await other.made("prices/rerate", {}) == empty
+    shown = (await api.get("requests/r0")).json
+    assert (shown["cost"], shown["charge"]["amount"]) == ("0.0010000000",) * 2
+    assert shown["charge"]["breakdown"][0]["cost"] == "0.0010000000"
+    assert shown["model_usage"]["input_cost"] == shown["model_usage"]["total_cost"] == shown["cost"]
+    assert shown["model_usage"]["output_cost"] == "0.0000000000"
+    assert shown["price_version"] == version
+    assert shown["rerated"] == {
+        "booked_cost": "0.0030000000",
+        "booked_charge": "0.0030000000",
+        "booked_price_version": "genai-prices/0 dearest big",
+        "rerated_at": shown["rerated"]["rerated_at"],
+    }
+    assert (await api.get("requests")).json["data"][-1] == shown
+    assert (await api.balance(facts[api.merchant_id]))["total_remaining"] == "-0.0030000000"
+    assert await api.sound()
+
+
+async def test_what_a_rerating_may_be_asked(api: Api) -> None:
+    for wrong, path in (
+        ({"limit": 0}, "limit"),
+        ({"limit": 501}, "limit"),
+        ({"limit": True}, "limit"),
+        ({"dry_run": "yes"}, "dry_run"),
+        ({"merchant_id": "mer_1"}, "merchant_id"),
+    ):
+        reply = await api.post("prices/rerate", wrong)
+        assert (reply.status, reply.paths) == (422, [path]), wrong
+    reply = await api.get("prices/rerate")
+    assert (reply.status, reply.headers["allow"]) == (405, "POST")

@@ -10,6 +10,7 @@ import pytest
 from gateway_kit import CHAT, Gate, Payer, fresh_model
 
 from lava_proxy.books.prices import load_history
+from lava_proxy.books.share import Share
 from lava_proxy.cli import tools
 from lava_proxy.core.ids import new_id
 from lava_proxy.net.simulated import Script
@@ -56,7 +57,7 @@ async def _priced(gate: Gate, payer: Payer, model: str) -> str:
 async def _rerate(gate: Gate, *, dry: bool = False) -> list[Change]:
     now = gate.gateway.books.now()
     prices = await load_history(gate.database, now)
-    return [change async for change in rerate(gate.database, prices, now, dry=dry)]
+    return [change async for change in rerate(Share(gate.database, 1), prices, now, dry=dry)]
 
 
 async def _entries(gate: Gate, payer: Payer) -> list[tuple[str, int]]:

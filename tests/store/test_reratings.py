@@ -14,6 +14,7 @@ from hosting import database_copy
 from late_kit import PASSED_ON, PERCENT, priced, rerated, unpriced
 
 from lava_proxy.books.prices import load_history
+from lava_proxy.books.share import Share
 from lava_proxy.rules.limits import account_of
 from lava_proxy.store import requests, unrated
 from lava_proxy.store.corrections import Change
@@ -286,7 +287,7 @@ async def test_many_at_once_and_one_that_dies_move_each_once(shop: Shop) -> None
         """Stops in the middle, as a process that is killed."""
         done = 0
         prices = await load_history(shop.database, NOW)
-        async for _ in rerate(shop.database, prices, NOW, merchant_id=shop.merchant_id):
+        async for _ in rerate(Share(shop.database, 1), prices, NOW, merchant_id=shop.merchant_id):
             done += 1
             if done == count:
                 break

@@ -1,3 +1,7 @@
+-- name: alone
+-- Whether no other process re-rates by itself now; so it is until this transaction ends.
+SELECT pg_try_advisory_xact_lock(hashtext('lava rerate'));
+
 -- name: units_before
 -- Units that a tier scope had seen before a request, those of months that went included.
 -- args: merchant_id text, customer_id text, meter_id text, cycle text, before_at timestamptz,

@@ -71,3 +71,7 @@ WHERE merchant_id = :merchant_id::text AND request_id = :request_id::text;
 -- args: merchant_id text, request_id text
 DELETE FROM unrated_requests
 WHERE merchant_id = :merchant_id::text AND request_id = :request_id::text;
+
+-- name: anything
+-- Whether any request waits.
+SELECT EXISTS (SELECT FROM unrated_requests);
