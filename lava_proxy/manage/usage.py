@@ -2,7 +2,8 @@
 
 The offset of `start` is the time zone: days are its days, at a fixed offset, so none has 23 hours.
 `end` counts as a whole instant, as `start` does. An item is there for every day of the range, also
-for those on which nothing happened.
+for those on which nothing happened. Of months whose rows are not kept any more only quarters of an
+hour are known: one counts where it begins; and nothing of them by metadata.
 """
 
 from __future__ import annotations
