@@ -11,8 +11,8 @@ from typing_extensions import TypedDict
 from lava_proxy.core.money import format_e10, format_rate_e12
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
-from lava_proxy.manage.fields import customer_named, read_query
-from lava_proxy.manage.filters import metadata_filters
+from lava_proxy.manage.fields import read_query
+from lava_proxy.manage.filters import metadata_filters, narrowed
 from lava_proxy.manage.paging import (
     PAGE_PARAMETERS,
     Page,
@@ -121,13 +121,11 @@ async def retrieve(desk: Desk, call: Call) -> Answer:
 
 
 async def page(desk: Desk, call: Call) -> Answer:
-    """Requests, newest first. An unknown customer or meter is 404."""
+    """Requests, newest first. An unknown customer or meter is 404, a deleted one is not."""
     query = read_query(call, PARAMETERS)
     page = read_page("requests", query)
-    customer, meter = customer_named(query), query.get("meter_id")
     wanted = metadata_filters(query.get("metadata_filters"))
-    customer_id = None if customer is None else (await desk.customer(call, customer)).customer_id
-    meter_id = None if meter is None else (await desk.meter(call, meter)).meter_id
+    customer_id, meter_id = await narrowed(desk, call, query)
     if wanted is None:
         return Page(page.kind, None, page.limit).answer([], view, _position)
     async with desk.reading() as conn:
@@ -145,8 +143,7 @@ async def page(desk: Desk, call: Call) -> Answer:
 
 def view(row: RequestRow) -> RequestView:
     """A request as the API shows it: optional members are absent rather than null. Where a price
-    came late, cost and charge are those that it came to, so that usage is the sum of the requests.
-    """
+    came late it shows what it came to, so that usage is the sum of the requests."""
     now = _present(row)
     shown: RequestView = {
         "request_id": row.request_id,

@@ -19,6 +19,7 @@ from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
 
 Q = load("requests")
+S = load("settle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,23 @@ class RequestRow:
     rerated: Rerating | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A request id that was booked, and what was reported under it."""
+
+    content_hash: bytes | None
+
+
 async def find(conn: Connection, merchant_id: str, request_id: str) -> RequestRow | None:
     """A merchant's request by id."""
     row = await Q["find_request"].fetchrow(conn, merchant_id=merchant_id, request_id=request_id)
     return None if row is None else _request(row)
+
+
+async def taken(conn: Connection, merchant_id: str, request_id: str) -> Taken | None:
+    """Whether an id was ever booked, also where the request is not kept any more."""
+    row = await S["booked_request"].fetchrow(conn, merchant_id=merchant_id, request_id=request_id)
+    return None if row is None else Taken(row["content_hash"])
 
 
 async def page(

@@ -52,3 +52,15 @@ WHERE r.merchant_id = :merchant_id::text
   AND (:meter_id::text IS NULL OR r.meter_id = :meter_id::text)
   AND r.metadata @> :metadata::jsonb
 GROUP BY day;
+
+-- name: had_customer
+-- Whether an id is, or was, a customer of a merchant.
+-- args: merchant_id text, customer_id text
+SELECT EXISTS (SELECT FROM customers WHERE merchant_id = :merchant_id::text
+               AND customer_id = :customer_id::text);
+
+-- name: had_meter
+-- Whether an id is, or was, a meter of a merchant.
+-- args: merchant_id text, meter_id text
+SELECT EXISTS (SELECT FROM meters WHERE merchant_id = :merchant_id::text
+               AND meter_id = :meter_id::text);
