@@ -70,6 +70,7 @@ class Books:
         self._price_names = price_names
         self.prices = PriceBook(bundled=price_names)
         self._prices_stale = True
+        self._pricing = asyncio.Lock()
         self._on_booked = on_booked
         self.top_up_rules = leasing.TopUpRules(
             settings.top_up_low_percent, settings.top_up_monthly_max * E10
@@ -186,9 +187,15 @@ class Books:
         self.writer.put(Item(row, None, 0, self.clock.boot_s()))
 
     async def refresh_prices(self) -> None:
-        """Read the prices in force."""
-        self._prices_stale = False
-        self.prices = await load_prices(self.database, self.clock.now(), self._price_names)
+        """Read the prices in force; one at a time, or an old look could come last."""
+        async with self._pricing:
+            self._prices_stale = False
+            try:
+                now = self.clock.now()
+                self.prices = await load_prices(self.database, now, self._price_names)
+            except BaseException:
+                self._prices_stale = True
+                raise
 
     async def price_history(self, known_for_s: float = 0.0) -> PriceHistory:
         """Prices for requests that came before them."""

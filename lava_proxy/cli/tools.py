@@ -26,7 +26,7 @@ from lava_proxy.store import balance as balances
 from lava_proxy.store import credit as credit_store
 from lava_proxy.store import directory as directory_store
 from lava_proxy.store import keys as key_store
-from lava_proxy.store import outbox, unrated
+from lava_proxy.store import outbox
 from lava_proxy.store import prices as price_store
 from lava_proxy.store.audit import Audit, audit
 from lava_proxy.store.corrections import Change
@@ -149,8 +149,6 @@ async def rerate_requests(settings: Settings, *, dry: bool) -> list[Change]:
     now = SystemClock().now()
     names = registry_of(settings).price_names
     async with open_database(settings) as database:
-        async with database.transaction() as conn:
-            await unrated.find_missed(conn, now)
         prices = await load_history(database, now, names)
         return [change async for change in rerate(Share(database, 1), prices, now, dry=dry)]
 

@@ -67,9 +67,9 @@ async def correct(
     accounts = await S["lock_accounts"].fetch(conn, owner_ids=sorted(owners)) if owners else []
     debts = {account["owner_id"]: account["debt_e10"] for account in accounts}
     transaction_id = new_id("transaction")
+    await unrated.waits_no_more(conn, row)
     if not await _note(conn, row, found, change, transaction_id, now):
         return None
-    await unrated.waits_no_more(conn, row)
     if customer_id is not None and change.charge_change_e10:
         if change.charge_change_e10 > 0:
             await _take(conn, customer_id, change.charge_change_e10, now)

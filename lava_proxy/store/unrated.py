@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import asyncpg
 import orjson
@@ -16,9 +16,6 @@ from lava_proxy.store.lines import Line
 from lava_proxy.store.sql import load
 
 Q = load("unrated")
-
-MISSED_DAYS = 7
-"""How long a process of an older version may still have been booking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +54,6 @@ def _row(line: Line) -> dict[str, object]:
         "asked": call.model if call.model and call.model != row.model else "",
         "limits": [owner_id for kind, owner_id in call.budgets if kind in COST],
     }
-
-
-async def find_missed(conn: Connection, now: datetime) -> None:
-    """Note what processes of an older version booked meanwhile."""
-    await Q["find_missed"].execute(conn, since=now - timedelta(days=MISSED_DAYS))
 
 
 async def anything(conn: Connection) -> bool:
@@ -103,12 +95,15 @@ async def waiting(
 
 
 async def tried_in_vain(conn: Connection, row: asyncpg.Record, mark: str) -> None:
-    await Q["tried_in_vain"].execute(
-        conn, merchant_id=row["merchant_id"], request_id=row["request_id"], mark=mark
-    )
+    """What `mark` stands for could not price a request."""
+    await Q["tried_in_vain"].execute(conn, **_key(row), mark=mark)
 
 
 async def waits_no_more(conn: Connection, row: asyncpg.Record) -> None:
-    await Q["waits_no_more"].execute(
-        conn, merchant_id=row["merchant_id"], request_id=row["request_id"]
-    )
+    """A request was re-rated, or is not kept any more."""
+    await Q["waits_no_more"].execute(conn, **_key(row))
+
+
+def _key(row: asyncpg.Record) -> dict[str, object]:
+    names = ("merchant_id", "provider", "model", "asked", "created_at", "request_id")
+    return {name: row[name] for name in names}

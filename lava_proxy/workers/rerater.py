@@ -26,16 +26,10 @@ class Rerater:
 
     def __init__(self, books: Books) -> None:
         self._books = books
-        self._missed = True
-        """What processes of an older version booked may not wait yet."""
 
     async def run_once(self) -> int:
         """Look, and correct what has a price now unless another process does; how many."""
         database = self._books.database
-        if self._missed:
-            async with database.transaction() as conn:
-                await unrated.find_missed(conn, self._books.now())
-            self._missed = False
         async with database.connection() as conn:
             if not await unrated.anything(conn):
                 return 0

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from api_kit import Api
 from books_kit import Shop, meter
 from late_kit import PERCENT, unpriced
 
+from lava_proxy.books import bank
 from lava_proxy.cli import tools
 from lava_proxy.core.ids import new_id
+from lava_proxy.manage import prices
+from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.rules.rates import Rates
 from lava_proxy.store import prices as store
+from lava_proxy.store.database import StoreDown
 from lava_proxy.store.prices import PriceRow
 
 NEW = {"provider": "openai", "model": "gpt-4o", "rates": {"input_1m": "7", "output_1m": "9.5"}}
@@ -136,6 +142,54 @@ async def test_what_is_wrong_is_named(api: Api) -> None:
         reply = await api.post("prices", NEW | change)
         assert (reply.status, reply.paths) == (422, [path]), change
     assert (await api.get("prices")).json["data"] == []
+
+
+async def test_there_is_a_limit(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prices, "PRICES_MAX", 2)
+    first = await api.made("prices", NEW)
+    await api.made("prices", NEW)
+    reply = await api.post("prices", NEW)
+    assert (reply.status, reply.code) == (409, "conflict")
+    await api.call("DELETE", f"prices/{first['price_id']}")
+    await api.made("prices", NEW)
+
+
+async def test_a_price_that_is_made_while_the_database_goes_is_used_later(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is the commit's; the change is not forgotten."""
+
+    async def down(*given: object) -> PriceBook:
+        raise StoreDown("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bank, "load_prices", down)
+        made = await api.made("prices", NEW)
+        assert api.books.prices_stale
+    await api.books.refresh_prices()
+    assert version(api) == f"override/{made['price_id']}"
+
+
+async def test_an_old_look_at_the_prices_never_comes_last(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, books = asyncio.Event(), [PriceBook(), PriceBook()]
+
+    async def load(*given: object) -> PriceBook:
+        mine = books.pop(0)
+        if books:
+            await slow.wait()
+        return mine
+
+    last = books[1]
+    monkeypatch.setattr(bank, "load_prices", load)
+    first = asyncio.create_task(api.books.refresh_prices())
+    await asyncio.sleep(0)
+    second = asyncio.create_task(api.books.refresh_prices())
+    await asyncio.sleep(0)
+    slow.set()
+    await asyncio.gather(first, second)
+    assert api.books.prices is last
 
 
 async def test_lists_go_page_by_page(api: Api) -> None:

@@ -16,7 +16,7 @@ from late_kit import PASSED_ON, PERCENT, priced, rerated, unpriced
 from lava_proxy.books.prices import load_history
 from lava_proxy.books.share import Share
 from lava_proxy.rules.limits import account_of
-from lava_proxy.store import requests, unrated
+from lava_proxy.store import requests
 from lava_proxy.store.corrections import Change
 from lava_proxy.store.database import Database, StoreConflict
 from lava_proxy.store.embedded import EmbeddedServer
@@ -320,22 +320,17 @@ async def test_what_settles_meanwhile_is_in_nobodys_way(shop: Shop) -> None:
     assert await shop.ledger(f"merchant:{shop.merchant_id}:cost") == -50 * COST_E10
 
 
-async def test_rows_that_went_or_that_an_older_process_booked(shop: Shop) -> None:
-    owner = await shop.customer(10**12)
-    await shop.settle(unpriced(shop, owner, request_id="req_1"))
-    await priced(shop, "1")
-    await fetch(
-        shop.database, "DELETE FROM unrated_requests WHERE merchant_id = $1", shop.merchant_id
-    )
-    assert await late(shop) == []
+async def test_rows_that_went_wait_no_more(shop: Shop) -> None:
     async with shop.database.transaction() as conn:
-        await unrated.find_missed(conn, NOW)
         await conn.execute(
             "INSERT INTO unrated_requests VALUES ($1, 'req_0', $2, 'openai', 'newest', '', '{}')",
             shop.merchant_id,
             NOW,
         )
-    assert [change.request_id for change in await late(shop)] == ["req_1"]
+    assert await late(shop) == []
+    assert await waiting(shop) == [("req_0", False)]  # nobody looks at what has no price
+    await priced(shop, "1")
+    assert await late(shop) == []
     assert await waiting(shop) == []
 
 

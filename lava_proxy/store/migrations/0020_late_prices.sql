@@ -14,10 +14,9 @@ CREATE TABLE unrated_requests (
     limits      text[] NOT NULL,
     -- What could have priced it when that was tried in vain.
     tried       text NOT NULL DEFAULT '',
-    PRIMARY KEY (merchant_id, request_id)
+    PRIMARY KEY (merchant_id, provider, model, asked, created_at, request_id)
 );
-CREATE INDEX unrated_by_model
-    ON unrated_requests (merchant_id, provider, model, asked, created_at, request_id);
+DROP INDEX requests_without_a_price;
 
 INSERT INTO unrated_requests (merchant_id, request_id, created_at, provider, model, asked, limits)
 SELECT r.merchant_id, r.request_id, r.created_at, r.provider, left(r.model, 256), '', '{}'

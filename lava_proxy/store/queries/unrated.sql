@@ -1,26 +1,11 @@
 -- name: wait
--- Notes requests that wait for a price, a JSON array of objects; those that wait already stay.
+-- Notes requests that wait for a price, a JSON array of objects.
 -- args: rows text
 INSERT INTO unrated_requests (merchant_id, request_id, created_at, provider, model, asked, limits)
 SELECT merchant_id, request_id, created_at, provider, left(model, 256), left(asked, 256), limits
 FROM json_to_recordset(:rows::text::json)
     AS t(merchant_id text, request_id text, created_at timestamptz, provider text, model text,
-         asked text, limits text[])
-ON CONFLICT DO NOTHING;
-
--- name: find_missed
--- Notes requests of the last days that wait for a price and that a process of an older version
--- booked, which does not know this table.
--- args: since timestamptz
-INSERT INTO unrated_requests (merchant_id, request_id, created_at, provider, model, asked, limits)
-SELECT r.merchant_id, r.request_id, r.created_at, r.provider, left(r.model, 256), '', '{}'
-FROM requests r
-WHERE r.flags && ARRAY['unpriced', 'price_assumed'] AND r.model IS NOT NULL
-  AND r.status = 'completed' AND r.created_at >= :since::timestamptz
-  AND (r.price_version IS NULL OR 'price_assumed' = ANY(r.flags))
-  AND NOT EXISTS (SELECT FROM reratings x
-                  WHERE x.merchant_id = r.merchant_id AND x.request_id = r.request_id)
-ON CONFLICT DO NOTHING;
+         asked text, limits text[]);
 
 -- name: waiting_models
 -- Models for which requests wait, of all merchants or of one, behind a place: one look into the
@@ -47,8 +32,8 @@ SELECT merchant_id, provider, model, asked FROM models LIMIT :most::int;
 -- oldest first. Of those whose rows are not kept any more, only the id.
 -- args: merchant_id text, provider text, model text, asked text, mark text,
 --   after_at timestamptz, after_id text, most int
-SELECT u.merchant_id, u.request_id, u.created_at, u.asked, u.limits, r.request_id IS NULL AS gone,
-       r.customer_id, r.meter_id, r.cycle, r.provider, r.provider_key_type, r.model,
+SELECT u.merchant_id, u.request_id, u.created_at, u.provider, u.model, u.asked, u.limits,
+       r.request_id IS NULL AS gone, r.customer_id, r.meter_id, r.cycle, r.provider_key_type,
        r.input_tokens, r.output_tokens, r.cache_read_tokens, r.cache_write_tokens,
        r.reasoning_tokens, r.input_characters, r.output_characters, r.input_ms, r.output_ms,
        r.units, r.rate_type, r.breakdown, r.cost_e10, r.charge_e10, r.price_version, r.flags
@@ -62,15 +47,21 @@ ORDER BY u.created_at, u.request_id LIMIT :most::int;
 
 -- name: tried_in_vain
 -- Notes what could not price a request, so that it is not tried again.
--- args: merchant_id text, request_id text, mark text
+-- args: merchant_id text, provider text, model text, asked text, created_at timestamptz,
+--   request_id text, mark text
 UPDATE unrated_requests SET tried = :mark::text
-WHERE merchant_id = :merchant_id::text AND request_id = :request_id::text;
+WHERE merchant_id = :merchant_id::text AND provider = :provider::text
+  AND model = :model::text AND asked = :asked::text
+  AND created_at = :created_at::timestamptz AND request_id = :request_id::text;
 
 -- name: waits_no_more
 -- A request was re-rated, or its row is not kept any more.
--- args: merchant_id text, request_id text
+-- args: merchant_id text, provider text, model text, asked text, created_at timestamptz,
+--   request_id text
 DELETE FROM unrated_requests
-WHERE merchant_id = :merchant_id::text AND request_id = :request_id::text;
+WHERE merchant_id = :merchant_id::text AND provider = :provider::text
+  AND model = :model::text AND asked = :asked::text
+  AND created_at = :created_at::timestamptz AND request_id = :request_id::text;
 
 -- name: anything
 -- Whether any request waits.
