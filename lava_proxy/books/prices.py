@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from lava_proxy.rules.catalog import Override, compile_override
@@ -24,7 +24,15 @@ async def load_prices(
     async with database.connection() as conn:
         rows = await store.in_force(conn, now)
         until = await store.next_change(conn, now)
-    return PriceBook([(row.merchant_id, price) for row, price in _usable(rows)], until, bundled)
+    good: list[tuple[str | None, Override]] = []
+    for row in rows:
+        try:
+            compile_override(_override(row))
+        except RateError as error:
+            log.error("price %s is ignored: %s", row.price_id, error)
+            continue
+        good.append((row.merchant_id, _override(row)))
+    return PriceBook(good, until, bundled)
 
 
 async def load_history(
@@ -39,21 +47,12 @@ async def load_history(
     async with database.connection() as conn:
         rows = await store.in_force(conn, now)
     dated = [
-        Dated(row.merchant_id, row.effective_from, price)
-        for row, price in _usable(rows)
+        Dated(row.merchant_id, row.effective_from, _override(row))
+        for row in rows
         if max(row.created_at, row.effective_from) + known_for <= now
     ]
     return PriceHistory(dated, now, bundled)
 
 
-def _usable(rows: Iterable[PriceRow]) -> Iterator[tuple[PriceRow, Override]]:
-    for row in rows:
-        override = Override(
-            row.price_id, row.provider, row.match, row.model, tuple(row.rates.items())
-        )
-        try:
-            compile_override(override)
-        except RateError as error:
-            log.error("price %s is ignored: %s", row.price_id, error)
-            continue
-        yield row, override
+def _override(row: PriceRow) -> Override:
+    return Override(row.price_id, row.provider, row.match, row.model, tuple(row.rates.items()))

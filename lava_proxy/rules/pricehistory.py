@@ -13,11 +13,12 @@ from datetime import datetime
 from hashlib import sha256
 
 from lava_proxy.rules.bundled import BUNDLED_VERSION
-from lava_proxy.rules.catalog import Catalog, Override
+from lava_proxy.rules.catalog import Catalog, Override, compile_override
 from lava_proxy.rules.pricebook import NO_NAMES, PriceBook
-from lava_proxy.rules.rates import Rates
+from lava_proxy.rules.rates import RateError, Rates
 
-CATALOGS_MAX = 256
+KEPT_MAX = 256
+"""Models, and sets of prices, that are kept worked out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,13 @@ class PriceHistory:
     def __init__(
         self, prices: Iterable[Dated], now: datetime, bundled: Mapping[str, str] = NO_NAMES
     ) -> None:
-        """`prices` in the order in which they take over. `bundled`: provider id -> its name in the
-        bundled data."""
+        """`prices` in the order in which they take over; one that cannot be used is passed over
+        when it is met. `bundled`: provider id -> its name in the bundled data."""
         self._now = now
         self._bundled = bundled
         self._by_provider: dict[str, list[Dated]] = {}
         self._catalogs: dict[tuple[str, str, tuple[str, ...]], Catalog] = {}
+        self._matches: dict[tuple[str, str, tuple[str, ...]], list[Dated]] = {}
         for price in prices:
             if price.since <= now:
                 self._by_provider.setdefault(price.override.provider, []).append(price)
@@ -73,24 +75,32 @@ class PriceHistory:
                     break
 
     def _matching(self, merchant_id: str, provider: str, names: Sequence[str]) -> list[Dated]:
-        return [
-            price
-            for price in self._by_provider.get(provider, ())
-            if price.merchant_id in (None, merchant_id)
-            and any(_fits(price.override, name.lower()) for name in names)
-        ]
+        key = (merchant_id, provider, tuple(names))
+        found = self._matches.get(key)
+        if found is None:
+            found = [
+                price
+                for price in self._by_provider.get(provider, ())
+                if price.merchant_id in (None, merchant_id)
+                and any(_fits(price.override, name.lower()) for name in names)
+                and _usable(price.override)
+            ]
+            if len(self._matches) >= KEPT_MAX:
+                self._matches.clear()
+            self._matches[key] = found
+        return found
 
     def _catalog(self, merchant_id: str, provider: str, ids: tuple[str, ...]) -> Catalog:
-        key = (merchant_id, provider, ids)
+        key = (merchant_id if ids else "", provider, ids)
         found = self._catalogs.get(key)
         if found is None:
             held = [
                 (price.merchant_id, price.override)
-                for price in self._by_provider.get(provider, ())
+                for price in (self._by_provider.get(provider, ()) if ids else ())
                 if price.override.id in ids
             ]
             found = PriceBook(held, bundled=self._bundled).of(merchant_id)
-            if len(self._catalogs) >= CATALOGS_MAX:
+            if len(self._catalogs) >= KEPT_MAX:
                 self._catalogs.clear()
             self._catalogs[key] = found
         return found
@@ -100,3 +110,11 @@ def _fits(override: Override, name: str) -> bool:
     if override.match == "exact":
         return override.model.lower() == name
     return override.match == "default" or name.startswith(override.model.lower())
+
+
+def _usable(override: Override) -> bool:
+    try:
+        compile_override(override)
+    except RateError:
+        return False
+    return True

@@ -17,6 +17,7 @@ from lava_proxy.rules.price import UNPRICED, Cost, cost
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Settlement
 
+METERED_BEFORE = "metered_before"
 LATE = frozenset({"unpriced", "price_assumed"})
 """Flags of rows whose price may come late."""
 
@@ -32,9 +33,10 @@ class Rerated:
 
 def waits(row: Settlement) -> bool:
     """Whether a row waits for a price: booked without any, or at an assumed one. Where only a part
-    had no price the rest was priced by more than the row holds, so those stay."""
+    had no price the rest was priced by more than the row holds, so those stay; what was charged
+    with another row (a stored response that is read again) costs nothing at any price."""
     found = LATE.intersection(row.flags)
-    if not found or row.model is None or row.status != "completed":
+    if not found or row.model is None or row.status != "completed" or METERED_BEFORE in row.flags:
         return False
     return row.price_version is None or "price_assumed" in found
 

@@ -8,6 +8,7 @@ whole corrections behind and the rest waiting. The request itself stays as it wa
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -73,6 +74,7 @@ async def rerate(
         async with rooms.reading() as conn:
             groups = await unrated.groups(conn, behind, MODELS_AT_A_TIME, merchant_id)
         for group in groups:
+            await asyncio.sleep(0)  # looking prices up is work, and streams are waiting
             async for change in one_pass.group(group):
                 yield change
         if len(groups) < MODELS_AT_A_TIME:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from gateway_kit import CHAT, Gate, Payer, fresh_model
+from spend_kit import OPENAI, say, spender
 
 from lava_proxy.books.prices import load_history
 from lava_proxy.books.share import Share
@@ -177,3 +178,17 @@ async def test_a_price_known_all_along_is_left_alone(gate: Gate) -> None:
     await _booked(gate, payer, "gpt-4.1-nano")
     await gate.row(payer)
     assert await _rerate(gate) == []
+
+
+async def test_a_spend_key_has_spent_what_its_calls_came_to(gate: Gate) -> None:
+    user, model = await spender(gate), fresh_model()
+    gate.sim.script[model] = Script.plain(SAID)
+    body = {"model": f"openai/{model}", "max_tokens": 200, "messages": say("hello")}
+    headers = {"authorization": f"Bearer {user.key}"}
+    assert (await gate.call(OPENAI, body, None, headers)).status == 200
+    assert (await user.shown())["total_spend"] == "0.0000000000"
+    await _priced(gate, user.payer, model)
+    assert len(await _rerate(gate)) == 1
+    shown = await user.shown()
+    assert (shown["current_spend"], shown["total_spend"]) == ("0.0030000000",) * 2
+    assert shown["total_requests"] == 1

@@ -140,6 +140,24 @@ async def test_one_merchants_price_is_nobody_elses(shop: Shop) -> None:
     assert (await waiting(shop), len(await waiting(other))) == ([], 1)
 
 
+async def test_what_was_charged_with_another_row_waits_for_nothing(shop: Shop) -> None:
+    owner = await shop.customer(10**12)
+    stored = f"resp_{shop.merchant_id}"
+    for name in ("req_1", "req_2"):
+        made = unpriced(shop, owner, request_id=name)
+        await shop.settle(replace(made, metered_object=stored, reads_object=name == "req_2"))
+    assert await waiting(shop) == [("req_1", False)]
+
+
+async def test_a_price_that_cannot_be_used_is_passed_over(shop: Shop) -> None:
+    owner = await shop.customer(10**12)
+    await shop.settle(unpriced(shop, owner))
+    await priced(shop, "a lot")
+    assert await late(shop) == []
+    version = await priced(shop, "1", since=NOW - HOUR)
+    assert [change.version for change in await late(shop)] == [version]
+
+
 async def test_a_price_that_tells_nothing_is_tried_once(shop: Shop) -> None:
     """Output that the price does not know: nothing is free without a word."""
     owner = await shop.customer(10**12)

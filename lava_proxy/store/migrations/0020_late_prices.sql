@@ -22,7 +22,7 @@ INSERT INTO unrated_requests (merchant_id, request_id, created_at, provider, mod
 SELECT r.merchant_id, r.request_id, r.created_at, r.provider, left(r.model, 256), '', '{}'
 FROM requests r
 WHERE r.flags && ARRAY['unpriced', 'price_assumed'] AND r.model IS NOT NULL
-  AND r.status = 'completed'
+  AND r.status = 'completed' AND NOT 'metered_before' = ANY(r.flags)
   AND (r.price_version IS NULL OR 'price_assumed' = ANY(r.flags))
   AND NOT EXISTS (SELECT FROM reratings x
                   WHERE x.merchant_id = r.merchant_id AND x.request_id = r.request_id);
