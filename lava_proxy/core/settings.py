@@ -185,6 +185,17 @@ class Settings(PaymentSettings):
         "one; 0: for ever. Roll-ups and request ids stay.",
     )
 
+    rerate_interval_s: float = Field(
+        60.0,
+        ge=0,
+        description="How often requests without a price are looked at again; 0: only when asked.",
+    )
+    rerate_after_s: float = Field(
+        600.0,
+        ge=0,
+        description="So old a price must be for that: time to take back a mistake.",
+    )
+
     # Directory (keys, customers, meters in memory)
     directory_poll_s: float = Field(
         2.0, gt=0, description="Net below LISTEN/NOTIFY: how often changes are looked for."

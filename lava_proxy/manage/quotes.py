@@ -192,6 +192,11 @@ ROUTES = (
         create,
         answer=QuoteView,
         body=NewQuote,
-        errors=("not_found", "forward_endpoint_not_supported", "model_unpriced"),
+        errors=(
+            "not_found",
+            "forward_endpoint_not_supported",
+            "model_unpriced",
+            "meter_not_on_plan",
+        ),
     ),
 )

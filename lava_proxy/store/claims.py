@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lava_proxy.rules.charge import Counts
 from lava_proxy.rules.price import Cost
+from lava_proxy.rules.rerating import METERED_BEFORE
 from lava_proxy.rules.settlement import Settlement
 from lava_proxy.store.database import Connection
 from lava_proxy.store.sql import load
@@ -50,6 +51,6 @@ async def claim_objects(conn: Connection, fresh: list[Settlement]) -> list[Settl
             once.append(row)
             continue
         call = replace(row.call, billable=False)
-        flags = (*row.flags, "metered_before")
+        flags = (*row.flags, METERED_BEFORE)
         once.append(replace(row, call=call, counts=Counts(), cost=Cost(0, 0, 0), flags=flags))
     return once

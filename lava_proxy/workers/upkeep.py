@@ -28,6 +28,7 @@ from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers import lookups, renewals, top_ups
 from lava_proxy.workers.auditor import Auditor
 from lava_proxy.workers.loop import every
+from lava_proxy.workers.rerater import Rerater
 from lava_proxy.workers.webhooks import Sender
 
 LEASE_IDLE_S = 20.0
@@ -112,6 +113,9 @@ class Upkeep:
             auditor = Auditor(books.database, self._metrics, settings.audit_interval_s)
             pause_s = min(AUDIT_LOOK_S, settings.audit_interval_s)
             loops.append(every(pause_s, "audit", auditor.run_once))
+        if settings.rerate_interval_s:
+            rerater = Rerater(books)
+            loops.append(every(settings.rerate_interval_s, "late prices", rerater.run_once))
         if books.database.can_listen:
             loops.append(books.database.listen(CHANGES_CHANNEL, books.directory.heard))
             loops.append(books.database.listen(CREDIT_CHANNEL, self._credit_heard))
