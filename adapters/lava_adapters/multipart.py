@@ -13,32 +13,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import unquote_to_bytes
 
 from .contract import AskError
 from .framings import media_type
+from .parts import VALUE_MAX_BYTES, Head, boundary_of, read_head, value_of
 from .sound import HEAD_BYTES
 
 PARTS_MAX = 1_000
 HEADERS_MAX_BYTES = 4_096
 """Of one part."""
-VALUE_MAX_BYTES = 4_096
-"""Of a field that matters to the bill."""
 KEPT_MAX_BYTES = 8 * HEAD_BYTES
 """Of the beginnings of a form's files."""
 END_MAX_BYTES = 1_024
 """Line ends behind the form's end."""
 _STEP_BYTES = 1 << 18
-
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
-_PARAM = r'\s*;\s*([A-Za-z0-9*_-]+)=(?:"([^"\r\n]*)"|([^\s";,]+))'
-_PARAMETERS = re.compile(_PARAM)
-_TYPE = re.compile(rf"multipart/form-data(?:{_PARAM})*\s*;?\s*", re.IGNORECASE)
-_DISPOSITION = re.compile(rf"form-data(?:{_PARAM})*\s*;?\s*", re.IGNORECASE)
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
-_PLAIN_TYPES = ("text/plain", "application/octet-stream")
-_CHARSETS = ("", "utf-8", "utf8", "us-ascii")
-_ENCODINGS = ("7bit", "8bit", "binary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +53,16 @@ class Form:
 class _Part:
     """The part that is being read."""
 
-    name: str
-    kind: str
-    is_file: bool
+    head: Head
     wanted: bool
-    stated_size: str | None
     keep: int
     """How much of its content is kept."""
     size: int = 0
     kept: bytes = b""
+
+    @property
+    def upload(self) -> Upload:
+        return Upload(self.head.name, media_type(self.head.content_type), self.size, self.kept)
 
 
 def is_form(content_type: str) -> bool:
@@ -97,7 +86,7 @@ class FormReader:
     def __init__(self, content_type: str, priced: frozenset[str]) -> None:
         self.form = Form()
         self._priced = priced
-        self._delimiter = b"--" + _boundary(content_type)
+        self._delimiter = b"--" + boundary_of(content_type)
         self._buffer = bytearray()
         self._at = 0
         """So much of the buffer has been read."""
@@ -160,7 +149,7 @@ class FormReader:
             raise AskError(f"a part has no headers, or more than {HEADERS_MAX_BYTES} bytes of them")
         if not separator:
             return False
-        self._part = self._opened(_headers(head))
+        self._part = self._opened(read_head(head))
         self._at += len(head) + len(separator)
         self._step = self._content
         return True
@@ -186,33 +175,19 @@ class FormReader:
             raise AskError("the form goes on behind its end")
         return False
 
-    def _opened(self, headers: dict[str, str]) -> _Part:
+    def _opened(self, head: Head) -> _Part:
         """A part as its headers describe it."""
-        disposition = headers.get("content-disposition", "")
-        if _DISPOSITION.fullmatch(disposition) is None:
-            raise AskError("a part's Content-Disposition is missing, or cannot be read")
-        given = [(name.lower(), a or b) for name, a, b in _PARAMETERS.findall(disposition)]
-        params = dict(given)
-        if len(params) != len(given) or "name" not in params or "name*" in params:
-            raise AskError("a part must have one name")
-        if headers.get("content-transfer-encoding", "binary").lower() not in _ENCODINGS:
-            raise AskError("a part has a Content-Transfer-Encoding; send its bytes as they are")
-        name = params["name"]
-        is_file = "filename" in params or "filename*" in params
-        plain = _plainly(name)
-        wanted = plain in self._priced or plain == "_charset_"
-        if wanted and (plain != name or is_file or name in self.form.fields or name == "_charset_"):
-            raise AskError(f"the field {plain!r} must occur once, plainly", plain)
-        heads = sum(len(file.head) for file in self.form.files)
-        keep = min(HEAD_BYTES, KEPT_MAX_BYTES - heads) if is_file else 0
-        return _Part(
-            name,
-            headers.get("content-type", ""),
-            is_file,
-            wanted,
-            headers.get("content-length"),
-            VALUE_MAX_BYTES + 1 if wanted else keep,
-        )
+        form, name = self.form, head.name
+        wanted = head.plain_name in self._priced or head.plain_name == "_charset_"
+        if wanted and (
+            head.plain_name != name or head.is_file or name in form.fields or name == "_charset_"
+        ):
+            text = head.plain_name
+            raise AskError(f"the field {text!r} must occur once, plainly", text)
+        if wanted:
+            return _Part(head, True, VALUE_MAX_BYTES + 1)
+        left = KEPT_MAX_BYTES - sum(len(file.head) for file in form.files)
+        return _Part(head, False, min(HEAD_BYTES, left) if head.is_file else 0)
 
     def _take(self, end: int) -> None:
         """Content of the part, up to `end`."""
@@ -229,13 +204,14 @@ class FormReader:
         part, form = self._part, self.form
         if part is None:
             return
-        if part.stated_size not in (None, str(part.size)):
+        head = part.head
+        if head.stated_size not in (None, str(part.size)):
             raise AskError("a part's Content-Length is not its length")
         if part.wanted:
-            form.fields[part.name] = _value(part.name, part.kind, part.kept)
-        elif part.is_file:
-            form.files.append(Upload(part.name, media_type(part.kind), part.size, part.kept))
-        if not part.is_file:
+            form.fields[head.name] = value_of(head.name, head.content_type, part.kept)
+        elif head.is_file:
+            form.files.append(part.upload)
+        if not head.is_file:
             form.text_bytes += part.size
         self._part = None
 
@@ -243,9 +219,7 @@ class FormReader:
     def open_file(self) -> Upload | None:
         """The file that is being read."""
         part = self._part
-        if part is None or not part.is_file:
-            return None
-        return Upload(part.name, media_type(part.kind), part.size, part.kept)
+        return part.upload if part is not None and part.head.is_file else None
 
 
 def boolean(form: Form, name: str) -> bool:
@@ -266,43 +240,3 @@ def number(form: Form, name: str) -> int | None:
     if re.fullmatch(r"[1-9][0-9]{0,8}", value) is None:
         raise AskError(f"{name} must be a whole number from 1", name)
     return int(value)
-
-
-def _boundary(content_type: str) -> bytes:
-    if _TYPE.fullmatch(content_type) is None:
-        raise AskError("the content type of the form cannot be read")
-    found = [(name.lower(), a or b) for name, a, b in _PARAMETERS.findall(content_type)]
-    boundaries = [value for name, value in found if name.startswith("boundary")]
-    if len(boundaries) != 1 or _BOUNDARY.fullmatch(boundaries[0]) is None:
-        raise AskError("the content type must name one boundary")
-    return str(boundaries[0]).encode("ascii")
-
-
-def _headers(head: bytes) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in head.decode("latin-1").split("\r\n"):
-        match = _HEADER.fullmatch(line)
-        name = match[1].lower() if match else ""
-        if match is None or name in found:
-            raise AskError(f"a part's header cannot be read, or is given twice: {line[:40]!r}")
-        found[name] = match[2]
-    return found
-
-
-def _plainly(name: str) -> str:
-    """What some reader may make of a name: unescaped, trimmed, without an index."""
-    text = unquote_to_bytes(name.encode("latin-1")).decode("utf-8", "replace")
-    return text.partition("[")[0].strip().lower()
-
-
-def _value(name: str, kind: str, value: bytes) -> str:
-    charset = kind.partition(";")[2].strip().lower().removeprefix("charset=").strip('"')
-    if (kind and media_type(kind) not in _PLAIN_TYPES) or charset not in _CHARSETS:
-        raise AskError(f"{name} must be plain text", name)
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError:
-        text = "\0"
-    if len(value) > VALUE_MAX_BYTES or not text.isprintable():
-        raise AskError(f"{name} must be a line of at most {VALUE_MAX_BYTES} bytes", name)
-    return text
