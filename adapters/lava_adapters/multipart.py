@@ -101,7 +101,8 @@ class FormReader:
         self._buffer += piece
         while self._step():
             pass
-        passed = bytes(self._buffer[: self._at])
+        with memoryview(self._buffer) as buffer:
+            passed = bytes(buffer[: self._at])
         del self._buffer[: self._at]
         self._at = 0
         return passed

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .contract import Ask
-from .multipart import Form, FormReader
+from .multipart import Form, FormReader, Upload
 from .sound import HEAD_BYTES
 
 
@@ -33,9 +33,11 @@ class FormIntake:
 
     def ask(self, left: int = 0) -> Ask:
         form, file = self._reader.form, self._reader.open_file
+        if file is None and left and not form.files:
+            file = Upload("", "", 0, b"")  # it is still to come
         if file is not None:
-            size = max(file.size, file.size + left)
-            form = Form(form.fields, [*form.files, replace(file, size=size)], form.text_bytes)
+            file = replace(file, size=file.size + left)
+            form = Form(form.fields, [*form.files, file], form.text_bytes)
         return self._make(form)
 
 
