@@ -35,7 +35,9 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int, timeout
             return await _read_rest(body, receive, limit_bytes)
     except TimeoutError:
         raise LavaError(
-            "request_timeout", f"the body did not arrive within {timeout_s:g} s"
+            "request_timeout",
+            f"the body did not arrive within {timeout_s:g} s",
+            headers={"connection": "close"},
         ) from None
 
 

@@ -100,7 +100,9 @@ class _Client:
             async with asyncio.timeout(self._left_s):
                 message = await self._receive()
         except TimeoutError:
-            raise LavaError("request_timeout", "the body comes too slowly") from None
+            raise LavaError(
+                "request_timeout", "the body comes too slowly", headers={"connection": "close"}
+            ) from None
         piece: bytes = message.get("body", b"")
         self.taken += len(piece)
         self._left_s += len(piece) / self._least_bytes_s - (self._clock_s() - began_s)
