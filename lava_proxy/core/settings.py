@@ -84,6 +84,20 @@ class Settings(PaymentSettings):
     # Request limits
     body_limit_bytes: int = Field(32 * 2**20, ge=1024, description="Largest request body.")
     body_timeout_s: float = Field(60.0, gt=0, description="Longest time a request body may take.")
+    upload_limit_bytes: int = Field(
+        512 * 2**20,
+        ge=1024,
+        description="Largest upload (recording, picture, file) that passes through: its body is "
+        "not kept.",
+    )
+    upload_least_bytes_s: int = Field(
+        32 * 2**10,
+        ge=1,
+        description="An upload may take the body's time, and a second for so many bytes of it.",
+    )
+    uploads_max: int = Field(
+        256, ge=1, description="Uploads under way at once, per process; then 503."
+    )
     header_limit_bytes: int = Field(64 * 2**10, ge=1024, description="Request headers in all.")
     client_stall_s: float = Field(
         60.0, gt=0, description="A reader that takes nothing for so long is treated as gone."

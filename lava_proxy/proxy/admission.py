@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from lava_adapters.contract import AskError
+from lava_adapters.contract import Ask, AskError
 from lava_proxy.books.holds import CREDIT, Holds
 from lava_proxy.books.leases import Hold
 from lava_proxy.core.errors import LavaError
@@ -67,13 +67,18 @@ def read_ask(run: Run, method: str, content_type: str, body: bytes) -> None:
     try:
         ask = adapter.ask(method, target.path, target.query, content_type, body)
     except AskError as error:
-        where = f"{error.path}: " if error.path else ""
-        raise LavaError("invalid_request", f"{where}{error}") from None
+        raise unreadable(error) from None
     ask = provider.named(ask, route, run.params)
     # A signed body cannot be changed.
     run.ask = (
         ask if run.signed is None else replace(ask, capable_of_cap=False, capable_of_usage=False)
     )
+
+
+def unreadable(error: AskError) -> LavaError:
+    """The request is wrong in a way that matters to the bill."""
+    where = f"{error.path}: " if error.path else ""
+    return LavaError("invalid_request", f"{where}{error}")
 
 
 async def check_objects(gateway: Gateway, run: Run) -> None:
@@ -101,31 +106,68 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
 
     Raises 402 when the call cannot be paid.
     """
-    ask, caller = run.ask, run.caller
-    if ask is None or caller is None:
-        raise LavaError("internal_error")
-    meter = caller.meter
-    billable = meter is not None and not caller.token.disable_billing
-    call = run.call = _call(gateway, run, method, billable=billable)
-    run.gauge = _gauge(gateway, run) if billable else FREE
-    caps: list[int | None] = []
+    caller, call = run.caller, _known(gateway, run, method)
     holds = Holds()
     try:
-        caps += await limits.open_limits(gateway, run, holds, body_bytes)
-        if caller.customer is not None and meter is not None and billable:
-            gateway.books.condition.refuse_prepaid_if_draining()
-            plan = quote(ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes)
-            hold = await _hold(gateway, run, plan)
-            holds.add(CREDIT, hold, run.gauge)
-            caps.append(plan.cap_for(hold.amount_e10))
+        caps = await _open(gateway, run, holds, body_bytes)
         run.seq = gateway.books.admit(call)
     except BaseException:
         holds.give_back()
         raise
-    if caller.spend_key is not None:
+    if caller is not None and caller.spend_key is not None:
         gateway.books.key_uses.note(caller.spend_key.spend_key_id, call.created_at)
     run.holds = holds if holds.parts else None
     return min((cap for cap in caps if cap is not None), default=None)
+
+
+async def probe(gateway: Gateway, run: Run, method: str, body_bytes: int) -> None:
+    """Refuse, before its body has passed, a call that could not be paid as far as it is known: what
+    `admit` will open is opened and given back. Of an unknown model only that there is credit."""
+    _known(gateway, run, method)
+    known = run.ask is not None and run.ask.model is not None
+    holds = Holds()
+    try:
+        await _open(gateway, run, holds, body_bytes, known=known)
+    finally:
+        holds.give_back()
+
+
+def admit_refused(gateway: Gateway, run: Run, method: str) -> None:
+    """Write HOLD for a call that the provider has answered before it had all of it."""
+    run.ask = Ask(free=True, makes_output=False)
+    run.seq = gateway.books.admit(_known(gateway, run, method))
+
+
+def _known(gateway: Gateway, run: Run, method: str) -> Call:
+    """The call, by what is known of it."""
+    if run.caller is None:
+        raise LavaError("internal_error")
+    billable = run.caller.meter is not None and not run.caller.token.disable_billing
+    run.call = _call(gateway, run, method, billable=billable)
+    return run.call
+
+
+async def _open(
+    gateway: Gateway, run: Run, holds: Holds, body_bytes: int, *, known: bool = True
+) -> list[int | None]:
+    """Open a hold on each budget; answers the output caps that make them affordable."""
+    ask, caller, call = run.ask, run.caller, run.call
+    if ask is None or caller is None or call is None:
+        raise LavaError("internal_error")
+    meter = caller.meter
+    run.gauge = _gauge(gateway, run) if call.billable and known else FREE
+    caps: list[int | None] = []
+    if known:
+        caps += await limits.open_limits(gateway, run, holds, body_bytes)
+    if caller.customer is not None and meter is not None and call.billable:
+        gateway.books.condition.refuse_prepaid_if_draining()
+        plan = quote(ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes)
+        if not known:
+            plan = replace(plan, least_e10=1, want_e10=1)
+        hold = await _hold(gateway, run, plan)
+        holds.add(CREDIT, hold, run.gauge)
+        caps.append(plan.cap_for(hold.amount_e10))
+    return caps
 
 
 def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:

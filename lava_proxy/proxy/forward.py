@@ -9,7 +9,7 @@ from functools import lru_cache
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.net.upstream import Answer
-from lava_proxy.proxy import admission, by_model, fallback, finish, outbound, rewriting
+from lava_proxy.proxy import admission, by_model, fallback, finish, outbound, rewriting, uploading
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
@@ -82,6 +82,8 @@ async def forward(
             watcher.stop()
         if run.answer is not None:
             run.answer.close()
+        elif run.upload is not None:
+            run.upload.close()
 
 
 async def _take_in(
@@ -105,6 +107,9 @@ async def _take_in(
     else:
         rewriting.strip_suffix(gateway, run)
         admission.find_route(gateway, run, method)
+        passing = await uploading.take_in(gateway, run, scope, receive, credential)
+        if passing is not None:
+            return passing
     body = await read_body(
         scope, receive, limit_bytes=settings.body_limit_bytes, timeout_s=settings.body_timeout_s
     )
@@ -153,8 +158,11 @@ async def _exchange(
     gateway.books.journal.sent(run.seq)
     run.exchange.on(Event.SENDING)
     asked_s = clock.boot_s()
-    url = outbound.url(gateway, run)
-    answer = await gateway.upstreams.send(scope["method"], url, headers, body)
+    if run.upload is not None:
+        answer = await uploading.finish(run.upload, body)
+    else:
+        url = outbound.url(gateway, run)
+        answer = await gateway.upstreams.send(scope["method"], url, headers, body)
     run.answer = answer
     run.waited_s += clock.boot_s() - asked_s
     failed = answer.status >= HTTP_ERROR

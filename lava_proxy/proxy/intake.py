@@ -20,23 +20,24 @@ class ClientGone(Exception):
 
 async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int, timeout_s: float) -> bytes:
     """The whole body. Raises 413 as soon as the limit is passed, 408 when it takes too long."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limit_bytes:
-            raise _too_large(limit_bytes)
+    if (stated_bytes(scope) or 0) > limit_bytes:
+        raise too_large(limit_bytes)
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.disconnect":
         raise ClientGone
     if not message.get("more_body", False):
         if len(body) > limit_bytes:
-            raise _too_large(limit_bytes)
+            raise too_large(limit_bytes)
         return body
     try:
         async with asyncio.timeout(timeout_s):
             return await _read_rest(body, receive, limit_bytes)
     except TimeoutError:
         raise LavaError(
-            "request_timeout", f"the body did not arrive within {timeout_s:g} s"
+            "request_timeout",
+            f"the body did not arrive within {timeout_s:g} s",
+            headers={"connection": "close"},
         ) from None
 
 
@@ -51,13 +52,21 @@ async def _read_rest(first: bytes, receive: Receive, limit_bytes: int) -> bytes:
         piece = message.get("body", b"")
         size += len(piece)
         if size > limit_bytes:
-            raise _too_large(limit_bytes)
+            raise too_large(limit_bytes)
         pieces.append(piece)
         more = message.get("more_body", False)
     return b"".join(pieces)
 
 
-def _too_large(limit_bytes: int) -> LavaError:
+def stated_bytes(scope: Scope) -> int | None:
+    """How long the body is, where its head says so."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return None
+
+
+def too_large(limit_bytes: int) -> LavaError:
     return LavaError(
         "body_too_large",
         f"the body is over the limit of {limit_bytes} bytes",
