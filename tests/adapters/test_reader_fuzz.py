@@ -43,7 +43,19 @@ CONVERSED = {
     "cacheWriteInputTokens": 3,
     "cacheDetails": [{"ttl": "1h", "inputTokens": 3}],
 }
+INTERACTION_USAGE = {
+    "total_input_tokens": 1,
+    "total_thought_tokens": 2,
+    "input_tokens_by_modality": [{"modality": "audio", "tokens": 3}],
+    "grounding_tool_count": [{"type": "google_search", "count": 1}],
+}
+CALL = {"type": "google_search_call", "arguments": {"queries": ["a"]}}
+INTERACTION = {"id": "i", "status": "completed", "usage": INTERACTION_USAGE, "steps": [CALL]}
 SEEDS: list[dict[str, Any]] = [
+    {"event_type": "interaction.completed", "interaction": INTERACTION},
+    {"event_type": "step.delta", "index": 1, "delta": {"text": "x", "content": {"text": "y"}}},
+    {"event_type": "step.start", "index": 1, "step": CALL | {"summary": [{"text": "x"}]}},
+    INTERACTION | {"object": "interaction", "outputs": [{"text": "x", "content": [CALL]}]},
     {"choices": [{"delta": DELTA, "finish_reason": "stop"}], "usage": USAGE, "model": "m"},
     {"choices": [], "x_groq": {"usage": USAGE}, "error": None, "service_tier": "x", "id": "i"},
     {"type": "response.completed", "response": {"usage": USAGE, "output": OUTPUT}},

@@ -137,3 +137,24 @@ async def test_a_background_stream_that_its_client_leaves_is_charged_once(gate: 
     for _ in range(2):
         assert (await gate.call(path, None, payer, method="GET")).status == 200
     assert [row["charge_e10"] for row in await gate.rows(payer)] == [0, 50 * TOKEN_E10, 0]
+
+
+async def test_a_background_interaction_is_its_makers_and_charged_once(gate: Gate) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    other, made_id = await gate.sibling(payer, "20.00"), f"v1_{model}"
+    begun = {"id": made_id, "object": "interaction", "status": "in_progress", "model": model}
+    usage = {"total_input_tokens": 300, "total_output_tokens": 5, "total_thought_tokens": 15}
+    done = begun | {"status": "completed", "usage": usage}
+    gate.sim.script["/v1beta/interactions"] = Script.json(begun)
+    gate.sim.script[f"/v1beta/interactions/{made_id}"] = Script.json(done)
+    asked = {"model": model, "input": "hello", "background": True}
+    assert (await gate.call("/google/v1beta/interactions", asked, payer)).status == 200
+    path = f"/google/v1beta/interactions/{made_id}"
+    for _ in range(2):
+        assert (await gate.call(path, None, payer, method="GET")).status == 200
+    charges = [row["charge_e10"] for row in await gate.rows(payer)]
+    assert charges == [0, 320 * TOKEN_E10, 0]
+    follow = asked | {"previous_interaction_id": made_id}
+    assert (await gate.call(path, None, other, method="GET")).status == 404
+    assert (await gate.call("/google/v1beta/interactions", follow, other)).status == 404
+    assert (await gate.call("/google/v1beta/interactions", follow, payer)).status == 200

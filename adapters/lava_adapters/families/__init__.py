@@ -11,6 +11,7 @@ from .anthropic_messages import AnthropicMessages
 from .bedrock import Bedrock
 from .cohere import Cohere
 from .gemini import Gemini
+from .interactions import Interactions
 from .media import Media
 from .ollama import Ollama
 from .opaque import Opaque
@@ -30,6 +31,7 @@ BUILTIN: Mapping[str, Family] = {
     "bedrock": Bedrock,
     "cohere": Cohere,
     "gemini": Gemini,
+    "interactions": Interactions,
     "media": Media,
     "ollama": Ollama,
     "opaque": Opaque,
