@@ -37,6 +37,9 @@ class Route:
     """The path parameter that is the id of a provider-side object, which must be the caller's."""
     model_param: str | None = None
     """The path parameter that names the model; what the body says does not count then."""
+    suffix_param: str | None = None
+    """The path parameter that says who serves the model, where prices differ by that: it goes
+    behind the model's name and a colon, as the provider itself writes it elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class Provider:
     extra_headers: tuple[tuple[str, str], ...] = ()
     """Sent with managed keys where the caller gave none."""
     prices: str | None = None
-    """The provider's id in genai-prices."""
+    """The provider's id in genai-prices; ``{suffix}`` at its end is what stands behind the last
+    colon of the model's name."""
     models: Mapping[str, str] = field(default_factory=dict, hash=False)
     """The operator's own names (of deployments) -> the model that is priced and shown."""
     quirks: Quirks = NO_QUIRKS
@@ -121,6 +125,8 @@ class Provider:
         that has a price."""
         if route.model_param is not None:
             ask = replace(ask, model=unquote(params[route.model_param]))
+        if route.suffix_param is not None and ask.model:
+            ask = replace(ask, model=f"{ask.model}:{unquote(params[route.suffix_param])}")
         known = self.models.get(ask.model or "") if self.models else None
         return ask if known is None else replace(ask, model=known)
 

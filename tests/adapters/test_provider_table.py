@@ -145,7 +145,8 @@ def test_every_paid_route_knows_its_model_and_whether_it_streams() -> None:
             ask = adapter.ask("POST", path, query, "application/json", body)
             found = provider.route("POST", path)
             assert found is not None, (provider.id, path)
-            assert provider.named(ask, *found).model == "m-1", (provider.id, path)
+            model = "m-1" if route.suffix_param is None else f"m-1:{route.suffix_param}"
+            assert provider.named(ask, *found).model == model, (provider.id, path)
             in_path = route.family in ("gemini", "bedrock") or "embed" in route.kind
             one_piece = route.kind in ("rerank", "prediction", "ocr", "predict")
             assert ask.stream or in_path or one_piece, (provider.id, path)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lava_adapters import Registry, RegistryError, load_family
+from lava_adapters import Ask, Registry, RegistryError, load_family
 from lava_adapters.families import BUILTIN
 from lava_adapters.registry import read_rows
 
@@ -120,6 +120,21 @@ def test_path_parameters() -> None:
     assert found is not None
     assert found[1] == {"response_id": "resp_1"}
     assert found[0].object_param == "response_id"
+
+
+def test_the_path_says_who_serves_the_model_behind_a_router() -> None:
+    router = REGISTRY.by_id("huggingface")
+    assert router is not None
+    ask = Ask(model="Qwen/Qwen3-32B")
+    for path, model in (
+        ("/together/v1/chat/completions", "Qwen/Qwen3-32B:together"),
+        ("/fireworks-ai/inference/v1/chat/completions", "Qwen/Qwen3-32B:fireworks-ai"),
+        ("/v1/chat/completions", "Qwen/Qwen3-32B"),
+        ("/hf-inference/models/google/gemma-2b/v1/chat/completions", "Qwen/Qwen3-32B"),
+    ):
+        found = router.route("POST", path)
+        assert found is not None
+        assert router.named(ask, *found).model == model
 
 
 OWN: dict[str, Any] = {
