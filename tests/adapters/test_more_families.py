@@ -39,7 +39,7 @@ KINDS = {
     ("mistral", "speech"): ("media", "speech"),
     ("openai", "transcriptions"): ("media", "transcription"),
     ("elevenlabs", "transcriptions"): ("media", "transcription"),
-    ("replicate", "predictions"): ("media", "prediction"),
+    ("replicate", "predictions"): ("predictions", "prediction"),
     ("openai", "images"): ("media", "images"),
     ("hyperbolic", "images"): ("media", "images"),
     ("openai", "moderations"): ("opaque", "free"),

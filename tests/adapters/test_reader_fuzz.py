@@ -81,6 +81,7 @@ SEEDS: list[dict[str, Any]] = [
     {"metadata": {"duration": 1.25, "channels": 2}, "usage": {"seconds": 1, "type": "duration"}},
     {"data": [{"b64_json": "x"}], "usage": USAGE, "metrics": {"predict_time": 1.5}},
     {"usage_info": {"pages_processed": 3}, "model": "m", "pages": []},
+    {"status": "succeeded", "id": "p", "metrics": {"predict_time": 2.5, "output_token_count": 3}},
 ]
 ODD = [None, True, -1, 2.5, "x", [], {}, [None], {"a": None}, 2**70, [[]], [{"text": 1}]]
 

@@ -18,6 +18,7 @@ from .opaque import Opaque
 from .openai_chat import OpenAIChat
 from .openai_embeddings import OpenAIEmbeddings
 from .openai_responses import OpenAIResponses
+from .predictions import Predictions
 
 
 class Family(Protocol):
@@ -38,4 +39,5 @@ BUILTIN: Mapping[str, Family] = {
     "openai_chat": OpenAIChat,
     "openai_embeddings": OpenAIEmbeddings,
     "openai_responses": OpenAIResponses,
+    "predictions": Predictions,
 }
