@@ -28,7 +28,7 @@ _COMPATIBLE: Mapping[str, tuple[Route, ...]] = {
 _ID = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _HOST = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]*(?::\d{1,5})?")
 _BASE = re.compile(r"https?://[a-z0-9.-]+(?::\d{1,5})?")
-_QUIRKS: Mapping[str, type] = {
+QUIRKS: Mapping[str, type] = {
     "usage_opt_in": bool,
     "cap_member": str,
     "named_errors": bool,
@@ -49,6 +49,11 @@ _PLAIN: Mapping[str, type] = {
     "aws_service": str,
     "service_account": bool,
 }
+CHANGEABLE = frozenset(
+    ("usage_opt_in", "cap_member", "named_errors", "disconnect", "one_token_events",
+     "hidden_tokens_per_s")
+)  # fmt: skip
+"""What an operator may say of a provider that has a row: their server may be of another version."""
 _REQUIRED = frozenset(("id", "hosts", "base"))
 _LISTS = ("response_headers", "hidden_models", "serves", "routes")
 _OTHER = frozenset(("label", "extra_headers", "prefix", "models", *_LISTS))
@@ -57,15 +62,15 @@ _OTHER = frozenset(("label", "extra_headers", "prefix", "models", *_LISTS))
 def read_provider(row: Mapping[str, Any]) -> Provider:
     """A `Provider` from a TOML table or a JSON object of the settings. Raises `RegistryError`."""
     name = row.get("id")
-    unknown = sorted(set(row) - _REQUIRED - _OTHER - set(_QUIRKS) - set(_PLAIN))
+    unknown = sorted(set(row) - _REQUIRED - _OTHER - set(QUIRKS) - set(_PLAIN))
     missing = sorted(_REQUIRED - set(row))
     if unknown or missing:
         raise RegistryError(f"provider {name!r}: unknown {unknown}, missing {missing}")
-    for key, kind in (*_PLAIN.items(), *_QUIRKS.items()):
+    for key, kind in (*_PLAIN.items(), *QUIRKS.items()):
         if key in row and type(row[key]) is not kind:
             raise RegistryError(f"provider {name!r}: {key} must be of type {kind.__name__}")
     _check(row)
-    quirks = {key: row[key] for key in _QUIRKS if key in row}
+    quirks = {key: row[key] for key in QUIRKS if key in row}
     return Provider(
         id=row["id"],
         label=str(row.get("label", row["id"])),

@@ -9,7 +9,7 @@ from functools import lru_cache
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.net.upstream import Answer
-from lava_proxy.proxy import admission, by_model, fallback, finish, outbound, rewriting
+from lava_proxy.proxy import admission, asking, by_model, fallback, finish, outbound, rewriting
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
@@ -135,7 +135,7 @@ async def _pay(
     key = await outbound.provider_key(gateway, run)
     cap = await admission.admit(gateway, run, scope["method"], len(body))
     run.exchange.on(Event.ADMITTED)
-    body = outbound.body(run, body, cap)
+    body = outbound.body(gateway, run, body, cap)
     return outbound.headers(gateway, run, scope, credential, key, body), body
 
 
@@ -155,7 +155,7 @@ async def _exchange(
     asked_s = clock.boot_s()
     url = outbound.url(gateway, run)
     answer = await gateway.upstreams.send(scope["method"], url, headers, body)
-    run.answer = answer
+    run.answer = answer = await asking.again(gateway, run, scope["method"], headers, answer)
     run.waited_s += clock.boot_s() - asked_s
     failed = answer.status >= HTTP_ERROR
     run.exchange.on(Event.ANSWERED_ERROR if failed else Event.ANSWERED)

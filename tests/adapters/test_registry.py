@@ -273,6 +273,39 @@ def test_another_resource_is_like_one_that_is_known() -> None:
             REGISTRY.with_providers([wrong])
 
 
+def test_an_operator_sets_the_quirks_of_a_known_provider() -> None:
+    """Their server may be older, or newer, than the one that the row describes."""
+    rows = [
+        {"id": "vllm", "hosts": ["old.example"], "base": "https://old.example",
+         "usage_opt_in": False, "cap_member": "max_completion_tokens", "disconnect": "drain"},
+        {"id": "alibaba", "usage_opt_in": False},
+        {"id": "vllm-new", "like": "vllm", "hosts": ["new.example"], "usage_opt_in": True,
+         "base": "https://new.example"},
+    ]  # fmt: skip
+    wider = REGISTRY.with_providers(rows)
+    vllm, alibaba, new = (wider.by_id(name) for name in ("vllm", "alibaba", "vllm-new"))
+    before = REGISTRY.by_id("alibaba")
+    assert vllm is not None
+    assert alibaba is not None
+    assert new is not None
+    assert before is not None
+    assert (vllm.usage_opt_in, vllm.cap_member) == (False, "max_completion_tokens")
+    assert (vllm.disconnect, vllm.one_token_events) == ("drain", True)
+    assert (alibaba.usage_opt_in, before.usage_opt_in) == (False, True)
+    assert (alibaba.hosts, alibaba.routes, alibaba.base) == (
+        before.hosts, before.routes, before.base)  # fmt: skip
+    assert (new.usage_opt_in, new.cap_member) == (True, "max_completion_tokens")
+    for wrong in (
+        {"id": "openai", "usage_opt_in": "no"},
+        {"id": "openai", "usage_opt_in": False, "base": "https://evil.example"},
+        {"id": "openai", "credential": "api-key"},
+        {"id": "openai", "prices": "groq"},
+        {"id": "openai", "disconnect": "wait"},
+    ):
+        with pytest.raises(RegistryError):
+            REGISTRY.with_providers([wrong])
+
+
 @pytest.mark.parametrize("text", ["[provider]\nid=1", "x = 1", "provider = [1]", "[["])
 def test_a_provider_file_holds_rows_only(text: str) -> None:
     with pytest.raises(RegistryError):
