@@ -86,8 +86,11 @@ class Provider:
     """Prefixes of response headers to let through beside the usual ones."""
     encoded_slash: bool = False
     """``%2F`` is allowed in its paths."""
+    cancel_stops_charge: bool | None = None
+    """Whether a stream that is hung up on is charged no further; None: nobody says."""
     disconnect: Literal["cancel", "drain"] = "cancel"
-    """What to do upstream when the client is gone."""
+    """What to do upstream when the client is gone: reading on costs nothing more where the charge
+    goes on anyway, and then the provider's own count is had."""
     docs: str = ""
     checked: str = ""
     """The date when somebody last compared the row with the provider's documentation."""

@@ -43,6 +43,7 @@ _PLAIN: Mapping[str, type] = {
     "docs": str,
     "checked": str,
     "prices": str,
+    "cancel_stops_charge": bool,
     "disconnect": str,
     "credential": str,
     "compatible_credential": str,
@@ -82,8 +83,13 @@ def read_provider(row: Mapping[str, Any]) -> Provider:
         hidden_models=tuple(row.get("hidden_models", ())),
         models=dict(row.get("models", {})),
         quirks=Quirks(**quirks),
-        **{key: row[key] for key in _PLAIN if key in row},
+        **_disconnect(row) | {key: row[key] for key in _PLAIN if key in row},
     )
+
+
+def _disconnect(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What follows for leaving clients, unless the row says it itself."""
+    return {"disconnect": "drain"} if row.get("cancel_stops_charge") is False else {}
 
 
 def _check(row: Mapping[str, Any]) -> None:

@@ -153,3 +153,22 @@ def test_every_paid_route_knows_its_model_and_whether_it_streams() -> None:
             in_path = route.family in ("gemini", "bedrock") or "embed" in route.kind
             one_piece = route.kind in ("rerank", "prediction", "ocr", "predict")
             assert ask.stream or in_path or one_piece, (provider.id, path)
+
+
+def test_what_a_hang_up_means() -> None:
+    """As OpenRouter's page lists it (see providers.toml); the policy follows, unless it is said."""
+    told = {provider.id: provider.cancel_stops_charge for provider in REGISTRY.providers}
+    assert (told["openai"], told["groq"], told["openrouter"]) == (True, False, None)
+    for provider in REGISTRY.providers:
+        wanted = "drain" if provider.cancel_stops_charge is False else "cancel"
+        assert provider.disconnect == wanted, provider.id
+    row = {"id": "mine", "hosts": ["a.example"], "base": "https://a.example"}
+    for more, policy in (
+        ({}, "cancel"),
+        ({"cancel_stops_charge": True}, "cancel"),
+        ({"cancel_stops_charge": False}, "drain"),
+        ({"cancel_stops_charge": False, "disconnect": "cancel"}, "cancel"),
+    ):
+        mine = REGISTRY.with_providers([row | more]).by_id("mine")
+        assert mine is not None
+        assert mine.disconnect == policy
