@@ -16,6 +16,7 @@ Credential = Literal["bearer", "x-api-key", "x-goog-api-key", "api-key", "xi-api
 
 
 NO_QUIRKS = Quirks()
+METHODS = ("POST", "GET", "DELETE")
 
 
 class RegistryError(ValueError):
@@ -37,6 +38,8 @@ class Route:
     """The path parameter that is the id of a provider-side object, which must be the caller's."""
     model_param: str | None = None
     """The path parameter that names the model; what the body says does not count then."""
+    credential: Credential | None = None
+    """Where the key goes on this route, if elsewhere than on the provider's others."""
     suffix_param: str | None = None
     """The path parameter that says who serves the model, where prices differ by that: it goes
     behind the model's name and a colon, as the provider itself writes it elsewhere."""
@@ -58,6 +61,8 @@ class Provider:
     base: str
     """Origin of the ``/{provider}/...`` prefix route."""
     routes: tuple[Route, ...]
+    api_bases: tuple[str, ...] = ()
+    """What its paths begin with: the old form ``/v1/forward/{provider}/...`` leaves it out."""
     credential: Credential = "bearer"
     compatible_credential: Credential | None = None
     """Where its OpenAI-compatible paths expect the key, if elsewhere."""
@@ -135,8 +140,17 @@ class Provider:
 
     def credential_for(self, route: Route) -> Credential:
         """Where the key goes on this route."""
+        if route.credential is not None:
+            return route.credential
         compatible = route.family.startswith("openai_")
         return (compatible and self.compatible_credential) or self.credential
+
+    def whole_path(self, path: str) -> str | None:
+        """A path of the table that is `path`, or ends with it and begins as its paths do."""
+        for base in ("", *self.api_bases):
+            if any(self.route(method, base + path) for method in METHODS):
+                return base + path
+        return None
 
     def route(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         """The route of a raw path (no query), and the values of its parameters."""

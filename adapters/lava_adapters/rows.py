@@ -57,7 +57,7 @@ CHANGEABLE = frozenset(
 """What an operator may say of a provider that has a row: their server may be of another version."""
 _REQUIRED = frozenset(("id", "hosts", "base"))
 _LISTS = ("response_headers", "hidden_models", "serves", "routes")
-_OTHER = frozenset(("label", "extra_headers", "prefix", "models", *_LISTS))
+_OTHER = frozenset(("label", "extra_headers", "prefix", "api_base", "models", *_LISTS))
 
 
 def read_provider(row: Mapping[str, Any]) -> Provider:
@@ -78,6 +78,7 @@ def read_provider(row: Mapping[str, Any]) -> Provider:
         hosts=tuple(host.lower() for host in row["hosts"]),
         base=row["base"],
         routes=_routes(row),
+        api_bases=tuple(b for b in (row.get("api_base"), row.get("prefix", "/v1")) if b),
         extra_headers=tuple(sorted(row.get("extra_headers", {}).items())),
         response_headers=tuple(row.get("response_headers", ())),
         hidden_models=tuple(row.get("hidden_models", ())),
@@ -123,7 +124,10 @@ def _routes(row: Mapping[str, Any]) -> tuple[Route, ...]:
         routes += [replace(shape, path=prefix + shape.path) for shape in _COMPATIBLE[kind]]
     for entry in row.get("routes", ()):
         try:
-            routes.append(Route(**{**entry, "methods": tuple(entry["methods"])}))
+            route = Route(**{**entry, "methods": tuple(entry["methods"])})
+            if route.credential not in (None, *get_args(Credential)):
+                raise TypeError(f"credential must be in {get_args(Credential)}")
+            routes.append(route)
         except (TypeError, KeyError) as error:
             raise RegistryError(f"provider {row['id']!r}: bad route {entry}: {error}") from None
     return tuple(routes)

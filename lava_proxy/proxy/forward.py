@@ -13,6 +13,7 @@ from lava_proxy.proxy import admission, asking, by_model, fallback, finish, outb
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
+from lava_proxy.proxy.old_form import spelled_out
 from lava_proxy.proxy.refuse import refuse
 from lava_proxy.proxy.relay import HTTP_ERROR, encoded, open_tap, relay
 from lava_proxy.proxy.run import Run, StreamCut
@@ -263,6 +264,7 @@ async def _last_words(run: Run, event: Event, send: Send, error: BaseException |
 
 
 def _target(gateway: Gateway, path: bytes, query: bytes) -> Target:
+    path = spelled_out(gateway.registry, path)
     return _parse(gateway.registry_hosts, path, query, gateway.prefixes)
 
 

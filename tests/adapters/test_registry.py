@@ -319,3 +319,20 @@ def test_bedrock_and_vertex_paths() -> None:
     vertex = "/v1/projects/p/locations/global/publishers/google/models/g-3:streamGenerateContent"
     assert family("aiplatform.googleapis.com", "POST", vertex) == ("gemini", "gemini", True)
     assert family("api.cohere.com", "POST", "/v2/chat") == ("cohere", "chat", True)
+
+
+def test_express_mode_of_vertex_takes_a_key() -> None:
+    vertex = REGISTRY.by_id("vertex")
+    assert vertex is not None
+    for version in ("v1", "v1beta1"):
+        for verb, kind in (("generateContent", "gemini"), ("streamGenerateContent", "gemini"),
+                           ("countTokens", "free")):  # fmt: skip
+            path = f"/{version}/publishers/google/models/gemini-3-pro:{verb}"
+            found = vertex.route("POST", path)
+            assert found is not None
+            assert (found[0].kind, vertex.credential_for(found[0])) == (kind, "x-goog-api-key")
+            ask = REGISTRY.adapter(vertex, found[0]).ask("POST", path, "", "", b"{}")
+            assert (ask.model, ask.stream) == ("gemini-3-pro", verb.startswith("stream"))
+    route = {"methods": ["GET"], "path": "/x", "family": "opaque", "kind": "free"}
+    with pytest.raises(RegistryError, match="credential"):
+        REGISTRY.with_providers([OWN | {"routes": [route | {"credential": "cookie"}]}])
