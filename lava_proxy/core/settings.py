@@ -129,8 +129,9 @@ class Settings(PaymentSettings):
     )
     client_drain_providers: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Provider ids, comma separated: when the client leaves, the answer is read to "
-        "its end and billed by the provider's own usage, instead of being cancelled.",
+        description="Provider ids, comma separated, beside those whose rows say so: when the "
+        "client leaves, the answer is read to its end and billed by the provider's own usage, "
+        "instead of being cancelled.",
     )
     client_drain_max_s: float = Field(
         60.0, gt=0, description="Longest time an answer is read on without its client."

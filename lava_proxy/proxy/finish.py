@@ -185,8 +185,8 @@ def _metered_object(run: Run, final: Final) -> str | None:
     return run.tap.reader.response_id if run.route.kind in STORED_KINDS else None
 
 
-OBJECT_KINDS = frozenset({"responses", "conversations"})
-STORED_KINDS = READING_KINDS | {"responses"}
+OBJECT_KINDS = frozenset({"responses", "conversations", "interactions", "prediction"})
+STORED_KINDS = READING_KINDS | {"responses", "interactions", "prediction"}
 
 
 def _since_start_ms(run: Run, at_s: float | None) -> int | None:

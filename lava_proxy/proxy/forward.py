@@ -9,10 +9,20 @@ from functools import lru_cache
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.net.upstream import Answer
-from lava_proxy.proxy import admission, by_model, fallback, finish, outbound, rewriting, uploading
+from lava_proxy.proxy import (
+    admission,
+    asking,
+    by_model,
+    fallback,
+    finish,
+    outbound,
+    rewriting,
+    uploading,
+)
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
+from lava_proxy.proxy.old_form import spelled_out
 from lava_proxy.proxy.refuse import refuse
 from lava_proxy.proxy.relay import HTTP_ERROR, encoded, open_tap, relay
 from lava_proxy.proxy.run import Run, StreamCut
@@ -140,7 +150,7 @@ async def _pay(
     key = await outbound.provider_key(gateway, run)
     cap = await admission.admit(gateway, run, scope["method"], len(body))
     run.exchange.on(Event.ADMITTED)
-    body = outbound.body(run, body, cap)
+    body = outbound.body(gateway, run, body, cap)
     return outbound.headers(gateway, run, scope, credential, key, body), body
 
 
@@ -163,6 +173,7 @@ async def _exchange(
     else:
         url = outbound.url(gateway, run)
         answer = await gateway.upstreams.send(scope["method"], url, headers, body)
+        answer = await asking.again(gateway, run, scope["method"], headers, answer)
     run.answer = answer
     run.waited_s += clock.boot_s() - asked_s
     failed = answer.status >= HTTP_ERROR
@@ -271,6 +282,7 @@ async def _last_words(run: Run, event: Event, send: Send, error: BaseException |
 
 
 def _target(gateway: Gateway, path: bytes, query: bytes) -> Target:
+    path = spelled_out(gateway.registry, path)
     return _parse(gateway.registry_hosts, path, query, gateway.prefixes)
 
 

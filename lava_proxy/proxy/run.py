@@ -100,6 +100,8 @@ class Run:
     """Hides a managed key in what follows: an error of the provider's may echo it."""
     asked_usage: bool = False
     """We asked for the usage chunk; the caller did not."""
+    unasked: tuple[bytes, int | None] | None = None
+    """The caller's body and our cap: what is sent should the provider not know that question."""
     framing: Framing | None = None
     last_pieces: list[Event] = field(default_factory=list)
     """What is still to be sent once the books are closed."""
