@@ -165,6 +165,10 @@ class Books:
         except JournalError:
             raise unavailable("the journal cannot be written; try again", 5) from None
 
+    def amend(self, seq: int, call: Call) -> None:
+        """Write HOLD again: more is known of the call, before its answer goes out."""
+        self.journal.amend(seq, encode_call(call))
+
     def settle(
         self, seq: int, row: Settlement, hold: Hold | Holds | None, estimate_e10: int
     ) -> None:

@@ -38,6 +38,7 @@ def encode_call(call: Call) -> bytes:
             call.input_characters,
             call.budgets,
             call.input_ms,
+            call.background_id,
         )
     )
 
@@ -71,6 +72,7 @@ def decode_call(facts: bytes, holder_id: str, meter: Meter | None) -> Call:
         input_characters=v[15],
         budgets=tuple((kind, owner_id) for kind, owner_id in v[16]) if len(v) > 16 else (),
         input_ms=v[17] if len(v) > 17 else 0,
+        background_id=v[18] if len(v) > 18 else None,
     )
 
 

@@ -7,6 +7,9 @@ For every call the last thing known decides:
     HOLD, SENT             ``recovered``, charged at the input estimate: the provider may have it
     HOLD alone             void: nothing was sent
 
+A response that runs on in the background is charged when it is read (`Call.background_id`): booked
+is that it exists, and whose it is.
+
 Replaying twice, or a copied folder, changes nothing: request ids are booked once. Only after the
 commit are the dead process's leases closed and its folder deleted.
 """
@@ -28,9 +31,9 @@ from lava_proxy.books.journal import JournalError, lock_folder, read_folder, rem
 from lava_proxy.books.quarantine import POISON, quarantine
 from lava_proxy.core.clock import Clock
 from lava_proxy.rules.charge import Counts
-from lava_proxy.rules.price import PRICE_ASSUMED, UNPRICED, cost
+from lava_proxy.rules.price import PRICE_ASSUMED, UNPRICED, Cost, cost
 from lava_proxy.rules.pricebook import PriceBook, price_of
-from lava_proxy.rules.settlement import Booked, Call, Meter, Settlement
+from lava_proxy.rules.settlement import BACKGROUND, Booked, Call, Meter, Settlement
 from lava_proxy.store import credit
 from lava_proxy.store import directory as directory_store
 from lava_proxy.store.database import Database, StoreConflict
@@ -132,6 +135,8 @@ async def replay_folder(
 
 
 def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Settlement:
+    if call.background_id is not None:
+        return _left_behind(call, call.background_id, clock)
     inputs, outputs, input_characters, output_characters = trace.counts or (
         call.input_tokens,
         0,
@@ -159,6 +164,21 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
         price_version=None if price is None else price.version,
         flags=flags,
         completed_at=clock.now(),
+    )
+
+
+def _left_behind(call: Call, response_id: str, clock: Clock) -> Settlement:
+    return Settlement(
+        call=call,
+        outcome="recovered",
+        usage_source="estimate",
+        counts=Counts(),
+        cost=Cost(0, 0, 0),
+        model=call.model,
+        response_id=response_id,
+        flags=(BACKGROUND,),
+        completed_at=clock.now(),
+        object_ids=(response_id,) if call.provider_key_type == "managed" else (),
     )
 
 

@@ -16,6 +16,7 @@ from typing import cast
 
 from lava_adapters.contract import Framing
 from lava_proxy.net.upstream import Answer, UpstreamEnded
+from lava_proxy.proxy import background
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Send
@@ -70,7 +71,7 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
         cuttable=ask.stream and not ask.background and answer.status < HTTP_ERROR,
         token_factor_e3=None if by_character or count is None else provider.token_factor_e3,
     )
-    tap.gate = running.gate
+    tap.gate = background.gate(gateway, run, running.gate)
     if run.managed:
         tap.on_failed = run.conceal
     run.tap, run.running, run.framing = tap, running, framing

@@ -11,12 +11,10 @@ from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.estimate import Final, final_counts
 from lava_proxy.rules.price import ABSURD, COUNT_MAX
-from lava_proxy.rules.settlement import Call
+from lava_proxy.rules.settlement import BACKGROUND, Call
 
 NO_USAGE_SEEN = "no_usage"
 ZERO_USAGE = "zero_usage"
-BACKGROUND = "background"
-"""The response runs on at the provider, and is charged when its usage is read by its id."""
 
 
 def tally(gateway: Gateway, run: Run, step: Step) -> Final:
@@ -28,7 +26,8 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
     if running is None or tap is None:  # the client left before the answer's head
         return _timed(call, ask, final_counts(NO_USAGE, False, input_tokens=call.input_tokens))
     reader = tap.reader
-    if ask.background and not reader.final and reader.response_id and not reader.failed:
+    runs_on = (ask.background or run.reads_object) and not reader.final and not reader.failed
+    if runs_on and reader.response_id:
         run.flags.add(BACKGROUND)
         return Final(NO_USAGE, "estimate")
     cut = step.outcome == "cut_off"

@@ -28,6 +28,9 @@ Outcome = Literal[
     "void",
 ]
 
+BACKGROUND = "background"
+"""Flag: the response runs on at the provider, and is charged when its usage is read by its id."""
+
 
 @dataclass(frozen=True, slots=True)
 class Merchant:
@@ -106,6 +109,9 @@ class Call:
     budgets: tuple[tuple[str, str], ...] = ()
     """(kind, account) of each budget beside the customer's credit that the call's use is booked on;
     kinds as in `rules.limits`."""
+    background_id: str | None = None
+    """The response that runs on at the provider, once its name is known. What it comes to is
+    charged when it is read by that name, so a crash costs nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,22 +34,50 @@ async def claim_ids(conn: Connection, batch: Sequence[Settlement]) -> list[int]:
 
 
 async def claim_objects(conn: Connection, fresh: list[Settlement]) -> list[Settlement]:
-    """A response that is read by its id states its usage again: that is charged only once."""
-    objects = [(s.call.provider, s.metered_object) for s in fresh if s.metered_object]
-    if not objects:
+    """A response that is read by its id states its usage again: it is charged only once. A read
+    that finds it charged is free; so is the call that made it, should a read have been faster. (A
+    maker that finds another maker's claim is charged: not every provider's ids are unique.)"""
+    keys = [_object(s) for s in fresh if s.metered_object]
+    if not keys:
         return fresh
-    rows = await Q["claim_objects"].fetch(
-        conn, providers=[o[0] for o in objects], object_ids=[o[1] for o in objects]
-    )
-    new = {(row[0], row[1]) for row in rows}
-    once = []
+    new = await _ask("claim_objects", conn, keys)
+    late = [_object(s) for s in fresh if s.metered_object and not s.reads_object]
+    late = [key for key in late if key not in new]
+    read = await _ask("read_objects", conn, late) if late else set()
+    once, reads = [], []
     for row in fresh:
-        key = (row.call.provider, row.metered_object or "")
-        if not row.reads_object or key in new:
-            new.discard(key)
+        if not row.metered_object:
             once.append(row)
             continue
-        call = replace(row.call, billable=False)
-        flags = (*row.flags, "metered_before")
-        once.append(replace(row, call=call, counts=Counts(), cost=Cost(0, 0, 0), flags=flags))
+        key = _object(row)
+        charged = key in new or not (row.reads_object or key in read)
+        new.discard(key)
+        if charged and row.reads_object:
+            reads.append(key)
+            read.add(key)
+        once.append(row if charged else _free(row))
+    if reads:
+        await Q["note_read_objects"].execute(conn, **_columns(reads))
     return once
+
+
+Key = tuple[str, str]
+
+
+def _object(row: Settlement) -> Key:
+    return row.call.provider, row.metered_object or ""
+
+
+def _columns(keys: Sequence[Key]) -> dict[str, list[str]]:
+    return {"providers": [key[0] for key in keys], "object_ids": [key[1] for key in keys]}
+
+
+async def _ask(query: str, conn: Connection, keys: Sequence[Key]) -> set[Key]:
+    rows = await Q[query].fetch(conn, **_columns(keys))
+    return {(row[0], row[1]) for row in rows}
+
+
+def _free(row: Settlement) -> Settlement:
+    call = replace(row.call, billable=False)
+    flags = (*row.flags, "metered_before")
+    return replace(row, call=call, counts=Counts(), cost=Cost(0, 0, 0), flags=flags)

@@ -9,7 +9,6 @@ itself fails, the rest of the answer passes through unread.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from lava_adapters.contract import Framing, Reader
@@ -24,9 +23,6 @@ from .sse import SseFramer
 
 # Half the time of calling Event itself: see sse.py.
 _new = tuple.__new__
-
-_ERROR = re.compile(rb'"error"\s*:\s*[^\sn]')
-"""A JSON member that is not null, in bytes that go out unread."""
 
 _FRAMERS: dict[Framing, Callable[[Limits], Framer]] = {
     Framing.SSE: SseFramer,
@@ -79,7 +75,8 @@ class Tap:
         self.faulty = False
         self.gate: Callable[[], bool] | None = None
         self.on_failed: Callable[[], None] | None = None
-        """Called once, when an error is seen, before what tells of it is handed out."""
+        """Called once, before the first bytes are handed out that tell of an error, or may: those
+        of an event that is not read before they go."""
         self.held: list[Event] | None = None
         """The event that the gate stopped, read already, and the unread ones behind it."""
 
@@ -124,8 +121,8 @@ class Tap:
         dropped = None
         for index, event in enumerate(events):
             if not event.data:
-                if self.on_failed is not None and _ERROR.search(event.raw):
-                    self._alarm()  # its reader sees it whole, and then it is out
+                if event.torn and self.on_failed is not None:
+                    self._alarm()
                 continue
             self.events += 1
             try:
@@ -185,6 +182,7 @@ class Tap:
     def _let_go(self) -> list[Event]:
         """Give up cutting; what is held goes out as it is."""
         self.faulty = True
+        self._alarm()
         held = self._framer.pending
         self._framer = OpaqueFramer()
         return self._framer.feed(held) if held else []

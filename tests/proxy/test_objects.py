@@ -7,6 +7,8 @@ import json
 import pytest
 from gateway_kit import TOKEN_E10, Gate, fresh_model
 
+from lava_proxy.books.journal import read_folder
+from lava_proxy.books.segment import HOLD
 from lava_proxy.net.simulated import Piece, Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -137,3 +139,46 @@ async def test_a_background_stream_that_its_client_leaves_is_charged_once(gate: 
     for _ in range(2):
         assert (await gate.call(path, None, payer, method="GET")).status == 200
     assert [row["charge_e10"] for row in await gate.rows(payer)] == [0, 50 * TOKEN_E10, 0]
+
+
+async def test_reading_a_response_that_runs_costs_nothing(gate: Gate) -> None:
+    """Whole or as a stream, however much of its text is there already."""
+    payer, model = await gate.payer("20.00"), fresh_model()
+    response_id = f"resp_{model}"
+    text = [{"type": "message", "content": [{"type": "output_text", "text": "hello " * 50}]}]
+    created = {"id": response_id, "object": "response", "status": "in_progress", "usage": None}
+    gate.sim.script[model] = Script.json(created)
+    asked = {"model": model, "input": "hello", "background": True}
+    assert (await gate.call("/openai/v1/responses", asked, payer)).status == 200
+    events = [
+        {"type": "response.created", "response": created},
+        {"type": "response.output_text.delta", "delta": "hello " * 50},
+    ]
+    pieces = [Piece(f"data: {json.dumps(event)}\n\n".encode()) for event in events]
+    usage = {"input_tokens": 30, "output_tokens": 20}
+    path = f"/openai/v1/responses/{response_id}"
+    gate.sim.script[f"/v1/responses/{response_id}"] = [
+        Script.json(created | {"output": text}),
+        Script(pieces),
+        Script.json(created | {"status": "completed", "usage": usage, "output": text}),
+    ]
+    for query in ("", "?stream=true", ""):
+        assert (await gate.call(path + query, None, payer, method="GET")).status == 200
+    assert [row["charge_e10"] for row in await gate.rows(payer)] == [0, 0, 0, 50 * TOKEN_E10]
+
+
+async def test_a_background_responses_id_is_journaled_before_its_client_has_it(gate: Gate) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    created = {"id": f"resp_{model}", "status": "in_progress", "usage": None}
+    first = {"type": "response.created", "response": created}
+    gate.sim.script[model] = Script(
+        [Piece(f"data: {json.dumps(first)}\n\n".encode()), Piece(b"", 30.0)]
+    )
+    asked = {"model": model, "input": "hello", "background": True, "stream": True}
+    call = await gate.open_call("/openai/v1/responses", asked, payer)
+    await call.head()
+    assert created["id"].encode() in await call.piece()
+    holds = [r.facts for r in read_folder(gate.gateway.books.journal.folder) if r.kind == HOLD]
+    assert json.loads(holds[-1])[-1] == created["id"]
+    call.writer.close()
+    assert (await gate.row(payer))["charge_e10"] == 0

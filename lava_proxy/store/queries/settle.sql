@@ -15,9 +15,25 @@ RETURNING merchant_id, request_id;
 -- Claims objects whose usage is to be booked; returns only those that were not booked before.
 -- args: providers text[], object_ids text[]
 INSERT INTO metered_objects (provider, object_id)
-SELECT DISTINCT * FROM unnest(:providers::text[], :object_ids::text[])
+SELECT DISTINCT * FROM unnest(:providers::text[], :object_ids::text[]) ORDER BY 1, 2
 ON CONFLICT DO NOTHING
 RETURNING provider, object_id;
+
+-- name: note_read_objects
+-- Notes that it was a later read that was charged for these objects, not what made them.
+-- args: providers text[], object_ids text[]
+INSERT INTO metered_objects (provider, object_id)
+SELECT provider, 'read:' || object_id
+FROM unnest(:providers::text[], :object_ids::text[]) AS t(provider, object_id)
+ORDER BY 1, 2
+ON CONFLICT DO NOTHING;
+
+-- name: read_objects
+-- Those of these objects for which a later read was charged.
+-- args: providers text[], object_ids text[]
+SELECT t.provider, t.object_id
+FROM unnest(:providers::text[], :object_ids::text[]) AS t(provider, object_id)
+JOIN metered_objects m ON m.provider = t.provider AND m.object_id = 'read:' || t.object_id;
 
 -- name: lock_accounts
 -- Locks the accounts of a batch in one order, which is what prevents deadlocks.
