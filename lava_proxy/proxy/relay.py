@@ -16,65 +16,14 @@ from typing import cast
 
 from lava_adapters.contract import Framing
 from lava_proxy.net.upstream import Answer, UpstreamEnded
-from lava_proxy.proxy import background
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Send
 from lava_proxy.proxy.run import Run
-from lava_proxy.proxy.running import Running
 from lava_proxy.proxy.sending import message, rest_of, returns_at_once, send_head
-from lava_proxy.rules.gauge import FREE
 from lava_proxy.wire.event import Event as Piece
-from lava_proxy.wire.sieve import sieves
-from lava_proxy.wire.tap import Tap
 
 Begin = Callable[[dict[str, object]], Coroutine[object, None, None]]
-
-_EMPTY_BODIES = frozenset({204, 304})
-_WHOLE = frozenset({Framing.JSON, Framing.OPAQUE})
-
-HTTP_ERROR = 400
-
-
-def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -> None:
-    """Set up the counting of an answer, by its head."""
-    adapter, ask, provider, call = run.adapter, run.ask, run.provider, run.call
-    if adapter is None or ask is None or provider is None or call is None:
-        raise TypeError("a call is answered after it was admitted")
-    framing = adapter.framing(ask, answer.content_type)
-    if encoded(answer):
-        run.flags.add("encoded_answer")
-        framing = Framing.OPAQUE
-    reader = adapter.reader(ask)
-    if reader.reads_headers:
-        reader.headers(
-            answer.status,
-            {n.decode("latin-1"): v.decode("latin-1") for n, v in answer.headers},
-        )
-    by_character = call.meter is not None and call.meter.tariff.unit == "characters_1m"
-    count = len if by_character else gateway.count
-    reader.read_text = by_character
-    tap = Tap(framing, reader, sieved=sieves(ask, injected=asked_usage), count=count)
-    money = run.holds.money if run.holds is not None else []
-    first = money[0] if money else (None, FREE)
-    running = Running(
-        tap,
-        ask,
-        inputs=call.input_tokens,
-        hold=first[0],
-        gauge=first[1],
-        beside=money[1:],
-        profile=gateway.profiles[provider.id],
-        learned_e3=gateway.books.learned.factor_e3(provider.id, ask.model or ""),
-        hidden_rate=provider.hidden_tokens_per_s if ask.stream and provider.hides(ask.model) else 0,
-        slice_tokens=gateway.settings.output_slice_tokens,
-        cuttable=ask.stream and not ask.background and answer.status < HTTP_ERROR,
-        token_factor_e3=None if by_character or count is None else provider.token_factor_e3,
-    )
-    tap.gate = background.gate(gateway, run, running.gate)
-    if run.managed:
-        tap.on_failed = run.conceal
-    run.tap, run.running, run.framing = tap, running, framing
 
 
 async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event:
@@ -128,7 +77,7 @@ class _Relay:
         self._journal = gateway.books.journal
         self._boot_s = gateway.books.clock.boot_s
         self._body = run.exchange.state is State.BODY
-        self._journaled = -1
+        self._journaled = 0 if run.running.packed else -1
         self._since_s = self._boot_s()
         """Since when we wait for the provider."""
         self._left: list[Piece] | None = None
@@ -224,7 +173,17 @@ class _Relay:
                 self._journal.progress(
                     run.seq, running.inputs, outputs, running.input_characters, running.characters
                 )
+            elif running.packed:
+                self._journal_unread()
         return pieces
+
+    def _journal_unread(self) -> None:
+        """PROGRESS of what can only be read at its end: by its size."""
+        running = self._running
+        made, characters = running.unread(self._tap.part_bytes * running.packed)
+        self._journal.progress(
+            self._run.seq, running.inputs, made, running.input_characters, characters
+        )
 
     def _covered(self, now_s: float) -> bool:
         """False when we were stopped for so long that somebody else has the money."""
@@ -282,13 +241,3 @@ def _ended(run: Run, answer: Answer) -> Event:
     if not answer.delimited and not reader.ended and run.framing is not Framing.OPAQUE:
         return Event.ENDED_SHORT
     return Event.ENDED
-
-
-def encoded(answer: Answer) -> bool:
-    """Whether the body is compressed, although we asked for it as it is."""
-    if answer.status in _EMPTY_BODIES:
-        return False
-    return any(
-        name == b"content-encoding" and value.strip().lower() not in (b"", b"identity")
-        for name, value in answer.headers
-    )

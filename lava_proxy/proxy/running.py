@@ -40,8 +40,10 @@ class Running:
         "_by_character",
         "_covered",
         "_gauge",
+        "_held_whole",
         "_hidden_rate",
         "_learned_e3",
+        "_longest",
         "_mixed",
         "_most",
         "_profile",
@@ -53,6 +55,7 @@ class Running:
         "input_characters",
         "inputs",
         "outputs",
+        "packed",
         "reader",
         "reported",
         "tap",
@@ -92,6 +95,12 @@ class Running:
         """Assumed output that was not shown."""
         self.reported = NO_USAGE
         """What the provider had reported when the last delivered event went out."""
+        self.packed = 0
+        """Answers of which nothing can be read before their end: how many bytes of text each of
+        their bytes stands for, more than one where they are compressed. Others: 0."""
+        self._held_whole = FREE if cuttable else gauge
+        self._longest = (ask.output_cap or UNBOUNDED) * ask.choices if ask.makes_output else 0
+        """No answer has more output tokens."""
         self._gauge = gauge if hold is not None and cuttable else FREE
         self._profile = profile
         self._learned_e3 = learned_e3
@@ -139,6 +148,16 @@ class Running:
         self.characters = self.tap.counted
         self.reported = usage
         return True
+
+    def unread(self, text_bytes: int) -> tuple[int, int]:
+        """Output tokens and characters when so much text came that no reader has counted. Not more
+        than was asked for, nor, of what is not cut but held whole, than is held."""
+        made = estimate_tokens(0, text_bytes, 0, self._profile, self._learned_e3)
+        most, gauge = self._longest, self._held_whole
+        if self.hold is not None and gauge.kind == "tokens":
+            most = min(most, gauge.affordable_outputs(self.hold.amount_e10, self.inputs))
+        made = self.outputs + max(0, min(made, most - self.outputs))
+        return made, self.characters + (text_bytes if self._longest else 0)
 
     def shortfalls(self) -> list[tuple[Hold, int, int]]:
         """Holds that lack something for the event that `gate` stopped: how much, and how much with

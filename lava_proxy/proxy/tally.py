@@ -12,6 +12,7 @@ from lava_proxy.proxy.run import Run
 from lava_proxy.rules.estimate import Final, final_counts
 from lava_proxy.rules.price import ABSURD, COUNT_MAX
 from lava_proxy.rules.settlement import BACKGROUND, Call
+from lava_proxy.wire.partial import text_bytes
 
 NO_USAGE_SEEN = "no_usage"
 ZERO_USAGE = "zero_usage"
@@ -26,6 +27,8 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
     if running is None or tap is None:  # the client left before the answer's head
         return _timed(call, ask, final_counts(NO_USAGE, False, input_tokens=call.input_tokens))
     reader = tap.reader
+    if step.outcome != "completed" or running.packed > 1:
+        read_rest(run)
     runs_on = (ask.background or run.reads_object) and not reader.final and not reader.failed
     if runs_on and reader.response_id:
         run.flags.add(BACKGROUND)
@@ -34,7 +37,7 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
     usage = running.usage() if cut else reader.usage()
     whole = step.outcome == "completed" and reader.final
     outputs = running.outputs
-    if step.outcome == "client_gone":
+    if step.outcome == "client_gone" and not running.packed:
         outputs += _lag_allowance(gateway, run, outputs)
     if whole:
         _learn(gateway, run, usage)
@@ -47,6 +50,8 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
         run.flags.add(NO_USAGE_SEEN)
     if whole and not usage.output_tokens and reader.delta_bytes:
         run.flags.add(ZERO_USAGE)
+    if ask.images and outputs and usage.images is None and not whole:
+        usage = replace(usage, images=ask.images)  # made before the first byte came
     usage = _characters(run, _sane(run, usage), ask)
     found = final_counts(
         usage,
@@ -57,6 +62,19 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
     if step.outcome == "completed":
         found = _spoken(ask, found)
     return _timed(call, ask, found)
+
+
+def read_rest(run: Run) -> None:
+    """What came of a JSON document, or of a long event, whose end will not come: read if it turns
+    out to be whole, else counted by its text."""
+    tap, running = run.tap, run.running
+    if tap is None or running is None or tap.held is not None:
+        return
+    size, part = tap.rest()
+    text = text_bytes(part) * size // len(part) if part else 0
+    text = text or size * running.packed
+    if text:
+        running.outputs, running.characters = running.unread(text)
 
 
 def _spoken(ask: Ask, final: Final) -> Final:
