@@ -34,7 +34,8 @@ async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event
     except ClientGone:
         if not gateway.open_runs.left(run, gateway.books.clock.boot_s()):
             raise
-    return await _Relay(gateway, run, answer, send).run()
+    run.waiting = relaying = _Relay(gateway, run, answer, send)
+    return await relaying.run()
 
 
 class _Relay:
@@ -58,9 +59,9 @@ class _Relay:
         "_run",
         "_running",
         "_send",
-        "_since_s",
         "_tap",
         "_trouble",
+        "since_s",
     )
 
     def __init__(self, gateway: Gateway, run: Run, answer: Answer, send: Send) -> None:
@@ -78,7 +79,7 @@ class _Relay:
         self._boot_s = gateway.books.clock.boot_s
         self._body = run.exchange.state is State.BODY
         self._journaled = 0 if run.running.packed else -1
-        self._since_s = self._boot_s()
+        self.since_s = self._boot_s()
         """Since when we wait for the provider."""
         self._left: list[Piece] | None = None
         """Read and counted by `push`, but stopped at the gate."""
@@ -116,8 +117,8 @@ class _Relay:
                 await self._send_now(pieces)
                 if not await _afford(self._gateway, self._run):
                     return Event.CUT
-                self._since_s = self._boot_s()
-                pieces = self.count(b"", self._since_s, last=last)
+                self.since_s = self._boot_s()
+                pieces = self.count(b"", self.since_s, last=last)
             if last:
                 self._run.last_pieces = pieces
                 return _ended(self._run, answer)
@@ -144,7 +145,7 @@ class _Relay:
                     self._trouble = rest_of(sending, waiting)
                     self._run.sending_since_s = self._boot_s()
                     return False
-            self._since_s = self._boot_s()
+            self.since_s = self._boot_s()
         except BaseException as error:  # nobody above us could take it
             self._trouble = error
             return False
@@ -153,10 +154,11 @@ class _Relay:
     def count(self, piece: bytes, now_s: float, *, last: bool) -> list[Piece]:
         """The events that may go out, counted and journaled. No await between here and the send."""
         run, tap = self._run, self._tap
-        waited_s = now_s - self._since_s
+        waited_s = now_s - self.since_s
         run.waited_s += waited_s
         if waited_s > 1.0 and self._body:
             self._running.silence(int(waited_s * 1000))
+            self.since_s = now_s  # should the call end before this piece is sent: counted already
         if piece and run.first_byte_s is None:
             run.first_byte_s = now_s
         if tap.held is not None:
@@ -199,7 +201,7 @@ class _Relay:
             except OSError:  # how servers may say that nobody listens any more
                 self._gone()
             run.sending_since_s = None
-        self._since_s = self._boot_s()
+        self.since_s = self._boot_s()
 
     def _gone(self) -> None:
         """Nobody listens: raise, unless the answer is read to its end all the same."""
@@ -217,7 +219,7 @@ class _Relay:
         except OSError:
             self._gone()
         self._run.sending_since_s = None
-        self._since_s = self._boot_s()
+        self.since_s = self._boot_s()
 
 
 async def _afford(gateway: Gateway, run: Run) -> bool:

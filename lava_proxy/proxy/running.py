@@ -41,7 +41,6 @@ class Running:
         "_covered",
         "_gauge",
         "_held_whole",
-        "_hidden_rate",
         "_learned_e3",
         "_longest",
         "_mixed",
@@ -51,6 +50,7 @@ class Running:
         "_token_factor_e3",
         "characters",
         "hidden",
+        "hidden_rate",
         "hold",
         "input_characters",
         "inputs",
@@ -104,7 +104,8 @@ class Running:
         self._gauge = gauge if hold is not None and cuttable else FREE
         self._profile = profile
         self._learned_e3 = learned_e3
-        self._hidden_rate = hidden_rate
+        self.hidden_rate = hidden_rate
+        """Output tokens to assume for a second of silence; 0 where a silence is just that."""
         self._slice = slice_tokens
         self._token_factor_e3 = token_factor_e3
         self._by_character = self._gauge.kind == "characters"
@@ -124,8 +125,22 @@ class Running:
 
     def silence(self, ms: int) -> None:
         """The provider sent nothing for so long: reasoning that is not shown, by assumed rate."""
-        if self._hidden_rate and ms >= HIDDEN_AFTER_MS:
-            self.hidden += hidden_tokens(ms, self._hidden_rate)
+        self.hidden = min(self.hidden + self._unseen(ms), self._longest)
+
+    def assumed(self, silent_ms: int) -> int:
+        """Output tokens delivered, with those of a silence that still lasts. No more of these than
+        can be held; no await."""
+        hidden = min(self.hidden + self._unseen(silent_ms), self._longest)
+        made = self._visible(self._learned_e3) + hidden
+        if made > self._covered and not self._by_character and not self._extend(made):
+            made = self._covered
+            for held, _ in self._budgets():
+                held.refill()  # for the next time we are asked
+        return max(made, self.outputs)
+
+    def _unseen(self, ms: int) -> int:
+        rate = self.hidden_rate
+        return hidden_tokens(ms, rate) if rate and ms >= HIDDEN_AFTER_MS else 0
 
     def gate(self) -> bool:
         """Whether the event just read may go out; if so it counts as delivered. An answer whose

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lava_adapters.contract import NO_USAGE, Ask, Usage
 from lava_proxy.core.invariant import invariant
+from lava_proxy.proxy import silence
 from lava_proxy.proxy.exchange import Step
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
@@ -29,6 +30,8 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
     reader = tap.reader
     if step.outcome != "completed" or running.packed > 1:
         read_rest(run)
+    if step.outcome not in ("completed", "cut_off"):
+        silence.count_last(run, gateway.books.clock.boot_s())
     runs_on = (ask.background or run.reads_object) and not reader.final and not reader.failed
     if runs_on and reader.response_id:
         run.flags.add(BACKGROUND)
