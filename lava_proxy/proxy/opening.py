@@ -51,14 +51,17 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
         learned_e3=gateway.books.learned.factor_e3(provider.id, ask.model or ""),
         hidden_rate=provider.hidden_tokens_per_s if ask.stream and provider.hides(ask.model) else 0,
         slice_tokens=gateway.settings.output_slice_tokens,
+        reads=run.reads_object,
         cuttable=ask.stream and not ask.background and answer.status < HTTP_ERROR,
         token_factor_e3=None if by_character or count is None else provider.token_factor_e3,
     )
-    if framing is Framing.JSON:
+    if run.reads_object:
+        background.name(gateway, run, ask.object_ids[0] if ask.object_ids else None)
+    elif framing is Framing.JSON:
         running.packed = 1
     elif "encoded_answer" in run.flags:
         running.packed = _INFLATED
-    tap.gate = background.gate(gateway, run, running.gate)
+    tap.gate = background.gate(gateway, run, running.gate) if ask.background else running.gate
     if run.managed:
         tap.on_failed = run.conceal
     run.tap, run.running, run.framing = tap, running, framing

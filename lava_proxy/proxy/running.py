@@ -75,12 +75,14 @@ class Running:
         slice_tokens: int,
         cuttable: bool,
         token_factor_e3: int | None = None,
+        reads: bool = False,
         beside: Sequence[tuple[Hold, Gauge]] = (),
     ) -> None:
         """`hold` and `gauge` are the budget that is watched first, `beside` further ones.
         `cuttable`: the answer is a stream that may be cut; others are only counted.
-        `token_factor_e3`: the tap counts tokens exactly, by a vocabulary that this provider's
-        own differs from by so much."""
+        `reads`: it repeats what another call made.
+        `token_factor_e3`: the tap counts tokens exactly, by a vocabulary that this provider's own
+        differs from by so much."""
         self.tap = tap
         self.reader = tap.reader
         self.hold = hold
@@ -98,8 +100,9 @@ class Running:
         self.packed = 0
         """Answers of which nothing can be read before their end: how many bytes of text each of
         their bytes stands for, more than one where they are compressed. Others: 0."""
-        self._held_whole = FREE if cuttable else gauge
-        self._longest = (ask.output_cap or UNBOUNDED) * ask.choices if ask.makes_output else 0
+        self._held_whole = FREE if cuttable or reads else gauge
+        makes = ask.makes_output or reads
+        self._longest = (ask.output_cap or UNBOUNDED) * ask.choices if makes else 0
         """No answer has more output tokens."""
         self._gauge = gauge if hold is not None and cuttable else FREE
         self._profile = profile

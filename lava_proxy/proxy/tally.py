@@ -10,7 +10,7 @@ from lava_proxy.proxy import silence
 from lava_proxy.proxy.exchange import Step
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
-from lava_proxy.rules.estimate import Final, final_counts
+from lava_proxy.rules.estimate import Final, final_counts, input_tokens_estimate
 from lava_proxy.rules.price import ABSURD, COUNT_MAX
 from lava_proxy.rules.settlement import BACKGROUND, Call
 from lava_proxy.wire.partial import text_bytes
@@ -32,10 +32,10 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
         read_rest(run)
     if step.outcome not in ("completed", "cut_off"):
         silence.count_last(run, gateway.books.clock.boot_s())
-    runs_on = (ask.background or run.reads_object) and not reader.final and not reader.failed
-    if runs_on and reader.response_id:
+    stored = run.reads_object or (ask.background and reader.response_id is not None)
+    runs_on = stored and not reader.final and not reader.failed
+    if runs_on:
         run.flags.add(BACKGROUND)
-        return Final(NO_USAGE, "estimate")
     cut = step.outcome == "cut_off"
     usage = running.usage() if cut else reader.usage()
     whole = step.outcome == "completed" and reader.final
@@ -49,6 +49,7 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
         and usage == NO_USAGE
         and ask.makes_output
         and not ask.spoken_tokens
+        and not runs_on
     ):
         run.flags.add(NO_USAGE_SEEN)
     if whole and not usage.output_tokens and reader.delta_bytes:
@@ -59,12 +60,17 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
     found = final_counts(
         usage,
         reader.final and not cut,
-        input_tokens=running.inputs,
+        input_tokens=running.inputs or _asked(ask, outputs if runs_on else 0),
         output_tokens=outputs,
     )
     if step.outcome == "completed":
         found = _spoken(ask, found)
     return _timed(call, ask, found)
+
+
+def _asked(ask: Ask, outputs: int) -> int:
+    """The prompt of a background response: it is not charged before some of its output is seen."""
+    return input_tokens_estimate(ask.text_bytes, ask.media_tokens) if outputs else 0
 
 
 def read_rest(run: Run) -> None:
