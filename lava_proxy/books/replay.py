@@ -7,8 +7,8 @@ For every call the last thing known decides:
     HOLD, SENT             ``recovered``, charged at the input estimate: the provider may have it
     HOLD alone             void: nothing was sent
 
-A response that runs on in the background is charged when it is read (`Call.background_id`): booked
-is that it exists, and whose it is.
+Of a response that runs on in the background (`Call.background_id`) that is a part: the rest is
+charged when it is read. Booked is also whose it is.
 
 Replaying twice, or a copied folder, changes nothing: request ids are booked once. Only after the
 commit are the dead process's leases closed and its folder deleted. A folder of which a part cannot
@@ -38,7 +38,7 @@ from lava_proxy.books.journal import (
 from lava_proxy.books.quarantine import POISON, quarantine
 from lava_proxy.core.clock import Clock
 from lava_proxy.rules.charge import Counts
-from lava_proxy.rules.price import PRICE_ASSUMED, UNPRICED, Cost, cost
+from lava_proxy.rules.price import PRICE_ASSUMED, UNPRICED, cost
 from lava_proxy.rules.pricebook import PriceBook, price_of
 from lava_proxy.rules.settlement import BACKGROUND, Booked, Call, Meter, Settlement
 from lava_proxy.store import credit
@@ -157,8 +157,6 @@ def _traces(folder: Path) -> tuple[dict[int, _Trace], list[str]]:
 
 
 def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Settlement:
-    if call.background_id is not None:
-        return _left_behind(call, call.background_id, clock)
     inputs, outputs, input_characters, output_characters = trace.counts or (
         call.input_tokens,
         0,
@@ -169,7 +167,12 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
     price = price_of(
         prices.of(call.merchant_id), policy, call.provider, (call.model,), call.created_at
     )
-    flags = (UNPRICED,) if price is None else (PRICE_ASSUMED,) if price.assumed else ()
+    flags = [UNPRICED] if price is None else [PRICE_ASSUMED] if price.assumed else []
+    response_id = call.background_id
+    if response_id is not None:
+        flags.append(BACKGROUND)
+    reads = response_id is not None and f"/{response_id}" in call.endpoint
+    managed = call.provider_key_type == "managed"
     usage = Usage(
         input_tokens=inputs,
         output_tokens=outputs,
@@ -184,23 +187,13 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
         cost=None if price is None else cost(price.rates, usage),
         model=call.model,
         price_version=None if price is None else price.version,
-        flags=flags,
+        flags=tuple(flags),
         completed_at=clock.now(),
-    )
-
-
-def _left_behind(call: Call, response_id: str, clock: Clock) -> Settlement:
-    return Settlement(
-        call=call,
-        outcome="recovered",
-        usage_source="estimate",
-        counts=Counts(),
-        cost=Cost(0, 0, 0),
-        model=call.model,
         response_id=response_id,
-        flags=(BACKGROUND,),
-        completed_at=clock.now(),
-        object_ids=(response_id,) if call.provider_key_type == "managed" else (),
+        metered_object=response_id,
+        metered="part",
+        reads_object=reads,
+        object_ids=(response_id,) if response_id is not None and managed and not reads else (),
     )
 
 

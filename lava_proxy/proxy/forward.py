@@ -23,10 +23,12 @@ from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
 from lava_proxy.proxy.old_form import spelled_out
+from lava_proxy.proxy.opening import HTTP_ERROR, encoded, open_tap
 from lava_proxy.proxy.refuse import refuse
-from lava_proxy.proxy.relay import HTTP_ERROR, encoded, open_tap, relay
+from lava_proxy.proxy.relay import relay
 from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.proxy.sending import send_cut, send_end, send_rest
+from lava_proxy.proxy.tally import read_rest
 from lava_proxy.proxy.watch import Watcher
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.metadata import read_metadata
@@ -220,6 +222,8 @@ def _event_of(run: Run, error: BaseException) -> Event:
     elif run.task is not None:
         run.task.uncancel()
     if stop == "gone":
+        if state is State.BODY:
+            read_rest(run)
         reader = run.tap.reader if run.tap else None
         if state is State.BODY and reader is not None and reader.ended and reader.final:
             return Event.CLIENT_GONE_DONE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from lava_adapters.contract import Adapter, Ask, Framing
 from lava_adapters.registry import Provider, Route
@@ -23,6 +23,12 @@ from lava_proxy.wire.tap import Tap
 from lava_proxy.wire.target import Target
 
 Stop = Literal["gone", "deadline", "lease"]
+
+
+class Waiting(Protocol):
+    """What waits for the provider's next piece."""
+
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,8 @@ class Run:
     answer: Answer | None = None
     tap: Tap | None = None
     running: Running | None = None
+    waiting: Waiting | None = None
+    """Its relay, once there is one."""
     waited_s: float = 0.0
     """Time spent waiting for the provider: not ours."""
     first_byte_s: float | None = None
@@ -120,8 +128,9 @@ class Run:
             self.mask = Masks(self.upstream_secrets)
 
     def part(self) -> None:
-        """The call is over. It and its tap point at each other; parted, they are freed at once and
-        not by the garbage collector, which stops every stream for as long as it looks."""
+        """The call is over. It points at its tap and its relay, and they at it; parted, they are
+        freed at once and not by the garbage collector, which stops every stream meanwhile."""
+        self.waiting = None
         if self.tap is not None:
             self.tap.gate = self.tap.on_failed = None
 

@@ -45,6 +45,14 @@ class EventStreamFramer:
     def mid_event(self) -> bool:
         return self._left > 0
 
+    @property
+    def part_bytes(self) -> int:
+        return self._carry.part_bytes
+
+    @property
+    def part(self) -> bytes:
+        return self._carry.part
+
     def feed(self, piece: bytes) -> list[Event]:
         events: list[Event] = []
         if self._left:

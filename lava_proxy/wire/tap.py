@@ -85,6 +85,20 @@ class Tap:
         """Nothing may be appended to what has been sent; only closing is left."""
         return self._framer.mid_event
 
+    @property
+    def part_bytes(self) -> int:
+        """Size of an event of which some is out and the end has not come: nothing has read it."""
+        return self._framer.part_bytes
+
+    def rest(self) -> tuple[int, bytes]:
+        """Such an event when no more of it will come: size and text of what the reader could not
+        make out, nothing where the event turns out to be whole."""
+        size, part = self.part_bytes, self._framer.part
+        if not part:
+            return size, b""
+        self.finish()
+        return (0, b"") if self.reader.ended or self.reader.final else (size, part)
+
     def feed(self, piece: bytes) -> list[Event]:
         """The events that `piece` completes, read already; send their raw bytes at once."""
         if self._frame is not None:
