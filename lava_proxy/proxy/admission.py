@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from lava_adapters.contract import AskError
 from lava_proxy.books.holds import CREDIT, Holds
@@ -15,9 +17,10 @@ from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.estimate import input_tokens_estimate
-from lava_proxy.rules.gauge import FREE, Gauge, gauge
-from lava_proxy.rules.pricebook import price_of
-from lava_proxy.rules.quote import Quote, gauge_of, quote
+from lava_proxy.rules.gauge import FREE
+from lava_proxy.rules.holding import Wanted, check_bounded, hold_on_credit
+from lava_proxy.rules.limits import Want
+from lava_proxy.rules.quote import Quote
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.target import check_path
 
@@ -106,17 +109,21 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
         raise LavaError("internal_error")
     meter = caller.meter
     billable = meter is not None and not caller.token.disable_billing
-    call = run.call = _call(gateway, run, method, billable=billable)
-    run.gauge = _gauge(gateway, run) if billable else FREE
+    now = gateway.books.now()
+    budgets = limits.wants(gateway, run, now)
+    call = run.call = _call(run, method, gateway.books.journal.holder_id, budgets, now, billable)
+    wanted = _wanted(gateway, run, body_bytes, now)
+    plan = hold_on_credit(wanted, meter) if meter is not None and billable else None
+    run.gauge = FREE if plan is None else plan.gauge
     caps: list[int | None] = []
     holds = Holds()
     try:
-        caps += await limits.open_limits(gateway, run, holds, body_bytes)
-        if caller.customer is not None and meter is not None and billable:
+        caps += await limits.open_limits(gateway, run, holds, budgets, wanted)
+        if caller.customer is not None and plan is not None:
+            check_bounded(plan)
             gateway.books.condition.refuse_prepaid_if_draining()
-            plan = quote(ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes)
             hold = await _hold(gateway, run, plan)
-            holds.add(CREDIT, hold, run.gauge)
+            holds.add(CREDIT, hold, plan.gauge)
             caps.append(plan.cap_for(hold.amount_e10))
         run.seq = gateway.books.admit(call)
     except BaseException:
@@ -128,16 +135,33 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
     return min((cap for cap in caps if cap is not None), default=None)
 
 
-def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
+def _wanted(gateway: Gateway, run: Run, body_bytes: int, now: datetime) -> Wanted:
+    """What the money rules need to know of the call."""
+    ask, caller, provider = run.ask, run.caller, run.provider
+    if ask is None or caller is None or provider is None:
+        raise LavaError("internal_error")
+    return Wanted(
+        ask,
+        provider.id,
+        body_bytes,
+        now,
+        gateway.books.prices.of(caller.merchant.merchant_id),
+        gateway.limits,
+        free=ask.free or run.reads_object,
+    )
+
+
+def _call(
+    run: Run, method: str, holder_id: str, budgets: Sequence[Want], now: datetime, billable: bool
+) -> Call:
     """What is fixed about the call from here on."""
     ask, caller, provider, target = run.ask, run.caller, run.provider, run.target
     if ask is None or caller is None or provider is None or target is None:
         raise LavaError("internal_error")
-    now = gateway.books.now()
     return Call(
         request_id=run.request_id,
         merchant_id=caller.merchant.merchant_id,
-        holder_id=gateway.books.journal.holder_id,
+        holder_id=holder_id,
         owner_id=caller.owner_id,
         customer_id=caller.customer.customer_id if caller.customer else None,
         meter=caller.meter,
@@ -158,37 +182,8 @@ def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
         ),
         input_characters=ask.input_characters or 0,
         input_ms=ask.input_ms or 0,
-        budgets=tuple(
-            (want.kind, want.owner_id)
-            for want in limits.wants(gateway, run, now)
-            if want.kind != limits.OPEN
-        ),
+        budgets=tuple((w.kind, w.owner_id) for w in budgets if w.kind != limits.OPEN),
     )
-
-
-def _gauge(gateway: Gateway, run: Run) -> Gauge:
-    ask, caller, provider = run.ask, run.caller, run.provider
-    if ask is None or caller is None or caller.meter is None or provider is None:
-        raise LavaError("internal_error")
-    tariff = caller.meter.tariff
-    rates = None
-    if tariff.rate_type == "percentage":
-        if ask.free or run.reads_object:
-            return FREE
-        catalog = gateway.books.prices.of(caller.merchant.merchant_id)
-        policy, now = caller.meter.unpriced, gateway.books.now()
-        price = price_of(catalog, policy, provider.id, (ask.model,), now)
-        rates = price.rates if price else None
-    # A strict hold is a bound: the dearest kind of token (cache writes, audio) may come.
-    text_only = caller.meter.enforcement != "strict" and not ask.media_tokens
-    found = gauge(tariff, rates, text_only=text_only)
-    if found is None:
-        raise LavaError(
-            "model_unpriced",
-            f"{provider.id} has no known price for {ask.model!r}; add a price override, use a "
-            "fixed meter, or let the meter take the provider's dearest (unpriced: dearest)",
-        )
-    return gauge_of(ask, found)
 
 
 async def _hold(gateway: Gateway, run: Run, plan: Quote) -> Hold:

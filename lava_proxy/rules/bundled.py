@@ -77,6 +77,21 @@ def compile_rates(
         return None  # data that its own library finds invalid is no price
 
 
+def window(provider_name: str, model: str) -> int | None:
+    """Tokens that a model reads at most, or None where the data do not say."""
+    info = _model(provider_name, model)
+    found = info.context_window if info is not None else None
+    # Stated as 128,000 or 1,000,000, it may be 131,072 or 1,048,576.
+    return None if found is None else found + found // 20
+
+
+def tiers(provider_name: str, model: str) -> frozenset[str]:
+    """The service tiers and speeds at which a model may have a price of its own."""
+    info = _model(provider_name, model)
+    variants = (info.price_variants or ()) if info is not None else ()
+    return frozenset(v.when[fact] for v in variants for fact in _TIER_FACTS if fact in v.when)
+
+
 def bucket(at: datetime) -> datetime:
     """The span of time that a compiled price holds for: the UTC minute of `at`."""
     return at.astimezone(UTC).replace(second=0, microsecond=0)
@@ -115,13 +130,28 @@ def _provider(name: str) -> Provider | None:
     return data_snapshot.find_provider_by_id(data_snapshot.get_snapshot().providers, name)
 
 
+def _found(provider: Provider, model: str) -> ModelInfo | None:
+    return provider.find_model(model, all_providers=data_snapshot.get_snapshot().providers)
+
+
+def _model(provider_name: str, model: str) -> ModelInfo | None:
+    """The model in the data, whether or not it has a price."""
+    provider = _provider(provider_name.lower())
+    if provider is None or not 0 < len(model) <= MODEL_NAME_MAX:
+        return None
+    try:
+        return _found(provider, model)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+        return None
+
+
 def _compile_bundled(
     provider_name: str, model: str, at: datetime, service_tier: str | None
 ) -> Rates | None:
     provider = _provider(provider_name.lower())
     if provider is None:
         return None
-    info = provider.find_model(model, all_providers=data_snapshot.get_snapshot().providers)
+    info = _found(provider, model)
     if info is None:
         return _added_alone(provider.id, model.lower())
     return _compile_model(provider, info, model, at, service_tier)

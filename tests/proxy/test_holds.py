@@ -1,0 +1,118 @@
+"""What a call holds covers what it is charged: calls that cannot be cut, seen from the provider.
+
+The provider here makes as much as it may: its cap, or 60,000 tokens where it is told none.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from gateway_kit import CHAT, TOKEN_E10, Gate, fresh_model
+from spend_kit import CHEAP, spender
+
+from lava_proxy.net.simulated import Script, SimRequest
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+HELLO = [{"role": "user", "content": "hello there"}]
+LONGEST = 60_000
+GEMINI = "/google/v1beta/models/{}:generateContent"
+RESPONSES = "/openai/v1/responses"
+CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+
+
+def cap_in(body: dict[str, Any]) -> int | None:
+    return next((body[name] for name in CAPS if name in body), None)
+
+
+def as_long_as_it_may(request: SimRequest) -> Script:
+    made = cap_in(json.loads(request.body)) or LONGEST
+    usage = {"prompt_tokens": 4, "completion_tokens": made}
+    choice = {"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}
+    return Script.json({"id": "x", "model": request.model, "choices": [choice], "usage": usage})
+
+
+def asking(model: str, **more: object) -> dict[str, object]:
+    return {"model": model, "messages": HELLO, **more}
+
+
+# Without a cap.
+
+
+@pytest.mark.parametrize("mode", ["sliced", "soft", "strict"])
+async def test_a_plain_answer_without_a_cap_is_bounded_by_the_credit(gate: Gate, mode: str) -> None:
+    payer, model = await gate.payer("0.05", mode=mode), fresh_model()  # 5,000 tokens
+    gate.sim.script[model] = as_long_as_it_may
+    answer = await gate.call(CHAT, asking(model), payer)
+    assert answer.status == 200
+    row = await gate.row(payer)
+    assert 4_000 * TOKEN_E10 < row["charge_e10"] <= payer.credit_e10
+    assert "output_capped" in row["flags"]
+    assert await gate.left_e10(payer) >= 0
+
+
+async def test_who_can_pay_is_not_cut_short(gate: Gate) -> None:
+    """Nobody knows how much this model makes: the operator's default is its cap."""
+    payer, model = await gate.payer("10.00"), fresh_model()
+    gate.sim.script[model] = as_long_as_it_may
+    await gate.call(CHAT, asking(model), payer)
+    assert (await gate.row(payer))["output_tokens"] == 32_768
+
+
+@pytest.mark.parametrize(("model", "longest"), [("gpt-4o-mini", 16_384), ("gpt-4.1", 32_768)])
+async def test_a_model_that_is_known_bounds_itself(gate: Gate, model: str, longest: int) -> None:
+    """Its longest answer is held, and the body stays as it came: a cap beyond what a model makes
+    would be refused by its provider."""
+    gate.sim.script[model] = as_long_as_it_may
+    rich = await gate.payer("10.00")
+    await gate.call(CHAT, asking(model), rich)
+    (request,) = gate.seen(model)
+    assert cap_in(json.loads(request.body)) is None
+    gate.sim.requests.clear()
+    short = await gate.payer("0.1000")  # 10,000 tokens: less than it may make
+    await gate.call(CHAT, asking(model), short)
+    (request,) = gate.seen(model)
+    assert 9_000 < (cap_in(json.loads(request.body)) or 0) < 10_000 < longest
+    assert (await gate.row(short))["charge_e10"] <= short.credit_e10
+
+
+async def test_many_plain_answers_at_once_do_not_overspend(gate: Gate) -> None:
+    payer, model = await gate.payer("0.05"), fresh_model()
+    gate.sim.script[model] = as_long_as_it_may
+    first = await gate.call(CHAT, asking(model), payer)
+    second = await gate.call(CHAT, asking(model), payer)
+    assert [first.status, second.status] == [200, 402]
+    assert await gate.left_e10(payer) >= 0
+
+
+async def test_a_response_in_the_background_gets_a_cap_too(gate: Gate) -> None:
+    payer, model = await gate.payer("0.05"), fresh_model()
+    body = {"model": model, "input": "hello", "background": True, "stream": True}
+    await gate.call(RESPONSES, body, payer)
+    (request,) = gate.seen(model)
+    assert 4_000 < json.loads(request.body)["max_output_tokens"] < 5_000
+
+
+async def test_a_stream_without_a_cap_still_gets_none(gate: Gate) -> None:
+    payer = await gate.payer("0.05")
+    await gate.call(CHAT, asking("sim-3-0", stream=True), payer)
+    (request,) = gate.seen("sim-3-0")
+    assert cap_in(json.loads(request.body)) is None
+
+
+# Limits beside the credit.
+
+
+async def test_a_money_limit_bounds_a_plain_answer(gate: Gate) -> None:
+    """0.60 USD per million out: 16,384 tokens would cost almost a cent."""
+    key = await spender(gate, spend_limit={"amount": "0.002", "cycle": "daily"})
+    gate.sim.script[CHEAP] = as_long_as_it_may
+    headers = {"authorization": f"Bearer {key.key}"}
+    answer = await gate.call("/v1/chat/completions", asking(CHEAP), None, headers)
+    assert answer.status == 200, answer.body
+    (request,) = gate.seen(CHEAP)
+    assert 3_000 < (cap_in(json.loads(request.body)) or 0) < 3_334
+    row = await gate.row(key.payer)
+    assert row["cost_e10"] <= 20_000_000
