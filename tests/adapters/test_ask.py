@@ -71,6 +71,27 @@ def test_responses() -> None:
     assert got.hidden_input
 
 
+@pytest.mark.parametrize(
+    ("target", "body", "tier"),
+    [
+        (CHAT, {"service_tier": "priority"}, "priority"),
+        (CHAT, {"service_tier": "auto"}, "auto"),
+        (CHAT, {}, None),
+        (CHAT, {"service_tier": 7}, None),
+        (CHAT, {"service_tier": "x" * 65}, None),
+        (RESPONSES, {"service_tier": "Flex"}, "flex"),
+        (EMBED, {"service_tier": "priority"}, "priority"),
+        (MESSAGES, {"speed": "fast"}, "fast"),
+        (MESSAGES, {"service_tier": "auto"}, "standard"),
+        (GENERATE, {"serviceTier": "SERVICE_TIER_PRIORITY"}, "priority"),
+        (STREAM, {"service_tier": "flex"}, "flex"),
+        (GENERATE, {}, None),
+    ],
+)
+def test_service_tiers(target: tuple[str, str], body: dict[str, Any], tier: str | None) -> None:
+    assert ask(*target, body).service_tier == tier
+
+
 def test_responses_by_id() -> None:
     path = "/v1/responses/resp_9"
     got = adapter("openai", path, "GET").ask("GET", path, "stream=true", "", b"")

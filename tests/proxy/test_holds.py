@@ -12,7 +12,7 @@ import pytest
 from gateway_kit import CHAT, TOKEN_E10, Gate, fresh_model
 from spend_kit import CHEAP, spender
 
-from lava_proxy.net.simulated import Script, SimRequest
+from lava_proxy.net.simulated import Piece, Script, SimRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -116,3 +116,61 @@ async def test_a_money_limit_bounds_a_plain_answer(gate: Gate) -> None:
     assert 3_000 < (cap_in(json.loads(request.body)) or 0) < 3_334
     row = await gate.row(key.payer)
     assert row["cost_e10"] <= 20_000_000
+
+
+# Service tiers.
+
+PERCENT = {"rate_type": "percentage", "rate_e12": 100 * 10**12}
+PRIORITY_E10 = 200_000
+"""A token of gpt-5 at priority: 20 USD per million, twice its usual price."""
+
+
+def at_priority(request: SimRequest) -> Script:
+    """Served at priority, whoever asked for what."""
+    body = json.loads(request.body)
+    head = {"id": "x", "model": request.model, "service_tier": "priority"}
+    made = cap_in(body) or LONGEST
+    usage = {"prompt_tokens": 4, "completion_tokens": made}
+    if not body.get("stream"):
+        choice = {"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}
+        return Script.json({**head, "choices": [choice], "usage": usage})
+    delta = head | {"choices": [{"index": 0, "delta": {"content": " one"}}]}
+    piece = b"data: " + json.dumps(delta).encode() + b"\n\n"
+    return Script(Piece(piece, 0.0001, 1) for _ in range(3000))
+
+
+@pytest.mark.parametrize(("mode", "tier"), [("sliced", "priority"), ("strict", None)])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_dearer_tier_is_held_and_cut_at_its_price(
+    gate: Gate, mode: str, tier: str | None, stream: bool
+) -> None:
+    """Strict covers what the provider may decide; else the tier that the request names."""
+    payer = await gate.payer("0.02", mode=mode, **PERCENT)  # 1,000 tokens at priority
+    gate.sim.script["gpt-5"] = at_priority
+    more = {} if tier is None else {"service_tier": tier}
+    answer = await gate.call(CHAT, asking("gpt-5", stream=stream, **more), payer)
+    assert answer.status == 200
+    row = await gate.row(payer)
+    assert row["charge_e10"] >= 700 * PRIORITY_E10
+    assert row["charge_e10"] <= payer.credit_e10
+    if stream and mode == "sliced":
+        assert row["outcome"] == "cut_off"
+    assert await gate.left_e10(payer) >= 0
+
+
+async def test_the_usual_tier_costs_nobody_more(gate: Gate) -> None:
+    payer = await gate.payer("0.02", **PERCENT)
+    gate.sim.script["gpt-5"] = as_long_as_it_may
+    await gate.call(CHAT, asking("gpt-5", service_tier="default"), payer)
+    (request,) = gate.seen("gpt-5")
+    assert 1_800 < (cap_in(json.loads(request.body)) or 0) < 2_000
+
+
+async def test_a_money_limit_knows_the_tier_too(gate: Gate) -> None:
+    key = await spender(gate, spend_limit={"amount": "0.02", "cycle": "daily"})
+    gate.sim.script["gpt-5"] = at_priority
+    headers = {"authorization": f"Bearer {key.key}"}
+    body = asking("gpt-5", service_tier="priority")
+    await gate.call("/v1/chat/completions", body, None, headers)
+    (request,) = gate.seen("gpt-5")
+    assert 800 < (cap_in(json.loads(request.body)) or 0) < 1_000

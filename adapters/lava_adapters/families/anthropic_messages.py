@@ -11,7 +11,7 @@ from ..framings import json_or_sse
 from ..jsonedit import find_member, set_member
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, with_facts
-from ..strict import flag, limit, parse, text
+from ..strict import flag, limit, parse, text, tier
 from ..weigh import weigh
 from .anthropic_reader import MessagesReader
 
@@ -60,6 +60,7 @@ class AnthropicMessages:
             free=free,
             makes_output=not free,
             object_ids=tuple(weight.object_ids),
+            service_tier=_tier(request),
         )
 
     def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:
@@ -94,6 +95,12 @@ class AnthropicMessages:
 def _error(kind: str, code: str, message: str, facts: Mapping[str, object]) -> bytes:
     error: dict[str, object] = {"type": kind, "message": message, "code": code}
     return dump({"type": "error", "error": with_facts(error, facts)})
+
+
+def _tier(request: Mapping[str, Any]) -> str:
+    """Fast is a speed that has its own price, and nobody gets it who did not ask for it. Committed
+    capacity (the priority tier) is paid for elsewhere."""
+    return "fast" if tier(request, "speed") == "fast" else "standard"
 
 
 def _server_tools(request: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from ..framings import json_or_sse
 from ..jsonedit import find_member, insert_member, set_member, set_nested
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, openai_error, openai_refusal
-from ..strict import flag, limit, mapping, parse, text
+from ..strict import flag, limit, mapping, parse, text, tier
 from ..weigh import weigh
 from .openai_chat_reader import ChatReader
 
@@ -63,6 +63,7 @@ class OpenAIChat:
                 stream and not wants_usage and self._quirks.usage_opt_in and _takes_options(query)
             ),
             object_ids=tuple(weight.object_ids),
+            service_tier=tier(request, "service_tier"),
         )
 
     def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:

@@ -16,7 +16,7 @@ from ..framings import json_or_sse
 from ..jsonedit import find_member, set_member
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, openai_error, openai_refusal, with_facts
-from ..strict import flag, limit, parse, text
+from ..strict import flag, limit, parse, text, tier
 from ..weigh import weigh
 from .openai_responses_reader import ResponsesReader
 
@@ -60,6 +60,7 @@ class OpenAIResponses:
             free=free,
             makes_output=not free,
             object_ids=tuple(dict.fromkeys((*named, *stored, *weight.object_ids))),
+            service_tier=tier(request, "service_tier"),
         )
 
     def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:
