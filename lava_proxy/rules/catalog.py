@@ -142,8 +142,9 @@ class Catalog:
         if usual is not None and not usual.version.startswith(OWN):
             names = sorted(tiers(self._bundled.get(provider, provider), model))
             every += [r for tier in names if (r := self.rates(provider, model, at, tier))]
-        self._keep(self._tiers, (provider, model), (now, tuple(every)))
-        return tuple(every)
+        kept = tuple(every)
+        self._keep(self._tiers, (provider, model), (now, kept))
+        return kept
 
     def limits(self, provider: str, model: str | None) -> ModelLimits:
         """How much a model reads and answers, as far as anybody knows."""
