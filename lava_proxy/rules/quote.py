@@ -12,7 +12,7 @@ cap is always set. What `strict` cannot bound is named in `unbounded`, and such 
 
 from __future__ import annotations
 
-from lava_adapters.contract import Ask
+from lava_adapters.contract import Ask, ToolFee
 from lava_adapters.model_limits import NO_LIMITS, ModelLimits
 from lava_adapters.values import dataclass
 from lava_proxy.core.settings import Settings
@@ -203,11 +203,16 @@ def _unbounded(ask: Ask, gauge: Gauge, outputs: int, model: ModelLimits) -> str 
     capped = ask.capable_of_cap or ask.output_cap is not None or model.output is not None
     if outputs and not capped:
         return "its output cap can neither be read nor set here; send one in the model's own way"
-    if any(most is None and gauge.charges(kind) for kind, most in ask.tool_fees) or (
-        ask.rounds is None and gauge.per_input_e18 and gauge.kind == "tokens"
-    ):
+    tools = any(_open_fee(gauge, kind, most) for kind, most in ask.tool_fees)
+    if tools or (ask.rounds is None and gauge.per_input_e18 and gauge.kind == "tokens"):
         return (
-            "the provider's own tools may be used without bound; set max_uses or max_tool_calls, "
-            "where it has them"
+            "the provider's own tools may be used without bound; set max_uses or max_tool_calls "
+            "where there is one, and have no pictures made"
         )
     return None
+
+
+def _open_fee(gauge: Gauge, kind: ToolFee, most: int | None) -> bool:
+    """Whether a tool may cost more than can be held. What pictures cost that a response has another
+    model make, that model's prices say: they are in no hold."""
+    return (most is None or (kind == "picture" and most > 0)) and gauge.charges(kind)

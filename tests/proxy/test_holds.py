@@ -174,3 +174,86 @@ async def test_a_money_limit_knows_the_tier_too(gate: Gate) -> None:
     await gate.call("/v1/chat/completions", body, None, headers)
     (request,) = gate.seen("gpt-5")
     assert 800 < (cap_in(json.loads(request.body)) or 0) < 1_000
+
+
+# Fees beside the tokens.
+
+SEARCH_E10 = 100_000_000
+"""One search by OpenAI's or Anthropic's tool: a cent."""
+MESSAGES = "/anthropic/v1/messages"
+CLAUDE = "claude-haiku-4-5"
+
+
+def searching(**more: object) -> dict[str, object]:
+    tool = {"type": "web_search_20250305", "name": "web_search", **more}
+    return {"model": CLAUDE, "messages": HELLO, "max_tokens": 100, "tools": [tool]}
+
+
+def who_searches(times: int) -> Script:
+    usage = {"input_tokens": 10, "output_tokens": 10}
+    usage |= {"server_tool_use": {"web_search_requests": times}}  # type: ignore[dict-item]
+    return Script.json(
+        {"type": "message", "id": "x", "model": CLAUDE, "content": [], "usage": usage}
+    )
+
+
+async def test_searches_are_held_before_they_are_made(gate: Gate) -> None:
+    """Five may cost five cents; the hidden input of 200,000 tokens some twenty more."""
+    gate.sim.script[CLAUDE] = who_searches(5)
+    poor, rich = await gate.payer("0.24", **PERCENT), await gate.payer("0.30", **PERCENT)
+    assert (await gate.call(MESSAGES, searching(max_uses=5), poor)).status == 402
+    assert (await gate.call(MESSAGES, searching(max_uses=2), poor)).status == 200
+    assert (await gate.call(MESSAGES, searching(max_uses=5), rich)).status == 200
+    row = await gate.row(rich)
+    assert 5 * SEARCH_E10 < row["charge_e10"] <= rich.credit_e10
+
+
+async def test_searches_without_a_bound_are_held_by_the_operators_number(gate: Gate) -> None:
+    poor, rich = await gate.payer("0.29", **PERCENT), await gate.payer("0.35", **PERCENT)
+    gate.sim.script[CLAUDE] = who_searches(10)
+    assert (await gate.call(MESSAGES, searching(), poor)).status == 402
+    assert (await gate.call(MESSAGES, searching(), rich)).status == 200
+    assert (await gate.row(rich))["charge_e10"] <= rich.credit_e10
+
+
+async def test_strict_refuses_what_it_cannot_bound(gate: Gate) -> None:
+    payer = await gate.payer("9.00", mode="strict", **PERCENT)
+    gate.sim.script[CLAUDE] = who_searches(2)
+    no = await gate.call(MESSAGES, searching(), payer)
+    assert (no.status, no.error()["code"]) == (422, "unbounded_call")
+    assert "max_uses" in no.error()["message"]
+    assert gate.sim.requests == []
+    assert (await gate.call(MESSAGES, searching(max_uses=2), payer)).status == 200
+
+
+async def test_a_meter_by_the_token_asks_no_fee_but_strict_bounds_its_prompts(gate: Gate) -> None:
+    """Each use of a tool has the prompt read again."""
+    payer = await gate.payer("5.00", mode="strict")
+    gate.sim.script[CLAUDE] = who_searches(1)
+    assert (await gate.call(MESSAGES, searching(), payer)).status == 422
+    assert (await gate.call(MESSAGES, searching(max_uses=2), payer)).status == 402
+    assert (await gate.call(MESSAGES, searching(max_uses=1), payer)).status == 200
+
+
+def item(kind: str, number: int) -> bytes:
+    body = {"type": "response.output_item.done"}
+    body |= {"item": {"type": kind, "id": f"ws_{number}", "action": {"type": "search"}}}  # type: ignore[dict-item]
+    return b"event: x\ndata: " + json.dumps(body).encode() + b"\n\n"
+
+
+def words(number: int) -> bytes:
+    body = {"type": "response.output_text.delta", "delta": f" {number}"}
+    return b"event: x\ndata: " + json.dumps(body).encode() + b"\n\n"
+
+
+async def test_a_stream_is_cut_when_its_searches_have_used_the_money_up(gate: Gate) -> None:
+    payer = await gate.payer("0.155", **PERCENT)
+    pieces = (Piece(item("web_search_call", n) + words(n), 0.001) for n in range(60))
+    gate.sim.script["gpt-5"] = Script(pieces)
+    body = {"model": "gpt-5", "input": "x", "stream": True, "tools": [{"type": "web_search"}]}
+    answer = await gate.call(RESPONSES, body, payer)
+    assert b"budget_exhausted" in answer.body
+    row = await gate.row(payer)
+    assert row["outcome"] == "cut_off"
+    assert 14 * SEARCH_E10 < row["charge_e10"] <= payer.credit_e10
+    assert await gate.left_e10(payer) >= 0

@@ -17,8 +17,9 @@ from ..jsonedit import find_member, repeated, set_nested
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, with_facts
 from ..strict import limit, mapping, parse, tier
+from ..tool_fees import of_gemini
 from ..weigh import weigh
-from .gemini_reader import GeminiReader
+from .gemini_reader import BY_PROMPT, GeminiReader
 
 _CONFIGS = ("generationConfig", "generation_config")
 _CAPS = ("maxOutputTokens", "max_output_tokens")
@@ -71,6 +72,7 @@ class Gemini:
             makes_output=makes_output,
             object_ids=tuple(weight.object_ids),
             service_tier=_tier(request),
+            tool_fees=of_gemini(request, by_prompt=bool(model and BY_PROMPT.search(model))),
             images=_pictures(model, request) if self._kind == "predict" else 0,
             as_array=stream and "alt=sse" not in query.split("&"),
         )
