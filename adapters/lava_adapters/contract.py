@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from .values import dataclass
 
@@ -97,6 +97,10 @@ class Usage:
 NO_USAGE = Usage()
 
 
+ToolFee = Literal["web_search", "file_search", "container", "search_unit", "picture"]
+"""What a provider charges beside the tokens of an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a request asks for, known before anything is sent."""
@@ -145,6 +149,15 @@ class Ask:
     """Pictures asked for."""
     pages: int = 0
     """Pages that may have to be read, where the provider bills those."""
+    service_tier: str | None = None
+    """The tier or speed that the request names, as the answer would; None leaves it to the
+    provider."""
+    tool_fees: tuple[tuple[ToolFee, int | None], ...] = ()
+    """Fees that the answer may bring beside its tokens, and how many of each at most; None: the
+    request sets no bound."""
+    rounds: int | None = 1
+    """How often the provider may read the prompt for this one answer: again after each use of its
+    own tools. None: the request sets no bound."""
     as_array: bool = False
     """The answer, and so a refusal, is one JSON array (Gemini's stream without alt=sse)."""
 

@@ -111,7 +111,16 @@ class Settings(PaymentSettings):
         16, ge=1, description="A cap lowered below this is refused instead (402)."
     )
     output_default_tokens: int = Field(
-        4096, ge=1, description="Output assumed where neither the caller nor the model says a cap."
+        32_768,
+        ge=1,
+        description="Output that a call without a cap of its own holds, and gets as its cap, where "
+        "it cannot be cut and the model's longest answer is not known.",
+    )
+    tool_uses: int = Field(
+        10,
+        ge=0,
+        description="Uses of each paid tool of the provider's (web search ...) that a call holds, "
+        "where it sets no limit.",
     )
     rewrite_output_tokens: int = Field(
         4096,

@@ -84,11 +84,7 @@ def make_gateway(
         turnstile=Turnstile(loop),
         open_runs=open_runs,
         watchers=Watchers(loop, open_runs, books.clock),
-        limits=OutputLimits(
-            settings.output_slice_tokens,
-            settings.output_floor_tokens,
-            settings.output_default_tokens,
-        ),
+        limits=OutputLimits.of(settings),
         origins=origins,
         profiles={
             p.id: Profile(p.one_token_events, p.bytes_per_token_e3) for p in registry.providers

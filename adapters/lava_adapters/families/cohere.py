@@ -17,11 +17,14 @@ from ..jsonedit import find_member, set_member
 from ..quirks import Quirks
 from ..replies import cut_message, dump, with_facts
 from ..strict import flag, limit, parse, text
+from ..tool_fees import of_rerank
 from ..weigh import weigh
 from .plain import Plain
 
 _CAP = "max_tokens"
-_PRICED = frozenset(("model", "stream", "message", "messages", "prompt", "texts", "query", _CAP))
+_PRICED = frozenset(
+    ("model", "stream", "message", "messages", "prompt", "texts", "query", "documents", _CAP)
+)
 _BILLED = {
     "input_tokens": "input",
     "output_tokens": "output",
@@ -56,6 +59,11 @@ class Cohere(Plain):
             hidden_input=weight.hidden or connected,
             capable_of_cap=self._talks,
             makes_output=self._talks,
+            tool_fees=(
+                of_rerank(request.get("documents"), weight.text_bytes)
+                if self._kind == "rerank"
+                else ()
+            ),
             object_ids=tuple(weight.object_ids),
         )
 
