@@ -16,7 +16,7 @@ from pathlib import Path
 
 import orjson
 
-from lava_proxy.books import replay
+from lava_proxy.books import renewal, replay
 from lava_proxy.books.codec import encode_call, encode_result
 from lava_proxy.books.condition import Condition
 from lava_proxy.books.directory import Directory
@@ -290,9 +290,13 @@ class Books:
     async def renew(self, owner_id: str) -> None:
         """More time for the leases on an account in use."""
         asked_s = self.clock.boot_s()
+        if not renewal.renewable(self.leases, owner_id):
+            return  # others were renewed first, and this process may have stood still meanwhile
         async with self.database.transaction() as conn:
-            await credit.renew(conn, owner_id, self.journal.holder_id, self.settings.lease_s)
-        self.leases.renewed(owner_id, asked_s)
+            there = await credit.renew(
+                conn, owner_id, self.journal.holder_id, self.settings.lease_s
+            )
+        renewal.renewed(self.leases, owner_id, asked_s, there)
 
     def now(self) -> datetime:
         """Wall time, to be written down."""

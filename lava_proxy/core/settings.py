@@ -16,7 +16,6 @@ from lava_proxy.core.money import parse_e10
 from lava_proxy.core.payment_settings import PaymentSettings
 
 PREFIX = "LAVA_"
-PROVIDER_KEY_PREFIX = "LAVA_PROVIDER_KEY_"
 FOREIGN = frozenset({"LAVA_SECRET_KEY", "LAVA_RECORDINGS"})
 """Names with our prefix that belong to clients and to our own tests."""
 
