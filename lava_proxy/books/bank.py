@@ -211,16 +211,7 @@ class Books:
 
     async def share_learned(self) -> None:
         """Tell the other workers what was learned here, and take what they know."""
-        fresh = self.learned.take_fresh()
-        try:
-            async with self.database.transaction() as conn:
-                if fresh:
-                    await learned_store.save(conn, fresh)
-                known = await learned_store.newest(conn, self.learned.models_max)
-        except (StoreDown, StoreConflict):
-            self.learned.keep_fresh(fresh)
-            raise
-        self.learned.adopt(known)
+        await learned_store.share(self.database, self.learned)
 
     @property
     def prices_stale(self) -> bool:
