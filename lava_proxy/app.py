@@ -33,6 +33,7 @@ from lava_proxy.proxy.refuse import refuse_websocket
 from lava_proxy.proxy.run import StreamCut
 from lava_proxy.store.database import Database
 from lava_proxy.store.embedded import start_embedded
+from lava_proxy.store.keeper import Keeper
 from lava_proxy.store.migrate import migrate
 from lava_proxy.telemetry.exposition import check_access, render
 from lava_proxy.telemetry.logs import HostFilter
@@ -139,6 +140,7 @@ class _Open:
         pages: ASGIApp,
         upkeep: Upkeep,
         database: Database,
+        keeper: Keeper | None,
         parts: AsyncExitStack,
     ) -> None:
         """`parts` knows what to stop, the last started first."""
@@ -147,6 +149,7 @@ class _Open:
         self._pages = pages
         self._upkeep = upkeep
         self._database = database
+        self._keeper = keeper
         self._parts = parts
         self._prefixes = frozenset(name for name, _ in gateway.prefixes)
 
@@ -164,7 +167,7 @@ class _Open:
         async with AsyncExitStack() as parts:
             payments = make_payments(settings)
             parts.callback(payments.close)
-            database = await _open_database(settings, parts)
+            database, keeper = await _open_database(settings, metrics, parts)
             books = Books(
                 settings,
                 database,
@@ -174,7 +177,9 @@ class _Open:
                 price_names=registry.price_names,
             )
             parts.push_async_callback(books.close)
-            await books.open()
+            for left in await books.open():
+                if left.damaged:
+                    metrics.anomaly("journal_damaged")
             gateway = make_gateway(settings, books, registry, metrics, egress)
             parts.push_async_callback(gateway.upstreams.close)
             parts.push_async_callback(gateway.keys.close)
@@ -183,7 +188,9 @@ class _Open:
             upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
             parts.push_async_callback(upkeep.stop)
             upkeep.start()
-            return cls(gateway, management, shown, upkeep, database, parts.pop_all())
+            if keeper is not None:
+                keeper.start()
+            return cls(gateway, management, shown, upkeep, database, keeper, parts.pop_all())
 
     async def stop(self) -> None:
         """The other way round: calls, loops, provider connections, books, database."""
@@ -218,7 +225,14 @@ class _Open:
         gateway = self.gateway
         state = "draining" if gateway.draining else gateway.books.condition.state()
         ready = state in ("normal", "leases", "drain")
-        await _reply(send, 200 if ready else 503, b'{"status":"%s"}' % state.encode())
+        if self._keeper is None or self._keeper.state == "runs":
+            await _reply(send, 200 if ready else 503, b'{"status":"%s"}' % state.encode())
+            return
+        # Where the server cannot be started and no leased credit is left, waiting does not help.
+        ready = ready and (self._keeper.state, state) != ("broken", "drain")
+        body = b'{"status":"%s","embedded_postgres":"%s"}'
+        filled = body % (state.encode(), self._keeper.state.encode())
+        await _reply(send, 200 if ready else 503, filled)
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
         try:
@@ -230,11 +244,15 @@ class _Open:
         await _reply(send, 200, body, content_type.encode())
 
 
-async def _open_database(settings: Settings, parts: AsyncExitStack) -> Database:
-    """The migrated database, embedded or not."""
+async def _open_database(
+    settings: Settings, metrics: Metrics, parts: AsyncExitStack
+) -> tuple[Database, Keeper | None]:
+    """The migrated database, and who keeps it running where it is embedded."""
+    keeper = None
     if settings.database_url is None:
         server = await start_embedded(settings.data_dir)
-        parts.push_async_callback(server.release)
+        keeper = Keeper(server, metrics.embedded_state, metrics.embedded_started)
+        parts.push_async_callback(keeper.close)
         url, direct = server.url, None
     else:
         url = settings.database_url.get_secret_value()
@@ -250,7 +268,7 @@ async def _open_database(settings: Settings, parts: AsyncExitStack) -> Database:
     )
     parts.push_async_callback(database.close)
     await database.open()
-    return database
+    return database, keeper
 
 
 def create_app() -> LavaProxy:

@@ -38,6 +38,7 @@ def encode_call(call: Call) -> bytes:
             call.input_characters,
             call.budgets,
             call.input_ms,
+            call.background_id,
         )
     )
 
@@ -71,6 +72,7 @@ def decode_call(facts: bytes, holder_id: str, meter: Meter | None) -> Call:
         input_characters=v[15],
         budgets=tuple((kind, owner_id) for kind, owner_id in v[16]) if len(v) > 16 else (),
         input_ms=v[17] if len(v) > 17 else 0,
+        background_id=v[18] if len(v) > 18 else None,
     )
 
 
@@ -102,6 +104,7 @@ def encode_result(row: Settlement) -> bytes:
             row.object_ids,
             row.metered_object,
             row.reads_object,
+            row.metered,
         )
     )
 
@@ -129,6 +132,7 @@ def decode_result(facts: bytes, call: Call) -> Settlement:
         object_ids=tuple(v[13]),
         metered_object=v[14],
         reads_object=v[15],
+        metered=v[16] if len(v) > 16 else "whole",
     )
 
 
