@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ async def test_a_clock_that_was_set_takes_no_lease_from_the_living(
         await shop.lease(owner, 100, holder_id=holder_id)
     await _set_clock(database, 3600)
     await upkeep.reap()
-    assert "clock went by +3600 s" in caplog.text
+    assert re.search(r"clock went by \+360\d s", caplog.text)
     await pass_(lasting_s - 1)
     await upkeep.reap()
     assert await shop.left_of(owner, "hld_alive") == 100
