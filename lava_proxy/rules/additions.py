@@ -51,7 +51,7 @@ ADDITIONS: Mapping[tuple[str, str], _Prices] = {
     ("voyageai", "rerank-2.5-lite"): {"input": ("0.02", MILLION)},
     ("voyageai", "rerank-2"): {"input": ("0.05", MILLION)},
     ("voyageai", "rerank-2-lite"): {"input": ("0.02", MILLION)},
-    # https://elevenlabs.io/pricing/api, as https://developer.puter.com/tutorials/elevenlabs-api-pricing/
+    # https://elevenlabs.io/pricing/api, as developer.puter.com/tutorials/elevenlabs-api-pricing/
     # gives it (June 2026), read 2026-11-29. Answers state credits, not characters: Flash and Turbo
     # cost half a credit each (help.elevenlabs.io, "How do I find the model ID"), so a credit has
     # one price. Before the answer, and without it, theirs are taken for twice what they cost.
