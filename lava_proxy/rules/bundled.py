@@ -102,6 +102,21 @@ def _list_of(provider: str, model: str) -> tuple[str, str]:
     return provider.removesuffix(SUFFIX) + suffix.lower(), name
 
 
+def window(provider_name: str, model: str) -> int | None:
+    """Tokens that a model reads at most, or None where the data do not say."""
+    info = _model(provider_name, model)
+    found = info.context_window if info is not None else None
+    # Stated as 128,000 or 1,000,000, it may be 131,072 or 1,048,576.
+    return None if found is None else found + found // 20
+
+
+def tiers(provider_name: str, model: str) -> frozenset[str]:
+    """The service tiers and speeds at which a model may have a price of its own."""
+    info = _model(provider_name, model)
+    variants = (info.price_variants or ()) if info is not None else ()
+    return frozenset(v.when[fact] for v in variants for fact in _TIER_FACTS if fact in v.when)
+
+
 def bucket(at: datetime) -> datetime:
     """The span of time that a compiled price holds for: the UTC minute of `at`."""
     return at.astimezone(UTC).replace(second=0, microsecond=0)
@@ -144,7 +159,25 @@ def _provider(name: str) -> Provider | None:
 
 
 def _found(provider: Provider, model: str) -> ModelInfo | None:
-    return provider.find_model(model, all_providers=data_snapshot.get_snapshot().providers)
+    every = data_snapshot.get_snapshot().providers
+    info = provider.find_model(model, all_providers=every)
+    if info is None and (version := _UNVERSIONED.get(provider.id)):
+        info = provider.find_model(model + version, all_providers=every)
+    return info
+
+
+def _model(provider_name: str, model: str) -> ModelInfo | None:
+    """The model in the data, whether or not it has a price."""
+    if not 0 < len(model) <= MODEL_NAME_MAX:
+        return None
+    name, model = _list_of(provider_name.lower(), model)
+    provider = _provider(name)
+    if provider is None:
+        return None
+    try:
+        return _found(provider, model)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+        return None
 
 
 def _compile_bundled(
@@ -154,8 +187,6 @@ def _compile_bundled(
     if provider is None:
         return _added_alone(provider_name.lower(), model.lower())
     info = _found(provider, model)
-    if info is None and (version := _UNVERSIONED.get(provider.id)):
-        info = _found(provider, model + version)
     if info is None:
         return _added_alone(provider.id, model.lower())
     return _compile_model(provider, info, model, at, service_tier)

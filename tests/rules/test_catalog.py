@@ -498,3 +498,23 @@ def test_a_price_of_ones_own_can_be_the_dearest():
     assert Catalog(table).dearest("nobody", NOW) is None
     plain = Catalog()
     assert plain.dearest("openai", NOW) is plain.dearest("openai", NOW)
+
+
+def test_every_tier_of_a_model_is_known_together() -> None:
+    catalog = Catalog()
+    every = catalog.every_tier("openai", "gpt-5", NOW)
+    assert every[0] is catalog.rates("openai", "gpt-5", NOW)
+    assert max(each.output_max_e18 for each in every) == 2 * every[0].output_max_e18
+    assert catalog.every_tier("openai", "gpt-5", NOW) is every
+    assert catalog.every_tier("openai", "nobody's", NOW) == ()
+    own = Override("1", "openai", "exact", "gpt-5", (("output_1m", "7"),))
+    assert len(Catalog([own]).every_tier("openai", "gpt-5", NOW)) == 1
+
+
+def test_a_window_is_a_little_more_than_stated_and_bounded_tables_forget() -> None:
+    catalog = Catalog(cache_max=2)
+    assert catalog.limits("anthropic", "claude-3-haiku").window == 210_000
+    assert catalog.limits("anthropic", "claude-sonnet-4-5").window == 1_000_000  # switched on
+    assert catalog.limits("openai", None).window is None
+    assert catalog.limits("openai", "x" * 1000).window is None
+    assert len(catalog._limits) == 2

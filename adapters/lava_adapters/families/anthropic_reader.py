@@ -96,14 +96,14 @@ class MessagesReader(Fold):
         else:
             seen = block.get("thinking") if kind == "thinking" else block.get("text")
         if type(seen) is str and seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _delta(self, delta: object) -> None:
         if type(delta) is not dict:
             return
         for name in ("text", "partial_json", "thinking"):
             if type(seen := delta.get(name)) is str and seen:
-                self._saw(seen)
+                self.more(seen)
                 return
 
     def _state(self, usage: object) -> None:

@@ -205,7 +205,7 @@ class BedrockReader(Fold):
         if seen is None:
             seen = member(delta, "reasoningContent", "text") or member(delta, "toolUse", "input")
         if type(seen) is str and seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _inner(self, body: dict[str, Any]) -> None:
         if len(body) == 1:  # an event of converse, named in its body
@@ -218,7 +218,7 @@ class BedrockReader(Fold):
         for call in calls:
             seen += dump(call.get("input", "")).decode()
         if seen:
-            self._saw(seen)
+            self.more(seen)
         metrics = body.get(_METRICS)
         usages = (member(body, "message", "usage"), body.get("usage"), body, metrics)
         before = len(self._counts)

@@ -16,16 +16,18 @@ from ..framings import json_or_sse
 from ..jsonedit import find_member, repeated, set_nested
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, with_facts
-from ..strict import limit, mapping, parse
+from ..strict import limit, mapping, parse, tier
+from ..tool_fees import of_gemini
 from ..weigh import weigh
-from .gemini_reader import GeminiReader
+from .gemini_reader import BY_PROMPT, GeminiReader
 
 CONFIGS = ("generationConfig", "generation_config")
 CAPS = ("maxOutputTokens", "max_output_tokens")
 _CHOICES = ("candidateCount", "candidate_count")
+_TIERS = ("serviceTier", "service_tier")
 _PRICED = frozenset(
-    ("contents", "instances", "parameters", "tools", "cachedContent", "cached_content", *CONFIGS)
-)
+    ("contents", "instances", "parameters", "tools", "cachedContent", "cached_content")
+) | frozenset((*CONFIGS, *_TIERS))
 _PRICED_IN_CONFIG = frozenset((*CAPS, *_CHOICES))
 _STATUS = {
     400: "INVALID_ARGUMENT",
@@ -69,6 +71,8 @@ class Gemini:
             capable_of_cap=makes_output,
             makes_output=makes_output,
             object_ids=tuple(weight.object_ids),
+            service_tier=_tier(request),
+            tool_fees=of_gemini(request, by_prompt=bool(model and BY_PROMPT.search(model))),
             images=_pictures(model, request) if self._kind == "predict" else 0,
             as_array=stream and "alt=sse" not in query.split("&"),
         )
@@ -146,6 +150,14 @@ def one_of(config: Mapping[str, Any], names: tuple[str, str]) -> int | None:
 def spelling(body: bytes, names: tuple[str, str], start: int) -> str:
     """The spelling that the object at `start` uses already."""
     return names[1] if find_member(body, names[1], start) is not None else names[0]
+
+
+def _tier(request: Mapping[str, Any]) -> str | None:
+    given = [name for name in _TIERS if request.get(name) is not None]
+    if len(given) > 1:
+        raise AskError("serviceTier is given in two spellings; send it once", given[0])
+    found = tier(request, given[0]) if given else None
+    return None if found is None else found.removeprefix("service_tier_")
 
 
 def _pictures(model: str | None, request: Mapping[str, Any]) -> int:

@@ -24,7 +24,7 @@ _TOP = {
     "cachedContentTokenCount": "cached",
     "totalTokenCount": "total",
 }
-_BY_PROMPT = re.compile(r"gemini-[12]\b")
+BY_PROMPT = re.compile(r"gemini-[12]\b")
 _INPUT_DETAILS = ("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
 
 
@@ -45,7 +45,7 @@ class GeminiReader(Fold):
             self.failed = True
         seen = "".join(self._candidate(each) for each in objects(body.get("candidates")))
         if seen:
-            self._saw(seen)
+            self.more(seen)
         if member(body, "promptFeedback", "blockReason") is not None:
             self.ended = True
         if "predictions" in body:
@@ -139,7 +139,7 @@ def billed_searches(queries: int, model: str | None) -> int | None:
     """Grounding is billed by the query; up to Gemini 2.5 by the prompt, however many it took."""
     if not queries:
         return None
-    return 1 if model and _BY_PROMPT.search(model) else queries
+    return 1 if model and BY_PROMPT.search(model) else queries
 
 
 def made_of(counts: dict[str, int], entered: int | None, total: int | None) -> int | None:

@@ -93,14 +93,14 @@ class InteractionsReader(Fold):
         seen += "".join(map(_text, objects(step.get("summary"))))
         seen += self._call(place, step)
         if seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _delta(self, place: int, delta: object) -> None:
         if type(delta) is not dict:
             return
         seen = _text(delta) or _text(delta.get("content")) or self._call(place, delta)
         if seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _call(self, place: int, call: dict[str, Any]) -> str:
         """Name and arguments of a call, whole or a piece of it; searches are billed."""

@@ -13,12 +13,13 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from .. import sound
-from ..contract import Ask, AskError, Reader, Usage
+from ..contract import Ask, AskError, Intake, Reader, Usage
 from ..counts import count, exact, member, milliseconds, objects, take
 from ..fold import Fold, Unread
 from ..framings import media_type
 from ..multipart import Form, boolean, is_form, number, read_form
 from ..openai_usage import settle_usage, take_usage
+from ..passing import FormIntake, RawIntake
 from ..quirks import Quirks
 from ..strict import flag, limit, parse, text
 from ..weigh import IMAGE_TOKENS, weigh
@@ -49,16 +50,33 @@ class Media(Plain):
     def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
         if self._kind == "free" or method != "POST":
             return Ask(free=self._kind == "free", makes_output=False)
-        ask = self._read(content_type, body)
+        return self._at(query, self._read(content_type, body))
+
+    def intake(self, method: str, path: str, query: str, content_type: str) -> Intake | None:
+        """Uploads are read while they pass."""
+        if self._kind == "free" or method != "POST":
+            return None
+        if is_form(content_type):
+            return FormIntake(
+                content_type, _PRICED_IN_FORMS, lambda form: self._at(query, self._of_form(form))
+            )
+        if self._kind != "transcription" or media_type(content_type) == "application/json":
+            return None
+        return RawIntake(lambda head, size: self._at(query, self._of_recording(head, size)))
+
+    def _at(self, query: str, ask: Ask) -> Ask:
         return replace(ask, model=_in_query(query)) if self._model_in_query else ask
 
     def _read(self, content_type: str, body: bytes) -> Ask:
         if is_form(content_type):
-            return self._of_form(read_form(content_type, body, _PRICED_IN_FORMS), body)
+            return self._of_form(read_form(content_type, body, _PRICED_IN_FORMS))
         if media_type(content_type) == "application/json" and body:
             return self._of_json(body)
-        ask = Ask(makes_output=False, hidden_input=bool(body))
-        return self._heard(ask, body, [(0, len(body))]) if body else ask
+        return self._of_recording(body, len(body))
+
+    def _of_recording(self, head: bytes, size: int) -> Ask:
+        ask = Ask(makes_output=False, hidden_input=bool(size))
+        return self._heard(ask, [(head, size)]) if size else ask
 
     def _of_json(self, body: bytes) -> Ask:
         request = parse(body, _PRICED)
@@ -82,9 +100,9 @@ class Media(Plain):
             return replace(ask, pages=_pages(request))
         if ask.input_characters:
             return _spoken(ask, ask.input_characters)
-        return self._heard(ask, b"", [])
+        return self._heard(ask, [])
 
-    def _of_form(self, form: Form, body: bytes) -> Ask:
+    def _of_form(self, form: Form) -> Ask:
         ask = Ask(
             model=_one_model(form.fields.get("model"), form.fields.get("model_id")),
             stream=boolean(form, "stream"),
@@ -95,14 +113,14 @@ class Media(Plain):
         )
         if self._kind == "images":
             return _pictured(replace(ask, media_tokens=IMAGE_TOKENS * len(form.files)))
-        return self._heard(ask, body, [(file.start, file.end) for file in form.files])
+        return self._heard(ask, [(file.head, file.size) for file in form.files])
 
-    def _heard(self, ask: Ask, body: bytes, recordings: list[tuple[int, int]]) -> Ask:
+    def _heard(self, ask: Ask, recordings: list[tuple[bytes, int]]) -> Ask:
         """A recording is held by its longest possible length, and so is what is said in it."""
         if self._kind != "transcription":
             return ask
-        likely = sum(sound.likely_ms(body, start, end) for start, end in recordings)
-        most = sum(sound.longest_ms(body, start, end) for start, end in recordings)
+        likely = sum(sound.likely_ms(head, size) for head, size in recordings)
+        most = sum(sound.longest_ms(head, size) for head, size in recordings)
         if not recordings:
             likely = most = sound.UNSEEN_MS
         tokens = sound.tokens(likely)
@@ -155,7 +173,7 @@ class MediaReader(Fold):
         if body.get("error") is not None or name == "error":
             self.failed = True
         if type(delta := body.get("delta")) is str and delta:
-            self._saw(delta)
+            self.more(delta)
         usage = body.get("usage")
         take_usage(usage, self._counts)
         take(body.get("usage_info"), {"pages_processed": "pages"}, self._counts)
