@@ -176,8 +176,9 @@ def _objects_made(run: Run) -> tuple[str, ...]:
     """Objects that now exist at the provider under the managed key, so that they have an owner."""
     if not run.managed or run.tap is None or run.route is None:
         return ()
-    made = run.tap.reader.response_id
-    return (made,) if made and run.route.kind in OBJECT_KINDS else ()
+    reader = run.tap.reader
+    stored = reader.response_id if run.route.kind in OBJECT_KINDS else None
+    return ((stored,) if stored else ()) + reader.made
 
 
 def _metered_object(run: Run, final: Final) -> str | None:

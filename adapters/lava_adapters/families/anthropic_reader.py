@@ -25,11 +25,21 @@ _CREATION = {"ephemeral_5m_input_tokens": "written_5m", "ephemeral_1h_input_toke
 class MessagesReader(Fold):
     """`contract.Reader` of the family."""
 
-    __slots__ = ("_passes",)
+    __slots__ = ("_container", "_passes")
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
+        self._container = ""
         self._passes: list[tuple[str | None, dict[str, int]]] = []
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        return (self._container,) if self._container else ()
+
+    def _contain(self, source: object) -> None:
+        """Note the container that code ran in, where one is named."""
+        if type(found := member(source, "container", "id")) is str:
+            self._container = found
 
     def correct(self, counts: dict[str, int]) -> None:
         """Take counts ("input", "output", "read", "written") from somebody who knows better than
@@ -51,9 +61,11 @@ class MessagesReader(Fold):
             message = body.get("message")
             if type(message) is dict:
                 self._name(message)
+                self._contain(message)
                 self._state(message.get("usage"))
         elif kind == "message_delta":
             self._state(body.get("usage"))
+            self._contain(body.get("delta"))
             if member(body, "delta", "stop_reason") is not None:
                 self.final = bool(self._counts)
         elif kind == "message_stop":
@@ -67,6 +79,7 @@ class MessagesReader(Fold):
     def _message(self, body: dict[str, Any]) -> None:
         """An answer that was not streamed."""
         self._name(body)
+        self._contain(body)
         self._state(body.get("usage"))
         self.ended = True
         self.final = bool(self._counts)

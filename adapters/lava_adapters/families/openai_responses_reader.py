@@ -24,6 +24,10 @@ class ResponsesReader(Fold):
         super().__init__(ask)
         self._tools = Tools(ask.object_ids)
 
+    @property
+    def made(self) -> tuple[str, ...]:
+        return self._tools.containers
+
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         kind = body.get("type")
         if type(kind) is not str:
