@@ -131,8 +131,9 @@ def _price(desk: Desk, body: NewQuote, meter: Meter) -> _Price:
 def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
     sent = b"" if body.body is None else exact_json(body.body)
     provider_id, ask = _ask(desk, url, body.method or "POST", sent)
+    catalog = desk.books.prices.of(meter.merchant_id)
     price = price_of(
-        desk.books.prices.of(meter.merchant_id),
+        catalog,
         meter.unpriced,
         provider_id,
         (ask.model,),
@@ -145,7 +146,8 @@ def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
     limits = OutputLimits(
         settings.output_slice_tokens, settings.output_floor_tokens, settings.output_default_tokens
     )
-    plan = quote(ask, found, "strict", limits, body_bytes=len(sent))
+    context = catalog.context_tokens(provider_id, ask.model)
+    plan = quote(ask, found, "strict", limits, body_bytes=len(sent), context_tokens=context)
     likely = input_units(ask, found, body_bytes=len(sent), bound=False)
     return _Price(
         found.bound_e10(likely, 0),

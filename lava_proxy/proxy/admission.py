@@ -114,7 +114,14 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
         caps += await limits.open_limits(gateway, run, holds, body_bytes)
         if caller.customer is not None and meter is not None and billable:
             gateway.books.condition.refuse_prepaid_if_draining()
-            plan = quote(ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes)
+            plan = quote(
+                ask,
+                run.gauge,
+                meter.enforcement,
+                gateway.limits,
+                body_bytes=body_bytes,
+                context_tokens=_context(gateway, call) if ask.hidden_input else None,
+            )
             hold = await _hold(gateway, run, plan)
             holds.add(CREDIT, hold, run.gauge)
             caps.append(plan.cap_for(hold.amount_e10))
@@ -126,6 +133,10 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
         gateway.books.key_uses.note(caller.spend_key.spend_key_id, call.created_at)
     run.holds = holds if holds.parts else None
     return min((cap for cap in caps if cap is not None), default=None)
+
+
+def _context(gateway: Gateway, call: Call) -> int | None:
+    return gateway.books.prices.of(call.merchant_id).context_tokens(call.provider, call.model)
 
 
 def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:

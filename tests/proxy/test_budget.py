@@ -232,6 +232,16 @@ async def test_strict_leaves_an_affordable_cap_alone(gate: Gate) -> None:
     assert await _sent_body(gate, payer, body) == (200, body)
 
 
+async def test_strict_holds_the_window_for_what_the_body_does_not_show(gate: Gate) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+    served = {}
+    for credit in ("1.00", "20.00"):  # a window of 2**20 tokens is 10.49
+        payer = await gate.payer(credit, mode="strict")
+        body = {**asking(fresh_model()), "messages": [{"role": "user", "content": [picture]}]}
+        served[credit] = (await gate.call(CHAT, {**body, "max_tokens": 10}, payer)).status
+    assert served == {"1.00": 402, "20.00": 200}
+
+
 @pytest.mark.parametrize("mode", ["strict", "sliced"])
 async def test_a_cap_is_lowered_to_what_is_left(gate: Gate, mode: str) -> None:
     payer = await gate.payer("0.0050", mode=mode)  # 500 tokens
