@@ -118,6 +118,8 @@ class Ask:
     hidden_input: bool = False
     """The prompt holds more than the body shows (previous_response_id, file ids, URLs, server-side
     tools)."""
+    service_tier: str | None = None
+    """The tier that the caller asks for, as answers name it: some are dearer."""
     wants_usage: bool = False
     """The caller asked for the usage chunk itself, so it must reach the caller."""
     capable_of_cap: bool = False

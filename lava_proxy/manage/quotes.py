@@ -26,7 +26,7 @@ from lava_proxy.manage.fields import Body, Cost, Name, customer_named, read_fiel
 from lava_proxy.manage.text import exact_json
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge, gauge
-from lava_proxy.rules.pricebook import price_of
+from lava_proxy.rules.pricebook import price_ahead
 from lava_proxy.rules.quote import OutputLimits, gauge_of, input_units, quote
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Meter
@@ -132,12 +132,8 @@ def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
     sent = b"" if body.body is None else exact_json(body.body)
     provider_id, ask = _ask(desk, url, body.method or "POST", sent)
     catalog = desk.books.prices.of(meter.merchant_id)
-    price = price_of(
-        catalog,
-        meter.unpriced,
-        provider_id,
-        (ask.model,),
-        desk.books.now(),
+    price = price_ahead(
+        catalog, meter.unpriced, provider_id, ask.model, desk.books.now(), ask.service_tier
     )
     found = _gauge(meter, ask, price.rates if price else None)
     if found is None:

@@ -16,7 +16,7 @@ from lava_proxy.proxy.run import Run
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.estimate import input_tokens_estimate
 from lava_proxy.rules.gauge import FREE, Gauge, gauge
-from lava_proxy.rules.pricebook import price_of
+from lava_proxy.rules.pricebook import price_ahead
 from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.target import check_path
@@ -188,7 +188,7 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
             return FREE
         catalog = gateway.books.prices.of(caller.merchant.merchant_id)
         policy, now = caller.meter.unpriced, gateway.books.now()
-        price = price_of(catalog, policy, provider.id, (ask.model,), now)
+        price = price_ahead(catalog, policy, provider.id, ask.model, now, ask.service_tier)
         rates = price.rates if price else None
     # A strict hold is a bound: the dearest kind of token (cache writes, audio) may come.
     text_only = caller.meter.enforcement != "strict" and not ask.media_tokens

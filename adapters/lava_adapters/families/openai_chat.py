@@ -57,6 +57,7 @@ class OpenAIChat:
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or _searches(request),
+            service_tier=text(request, "service_tier"),
             wants_usage=wants_usage,
             capable_of_cap=True,
             capable_of_usage=(
