@@ -158,7 +158,7 @@ def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
 def _gauge(meter: Meter, ask: Ask, rates: Rates | None) -> Gauge | None:
     if meter.tariff.rate_type == "percentage" and ask.free:
         return FREE
-    found = gauge(meter.tariff, rates, text_only=not ask.media_tokens)
+    found = gauge(meter.tariff, rates, text_only=ask.text_only)
     return None if found is None else gauge_of(ask, found)
 
 

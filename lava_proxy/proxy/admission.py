@@ -191,7 +191,7 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
         price = price_ahead(catalog, policy, provider.id, ask.model, now, ask.service_tier)
         rates = price.rates if price else None
     # A strict hold is a bound: the dearest kind of token (cache writes, audio) may come.
-    text_only = caller.meter.enforcement != "strict" and not ask.media_tokens
+    text_only = caller.meter.enforcement != "strict" and ask.text_only
     found = gauge(tariff, rates, text_only=text_only)
     if found is None:
         raise LavaError(

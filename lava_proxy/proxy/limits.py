@@ -127,7 +127,7 @@ def _cost(gateway: Gateway, run: Run, merchant_id: str) -> Gauge:
             f"{provider.id} has no known price for {ask.model!r}, so a money limit cannot be kept; "
             "add a price override",
         )
-    return gauge_of(ask, cost_gauge(price.rates, text_only=not ask.media_tokens))
+    return gauge_of(ask, cost_gauge(price.rates, text_only=ask.text_only))
 
 
 def _open_calls(caller: Caller, most: int) -> Want:

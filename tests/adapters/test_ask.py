@@ -49,6 +49,21 @@ def test_chat() -> None:
     assert ask(*CHAT, {"max_tokens": 5, "max_completion_tokens": 9}).output_cap == 9
 
 
+def test_sound_and_pictures_that_are_asked_for() -> None:
+    for text_only, place, body in (
+        (True, CHAT, {}),
+        (True, CHAT, {"modalities": ["text"]}),
+        (False, CHAT, {"modalities": ["text", "audio"]}),
+        (True, GENERATE, {"generationConfig": {"responseModalities": ["TEXT"]}}),
+        (False, GENERATE, {"generationConfig": {"responseModalities": ["TEXT", "IMAGE"]}}),
+        (False, STREAM, {"generation_config": {"response_modalities": ["AUDIO"]}}),
+        (False, ("google", "/v1beta/models/gemini-2.5-flash-image:generateContent"), {}),
+    ):
+        assert ask(*place, body).text_only == text_only, body
+    with pytest.raises(AskError, match="modalities"):
+        ask(*CHAT, b'{"modalities": ["audio"], "modalities": ["text"]}')
+
+
 def test_the_tier_that_is_asked_for() -> None:
     for place in (CHAT, RESPONSES, EMBED, MESSAGES):
         assert ask(*place, {"service_tier": "priority"}).service_tier == "priority"

@@ -242,6 +242,21 @@ async def test_strict_holds_the_window_for_what_the_body_does_not_show(gate: Gat
     assert served == {"1.00": 402, "20.00": 200}
 
 
+async def test_sound_that_is_asked_for_is_held_at_its_price(gate: Gate) -> None:
+    """gpt-4o-audio-preview makes text at 10 USD a million, and sound at 80: what two cents pay of
+    a thousand tokens is the output cap that goes up."""
+    model, caps = "gpt-4o-audio-preview", []
+    gate.sim.script[model] = Script.plain(b"{}")
+    for more in ({}, {"modalities": ["text", "audio"]}):
+        payer = await gate.payer("0.02", rate_type="percentage", rate_e12=100 * 10**12)
+        asked = {"model": model, "messages": HELLO, "max_tokens": 1000, **more}
+        assert (await gate.call(CHAT, asked, payer)).status == 200
+        caps.append(json.loads(gate.seen(model)[-1].body)["max_tokens"])
+    del gate.sim.script[model]
+    assert caps[0] == 1000
+    assert 0 < caps[1] <= 250
+
+
 async def test_a_dearer_tier_that_is_asked_for_is_held_and_cut_at_its_price(gate: Gate) -> None:
     """OpenAI's priority tier costs gpt-5 twice: 20 USD a million out."""
     payer = await gate.payer("0.01", rate_type="percentage", rate_e12=100 * 10**12)
