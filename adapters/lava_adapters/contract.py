@@ -115,13 +115,9 @@ class Ask:
     starts from."""
     media_tokens: int = 0
     """Tokens that images, audio and files in the body may cost, by per-item constants."""
-    media_output: bool = False
-    """The answer may be sound or pictures, whose tokens have a price of their own."""
     hidden_input: bool = False
     """The prompt holds more than the body shows (previous_response_id, file ids, URLs, server-side
     tools)."""
-    service_tier: str | None = None
-    """The tier that the caller asks for, as answers name it: some are dearer."""
     wants_usage: bool = False
     """The caller asked for the usage chunk itself, so it must reach the caller."""
     capable_of_cap: bool = False
@@ -151,11 +147,6 @@ class Ask:
     """Pages that may have to be read, where the provider bills those."""
     as_array: bool = False
     """The answer, and so a refusal, is one JSON array (Gemini's stream without alt=sse)."""
-
-    @property
-    def text_only(self) -> bool:
-        """No sound and no pictures, neither sent nor asked for."""
-        return not (self.media_tokens or self.media_output)
 
 
 class Reader(Protocol):

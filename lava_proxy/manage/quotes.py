@@ -26,7 +26,7 @@ from lava_proxy.manage.fields import Body, Cost, Name, customer_named, read_fiel
 from lava_proxy.manage.text import exact_json
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge, gauge
-from lava_proxy.rules.pricebook import price_ahead
+from lava_proxy.rules.pricebook import price_of
 from lava_proxy.rules.quote import OutputLimits, gauge_of, input_units, quote
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Meter
@@ -131,9 +131,12 @@ def _price(desk: Desk, body: NewQuote, meter: Meter) -> _Price:
 def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
     sent = b"" if body.body is None else exact_json(body.body)
     provider_id, ask = _ask(desk, url, body.method or "POST", sent)
-    catalog = desk.books.prices.of(meter.merchant_id)
-    price = price_ahead(
-        catalog, meter.unpriced, provider_id, ask.model, desk.books.now(), ask.service_tier
+    price = price_of(
+        desk.books.prices.of(meter.merchant_id),
+        meter.unpriced,
+        provider_id,
+        (ask.model,),
+        desk.books.now(),
     )
     found = _gauge(meter, ask, price.rates if price else None)
     if found is None:
@@ -142,8 +145,7 @@ def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
     limits = OutputLimits(
         settings.output_slice_tokens, settings.output_floor_tokens, settings.output_default_tokens
     )
-    context = catalog.context_tokens(provider_id, ask.model)
-    plan = quote(ask, found, "strict", limits, body_bytes=len(sent), context_tokens=context)
+    plan = quote(ask, found, "strict", limits, body_bytes=len(sent))
     likely = input_units(ask, found, body_bytes=len(sent), bound=False)
     return _Price(
         found.bound_e10(likely, 0),
@@ -158,7 +160,7 @@ def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
 def _gauge(meter: Meter, ask: Ask, rates: Rates | None) -> Gauge | None:
     if meter.tariff.rate_type == "percentage" and ask.free:
         return FREE
-    found = gauge(meter.tariff, rates, text_only=ask.text_only)
+    found = gauge(meter.tariff, rates, text_only=not ask.media_tokens)
     return None if found is None else gauge_of(ask, found)
 
 

@@ -16,7 +16,7 @@ from lava_proxy.proxy.run import Run
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.estimate import input_tokens_estimate
 from lava_proxy.rules.gauge import FREE, Gauge, gauge
-from lava_proxy.rules.pricebook import price_ahead
+from lava_proxy.rules.pricebook import price_of
 from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.target import check_path
@@ -114,14 +114,7 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
         caps += await limits.open_limits(gateway, run, holds, body_bytes)
         if caller.customer is not None and meter is not None and billable:
             gateway.books.condition.refuse_prepaid_if_draining()
-            plan = quote(
-                ask,
-                run.gauge,
-                meter.enforcement,
-                gateway.limits,
-                body_bytes=body_bytes,
-                context_tokens=_context(gateway, call) if ask.hidden_input else None,
-            )
+            plan = quote(ask, run.gauge, meter.enforcement, gateway.limits, body_bytes=body_bytes)
             hold = await _hold(gateway, run, plan)
             holds.add(CREDIT, hold, run.gauge)
             caps.append(plan.cap_for(hold.amount_e10))
@@ -133,10 +126,6 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
         gateway.books.key_uses.note(caller.spend_key.spend_key_id, call.created_at)
     run.holds = holds if holds.parts else None
     return min((cap for cap in caps if cap is not None), default=None)
-
-
-def _context(gateway: Gateway, call: Call) -> int | None:
-    return gateway.books.prices.of(call.merchant_id).context_tokens(call.provider, call.model)
 
 
 def _call(gateway: Gateway, run: Run, method: str, *, billable: bool) -> Call:
@@ -188,10 +177,10 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
             return FREE
         catalog = gateway.books.prices.of(caller.merchant.merchant_id)
         policy, now = caller.meter.unpriced, gateway.books.now()
-        price = price_ahead(catalog, policy, provider.id, ask.model, now, ask.service_tier)
+        price = price_of(catalog, policy, provider.id, (ask.model,), now)
         rates = price.rates if price else None
     # A strict hold is a bound: the dearest kind of token (cache writes, audio) may come.
-    text_only = caller.meter.enforcement != "strict" and ask.text_only
+    text_only = caller.meter.enforcement != "strict" and not ask.media_tokens
     found = gauge(tariff, rates, text_only=text_only)
     if found is None:
         raise LavaError(

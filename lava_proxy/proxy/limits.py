@@ -15,7 +15,7 @@ from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
 from lava_proxy.rules.gauge import FREE, Gauge, cost_gauge
 from lava_proxy.rules.limits import COST, Limit, SpendKey, Want, wallet_account
-from lava_proxy.rules.pricebook import price_ahead
+from lava_proxy.rules.pricebook import price_of
 from lava_proxy.rules.quote import Quote, gauge_of, quote
 from lava_proxy.rules.settlement import Merchant
 
@@ -119,15 +119,14 @@ def _cost(gateway: Gateway, run: Run, merchant_id: str) -> Gauge:
     catalog = gateway.books.prices.of(merchant_id)
     meter = run.caller.meter if run.caller else None
     policy = meter.unpriced if meter else "refuse"
-    now = gateway.books.now()
-    price = price_ahead(catalog, policy, provider.id, ask.model, now, ask.service_tier)
+    price = price_of(catalog, policy, provider.id, (ask.model,), gateway.books.now())
     if price is None:
         raise LavaError(
             "model_unpriced",
             f"{provider.id} has no known price for {ask.model!r}, so a money limit cannot be kept; "
             "add a price override",
         )
-    return gauge_of(ask, cost_gauge(price.rates, text_only=ask.text_only))
+    return gauge_of(ask, cost_gauge(price.rates, text_only=not ask.media_tokens))
 
 
 def _open_calls(caller: Caller, most: int) -> Want:

@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
 
 import genai_prices
 from genai_prices import data_snapshot
@@ -94,20 +93,6 @@ def dearest(provider_name: str, at: datetime) -> Rates | None:
         most, _, model = max(priced, key=lambda each: each[:2])
         return _compile_model(provider, model, model.id, at, None) if most > 0 else None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
-        return None
-
-
-@lru_cache(maxsize=1024)
-def context_tokens(provider_name: str, model: str) -> int | None:
-    """How many tokens of context a model takes, where the data know."""
-    if len(model) > MODEL_NAME_MAX or not model:
-        return None
-    provider = _provider(provider_name.lower())
-    try:
-        everyone = data_snapshot.get_snapshot().providers
-        info = provider.find_model(model, all_providers=everyone) if provider else None
-        return info.context_window if info else None
-    except (ValueError, LookupError, TypeError, AttributeError):
         return None
 
 

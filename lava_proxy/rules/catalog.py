@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from lava_proxy.core.money import E12, MoneyError, parse_rate_e12
-from lava_proxy.rules.bundled import bucket, compile_rates, context_tokens, dearest
+from lava_proxy.rules.bundled import bucket, compile_rates, dearest
 from lava_proxy.rules.rates import RateError, Rates, make_rates, weight
 from lava_proxy.rules.tiers import MILLION, MS_PER_MINUTE
 
@@ -123,10 +123,6 @@ class Catalog:
         if len(self._cache) > self._cache_max:
             self._cache.popitem(last=False)
         return rates
-
-    def context_tokens(self, provider: str, model: str | None) -> int | None:
-        """How much context a model takes, where the bundled data know."""
-        return context_tokens(self._bundled.get(provider, provider), model or "")
 
     def dearest(self, provider: str, at: datetime) -> Rates | None:
         """The price of the provider's dearest model for text, our overrides included: what a model

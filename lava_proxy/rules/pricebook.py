@@ -47,24 +47,6 @@ def price_of(
     return None
 
 
-def price_ahead(
-    catalog: Catalog,
-    policy: Unpriced,
-    provider: str,
-    model: str | None,
-    at: datetime,
-    tier: str | None,
-) -> Price | None:
-    """The price to hold at before a call: that of the tier which the caller asks for, where it is
-    dearer than the usual one, which the provider may serve instead."""
-    usual = price_of(catalog, policy, provider, (model,), at)
-    if tier is None:
-        return usual
-    asked = price_of(catalog, policy, provider, (model,), at, tier)
-    known = [price for price in (usual, asked) if price is not None]
-    return max(known, key=lambda p: p.rates.input_max_e18 + p.rates.output_max_e18, default=None)
-
-
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 

@@ -15,11 +15,7 @@ from lava_proxy.rules.gauge import Gauge
 from lava_proxy.rules.settlement import Enforcement
 
 HIDDEN_INPUT_TOKENS = 200_000
-"""Held for context that the body does not show, where a call cannot be cut off: a usual window.
-What goes beyond can be overspent; not so under `strict`, which holds the model's whole window."""
-
-HIDDEN_STRICT_TOKENS = 2**20
-"""Taken for the window of a model of which nobody knows it."""
+"""Assumed for context that the body does not show, where a ceiling must hold: a usual window."""
 
 MESSAGE_BYTES = 24
 """No message of any dialect is shorter than this in JSON, so a body holds at most so many."""
@@ -64,19 +60,11 @@ class Quote:
 
 
 def quote(
-    ask: Ask,
-    gauge: Gauge,
-    enforcement: Enforcement,
-    limits: OutputLimits,
-    *,
-    body_bytes: int,
-    context_tokens: int | None = None,
+    ask: Ask, gauge: Gauge, enforcement: Enforcement, limits: OutputLimits, *, body_bytes: int
 ) -> Quote:
-    """What a call with this ask must hold under a meter's enforcement. `context_tokens`: what the
-    model takes at most, where that is known."""
+    """What a call with this ask must hold under a meter's enforcement."""
     ceiling = enforcement == "strict" or not ask.stream or ask.background
-    hidden = _hidden_tokens(enforcement, context_tokens) if ask.hidden_input else 0
-    inputs = input_units(ask, gauge, body_bytes=body_bytes, bound=ceiling, hidden_tokens=hidden)
+    inputs = input_units(ask, gauge, body_bytes=body_bytes, bound=ceiling)
     cap = ask.output_cap or limits.default_tokens
     outputs = cap * ask.choices if ask.makes_output and gauge.kind != "flat" else 0
     if gauge.kind == "characters":
@@ -111,15 +99,7 @@ def gauge_of(ask: Ask, gauge: Gauge) -> Gauge:
     )
 
 
-def _hidden_tokens(enforcement: Enforcement, context_tokens: int | None) -> int:
-    if enforcement == "strict":
-        return context_tokens or HIDDEN_STRICT_TOKENS
-    return min(context_tokens or HIDDEN_INPUT_TOKENS, HIDDEN_INPUT_TOKENS)
-
-
-def input_units(
-    ask: Ask, gauge: Gauge, *, body_bytes: int, bound: bool, hidden_tokens: int = 0
-) -> int:
+def input_units(ask: Ask, gauge: Gauge, *, body_bytes: int, bound: bool) -> int:
     """Input units of a call, estimated or bounded from above."""
     if gauge.kind == "flat":
         return 0
@@ -127,5 +107,6 @@ def input_units(
         return ask.input_characters if ask.input_characters is not None else ask.text_bytes
     if not bound:
         return input_tokens_estimate(ask.text_bytes, ask.media_tokens)
+    hidden = HIDDEN_INPUT_TOKENS if ask.hidden_input else 0
     messages = body_bytes // MESSAGE_BYTES + 1
-    return input_tokens_bound(ask.input_bytes, ask.media_tokens, messages) + hidden_tokens
+    return input_tokens_bound(ask.input_bytes, ask.media_tokens, messages) + hidden

@@ -49,30 +49,6 @@ def test_chat() -> None:
     assert ask(*CHAT, {"max_tokens": 5, "max_completion_tokens": 9}).output_cap == 9
 
 
-def test_sound_and_pictures_that_are_asked_for() -> None:
-    for text_only, place, body in (
-        (True, CHAT, {}),
-        (True, CHAT, {"modalities": ["text"]}),
-        (False, CHAT, {"modalities": ["text", "audio"]}),
-        (True, GENERATE, {"generationConfig": {"responseModalities": ["TEXT"]}}),
-        (False, GENERATE, {"generationConfig": {"responseModalities": ["TEXT", "IMAGE"]}}),
-        (False, STREAM, {"generation_config": {"response_modalities": ["AUDIO"]}}),
-        (False, ("google", "/v1beta/models/gemini-2.5-flash-image:generateContent"), {}),
-    ):
-        assert ask(*place, body).text_only == text_only, body
-    with pytest.raises(AskError, match="modalities"):
-        ask(*CHAT, b'{"modalities": ["audio"], "modalities": ["text"]}')
-
-
-def test_the_tier_that_is_asked_for() -> None:
-    for place in (CHAT, RESPONSES, EMBED, MESSAGES):
-        assert ask(*place, {"service_tier": "priority"}).service_tier == "priority"
-        assert ask(*place, {}).service_tier is None
-    assert ask(*MESSAGES, {"speed": "fast", "service_tier": "auto"}).service_tier == "fast"
-    with pytest.raises(AskError, match="service_tier"):
-        ask(*CHAT, {"service_tier": 7})
-
-
 def test_completions_of_a_batch() -> None:
     path = "/v1/completions"
     assert ask("openai", path, {"prompt": ["a", "b"], "n": 2, "best_of": 3}).choices == 6

@@ -214,8 +214,8 @@ asks = st.builds(
 modes = st.sampled_from(["sliced", "strict", "soft"])
 
 
-def made(ask: Ask, using: Gauge, mode: Enforcement, window: int | None = None) -> Quote:
-    return quote(ask, using, mode, LIMITS, body_bytes=2 * ask.input_bytes, context_tokens=window)
+def made(ask: Ask, using: Gauge, mode: Enforcement) -> Quote:
+    return quote(ask, using, mode, LIMITS, body_bytes=2 * ask.input_bytes)
 
 
 @given(asks, gauges | st.just(FREE), modes)
@@ -257,33 +257,12 @@ def test_a_call_within_its_ceiling_is_covered(
     ask: Ask, tariff: Tariff, data: st.DataObject, before: int
 ) -> None:
     """strict: with the cap that is set, no charge is above the hold."""
-    window = data.draw(st.integers(1, 2**21))
-    using = the(gauge(tariff, None, text_only=True))
-    found = made(ask, using, "strict", window)
+    found = made(ask, the(gauge(tariff, None, text_only=True)), "strict")
     held = data.draw(st.integers(found.least_e10, found.want_e10))
     cap = found.cap_for(held) or found.cap_tokens
     outputs = data.draw(st.integers(0, cap * ask.choices)) if ask.makes_output else 0
-    hidden = window if ask.hidden_input else 0
-    inputs = data.draw(st.integers(0, ask.input_bytes + ask.media_tokens + hidden))
+    inputs = data.draw(st.integers(0, ask.input_bytes + ask.media_tokens))
     assert charge(tariff, before, inputs + outputs).amount_e10 <= held
-
-
-def test_what_the_body_does_not_show_is_held_up_to_the_models_window() -> None:
-    one = Gauge("tokens", 0, 10**8, 0)  # 1 for a token
-    ask = Ask(hidden_input=True, makes_output=False)
-    held = {
-        (mode, window): made(ask, one, mode, window).want_e10 - made(Ask(), one, "strict").inputs
-        for mode in ("strict", "sliced")
-        for window in (None, 128_000, 1_000_000)
-    }
-    assert held == {
-        ("strict", None): 2**20,
-        ("strict", 128_000): 128_000,
-        ("strict", 1_000_000): 1_000_000,
-        ("sliced", None): 200_000,
-        ("sliced", 128_000): 128_000,
-        ("sliced", 1_000_000): 200_000,
-    }
 
 
 @given(asks)

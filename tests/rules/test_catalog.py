@@ -251,16 +251,6 @@ def test_known_models_of_the_big_providers():
     }
 
 
-def test_how_much_context_a_model_takes():
-    catalog = Catalog(bundled={"google-gemini": "google"})
-    assert catalog.context_tokens("openai", "gpt-4o-mini") == 128_000
-    assert catalog.context_tokens("openai", "gpt-4.1-2025-04-14") == 1_000_000
-    assert catalog.context_tokens("google-gemini", "gemini-2.5-flash") == 1_048_576
-    for provider, model in (("openai", "no-such"), ("nobody", "gpt-4o"), ("openai", None)):
-        assert catalog.context_tokens(provider, model) is None
-    assert catalog.context_tokens("openai", "g" * 10_000) is None
-
-
 @pytest.mark.parametrize(
     ("ours", "theirs", "model"),
     [

@@ -56,9 +56,6 @@ class AnthropicMessages:
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or _server_tools(request),
-            service_tier="fast"
-            if request.get("speed") == "fast"
-            else text(request, "service_tier"),
             capable_of_cap=not free,
             free=free,
             makes_output=not free,

@@ -16,7 +16,7 @@ from ..framings import json_or_sse
 from ..jsonedit import find_member, repeated, set_nested
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, with_facts
-from ..strict import limit, mapping, parse, strings
+from ..strict import limit, mapping, parse
 from ..weigh import weigh
 from .gemini_reader import GeminiReader
 
@@ -26,8 +26,7 @@ _CHOICES = ("candidateCount", "candidate_count")
 _PRICED = frozenset(
     ("contents", "instances", "parameters", "tools", "cachedContent", "cached_content", *_CONFIGS)
 )
-_MODALITIES = ("responseModalities", "response_modalities")
-_PRICED_IN_CONFIG = frozenset((*_CAPS, *_CHOICES, *_MODALITIES))
+_PRICED_IN_CONFIG = frozenset((*_CAPS, *_CHOICES))
 _STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -67,7 +66,6 @@ class Gemini:
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or _server_tools(request),
-            media_output=_makes_media(model or "", config),
             capable_of_cap=makes_output,
             makes_output=makes_output,
             object_ids=tuple(weight.object_ids),
@@ -136,12 +134,6 @@ def _config(body: bytes, request: Mapping[str, Any]) -> dict[str, Any]:
     if twice is not None:
         raise AskError(f"the member {twice!r} occurs twice; send it once", f"{given[0]}.{twice}")
     return config
-
-
-def _makes_media(model: str, config: Mapping[str, Any]) -> bool:
-    """Models for pictures and speech need not be asked for them."""
-    asked = [each for name in _MODALITIES for each in strings(config.get(name))]
-    return any(each.upper() != "TEXT" for each in asked) or "-image" in model or "-tts" in model
 
 
 def _either(config: Mapping[str, Any], names: tuple[str, str]) -> int | None:

@@ -15,24 +15,14 @@ from ..framings import json_or_sse
 from ..jsonedit import find_member, insert_member, set_member, set_nested
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, openai_error, openai_refusal
-from ..strict import flag, limit, mapping, parse, strings, text
+from ..strict import flag, limit, mapping, parse, text
 from ..weigh import weigh
 from .openai_chat_reader import ChatReader
 
 OPTIONS_SINCE = "2024-09-01"
 _CAPS = ("max_completion_tokens", "max_tokens")
 _PRICED = frozenset(
-    (
-        "model",
-        "stream",
-        "stream_options",
-        "n",
-        "best_of",
-        "prompt",
-        "messages",
-        "modalities",
-        "service_tier",
-    )
+    ("model", "stream", "stream_options", "n", "best_of", "prompt", "messages", "service_tier")
 ) | frozenset(_CAPS)
 
 
@@ -67,8 +57,6 @@ class OpenAIChat:
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or _searches(request),
-            media_output=any(each != "text" for each in strings(request.get("modalities"))),
-            service_tier=text(request, "service_tier"),
             wants_usage=wants_usage,
             capable_of_cap=True,
             capable_of_usage=(

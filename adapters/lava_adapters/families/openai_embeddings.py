@@ -34,7 +34,6 @@ class OpenAIEmbeddings:
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden,
-            service_tier=text(request, "service_tier"),
             makes_output=False,
             object_ids=tuple(weight.object_ids),
         )

@@ -55,7 +55,6 @@ class OpenAIResponses:
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or bool(stored) or _server_tools(request),
-            service_tier=text(request, "service_tier"),
             capable_of_cap=self._kind == "responses",
             background=flag(request, "background"),
             free=free,
