@@ -122,6 +122,10 @@ class Journal:
         segment.open_calls += 1
         return seq
 
+    def amend(self, seq: int, facts: bytes) -> None:
+        """Write HOLD again, with what is known by now: the last one counts."""
+        self._append(HOLD, SEQ.pack(seq) + facts)
+
     def sent(self, seq: int) -> None:
         """Write SENT: the provider may charge from here on."""
         self._append(SENT, SEQ.pack(seq))
