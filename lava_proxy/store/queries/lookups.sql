@@ -20,6 +20,7 @@ WHERE p.payment_id = due.payment_id
 RETURNING p.payment_id, p.purpose, p.attempts, p.created_at, p.provider_ref, p.page_ref,
     p.next_attempt_at IS NULL AS answered,
     coalesce(p.status = 'cancelled' OR due.given_up_at <= :now::timestamptz, false) AS given_up,
+    coalesce(due.expires_at > :now::timestamptz, false) AS may_try_again,
     coalesce(p.customer_id, (SELECT s.buyer_id FROM checkout_sessions s
                              WHERE s.checkout_session_id = p.checkout_session_id),
              p.merchant_id) AS owner_id,
@@ -45,8 +46,14 @@ WHERE payment_id = :payment_id::text;
 
 -- name: end_try
 -- Where this was to be paid it cannot be any more; a further try is another page.
--- args: payment_id text, code text, message text
+-- args: payment_id text, code text, message text, now timestamptz
 UPDATE payments
 SET status = 'failed', attempts = attempts + 1, look_at = NULL, next_attempt_at = NULL,
-    error_code = :code::text, error_message = :message::text
+    told_at = :now::timestamptz, error_code = :code::text, error_message = :message::text
 WHERE payment_id = :payment_id::text;
+
+-- name: look_soon
+-- A payment whose end is not known is looked up at the next round.
+-- args: payment_id text, now timestamptz
+UPDATE payments SET look_at = least(look_at, :now::timestamptz)
+WHERE payment_id = :payment_id::text AND look_at IS NOT NULL;
