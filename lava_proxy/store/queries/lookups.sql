@@ -1,11 +1,13 @@
 -- name: claim_lookups
 -- Takes payments whose end is not known, so that no other process looks them up before the next
 -- time: after a pause that doubles, and when they are given up. A checkout is given up with its
--- session, a payment into the wallet from when it was begun; what workers charge is not.
+-- session, a payment into the wallet from when it was begun; what workers charge is not, but for what
+-- nobody is to pay any more: after a dozen looks (three days) that is left to the provider's messages.
 -- args: provider text, now timestamptz, pause_s float8, pause_max_s float8, give_up_s float8, most int
 UPDATE payments p
 SET looks = p.looks + 1,
-    look_at = CASE WHEN due.given_up_at > :now::timestamptz THEN least(due.given_up_at, due.again_at)
+    look_at = CASE WHEN p.status = 'cancelled' AND p.looks >= 12 THEN NULL
+                   WHEN due.given_up_at > :now::timestamptz THEN least(due.given_up_at, due.again_at)
                    ELSE due.again_at END
 FROM (SELECT y.payment_id, cs.expires_at,
              coalesce(cs.expires_at, CASE WHEN y.purpose = 'wallet' THEN y.created_at END)
