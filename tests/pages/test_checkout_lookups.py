@@ -170,6 +170,23 @@ async def test_a_checkout_that_was_given_up_ends_here_and_at_stripe(
     assert [payment["status"] for payment in await shop.payments()] == ["cancelled"]
 
 
+async def test_why_the_last_try_failed_is_kept(
+    shop: Shop, base: str, stripe: StripePayments
+) -> None:
+    _, page = await begun(shop)
+    (payment,) = await shop.payments()
+    about = {
+        "id": "pi_x",
+        "metadata": {"lava_payment_id": payment["payment_id"]},
+        "last_payment_error": {"code": "card_declined", "message": "No."},
+    }
+    await told_late(shop, stripe, about, "payment_intent.payment_failed")
+    await look(shop, hours=26)
+    (payment,) = await shop.payments()
+    assert (payment["status"], payment["error_code"]) == ("cancelled", "card_declined")
+    assert at_stripe(base, page, "pay")["error"]
+
+
 async def test_who_pays_as_it_is_given_up_is_credited(
     shop: Shop, base: str, stripe: StripePayments
 ) -> None:

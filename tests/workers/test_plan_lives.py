@@ -41,6 +41,8 @@ class Bank:
     known: dict[tuple[str, int], ChargeAnswer] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
     """Money taken, by payment."""
+    lost: float = 0.1
+    """How often an ask, or an answer, does not arrive."""
     open: dict[str, int] = field(default_factory=dict)
     """What is pending or waits for its payer."""
 
@@ -64,7 +66,7 @@ class Bank:
 
     async def charge(self, ask: ChargeAsk) -> ChargeAnswer:
         await asyncio.sleep(0)
-        if self.dice.random() < 0.1:
+        if self.dice.random() < self.lost:
             raise PaymentsDown("before")
         key = (ask.payment_id, ask.attempt)
         if ask.payment_id in self.charged:
@@ -78,7 +80,7 @@ class Bank:
                 self.charged[ask.payment_id] = ask.amount_e10
             elif what != "declined":
                 self.open[ask.payment_id] = ask.amount_e10
-        if self.dice.random() < 0.1:
+        if self.dice.random() < self.lost:
             raise PaymentsDown("after")
         return self.known[key]
 
@@ -243,6 +245,7 @@ class Lives:
         if self.dice.random() < 0.5:
             for payment in self.bank.charged:
                 await self.club.paid(payment)
+        self.bank.lost = 0.0
         for _ in range(4):  # what was asked for and not answered is asked for again
             self.club.later(hours=7)
             await self.club.top_up()

@@ -37,13 +37,14 @@ RETURNING p.payment_id, p.purpose, p.attempts, p.created_at, p.provider_ref, p.p
 UPDATE payments SET page_ref = :page_ref::text WHERE payment_id = :payment_id::text;
 
 -- name: give_up
--- Nobody pays this any more. Money that comes all the same counts.
+-- Nobody pays this any more; why the last try failed stays. Money that comes all the same counts.
 -- args: payment_id text, code text, message text, now timestamptz
 UPDATE payments
 SET status = 'cancelled', look_at = NULL, next_attempt_at = NULL,
     settled_at = coalesce(settled_at, :now::timestamptz),
-    error_code = CASE status WHEN 'cancelled' THEN error_code ELSE :code::text END,
-    error_message = CASE status WHEN 'cancelled' THEN error_message ELSE :message::text END
+    error_code = CASE WHEN status IN ('cancelled', 'failed') THEN error_code ELSE :code::text END,
+    error_message = CASE WHEN status IN ('cancelled', 'failed') THEN error_message
+                         ELSE :message::text END
 WHERE payment_id = :payment_id::text;
 
 -- name: end_try
