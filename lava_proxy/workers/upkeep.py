@@ -150,8 +150,9 @@ class Upkeep:
         async with database.connection() as conn:
             over = await reaping.expired(conn, grace_s, REAP_MOST)
         for owner_id, holder_id in over:
-            async with database.transaction() as conn:
-                await reaping.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
+            with contextlib.suppress(StoreConflict):  # somebody is at it: the next round has it
+                async with database.transaction() as conn:
+                    await reaping.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
 
     async def tend_journal(self) -> None:
         """fsync the journal and make its next segment, off the event loop."""
