@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
+from lava_proxy.books.renewal import to_renew
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments
 from lava_proxy.store import (
@@ -23,11 +24,12 @@ from lava_proxy.store import (
     reaping,
     retention,
 )
-from lava_proxy.store.database import StoreConflict, StoreDown
+from lava_proxy.store.database import Connection, StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers import lookups, renewals, top_ups
 from lava_proxy.workers.auditor import Auditor
 from lava_proxy.workers.loop import every
+from lava_proxy.workers.rerater import Rerater
 from lava_proxy.workers.webhooks import Sender
 
 LEASE_IDLE_S = 20.0
@@ -81,6 +83,8 @@ class Upkeep:
         self._on_broken = on_broken
         self._broken = False
         self._state: State = "normal"
+        grace_s = books.settings.lease_grace_s + books.settings.lease_reclaim_s
+        self._judge = reaping.Judge(books.settings.lease_s + grace_s)
         self._sender = Sender(books.settings, books.database, books.clock, metrics)
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
@@ -110,6 +114,9 @@ class Upkeep:
             auditor = Auditor(books.database, self._metrics, settings.audit_interval_s)
             pause_s = min(AUDIT_LOOK_S, settings.audit_interval_s)
             loops.append(every(pause_s, "audit", auditor.run_once))
+        if settings.rerate_interval_s:
+            rerater = Rerater(books)
+            loops.append(every(settings.rerate_interval_s, "late prices", rerater.run_once))
         if books.database.can_listen:
             loops.append(books.database.listen(CHANGES_CHANNEL, books.directory.heard))
             loops.append(books.database.listen(CREDIT_CHANNEL, self._credit_heard))
@@ -138,7 +145,7 @@ class Upkeep:
         for account in leases.idle_accounts(0.0 if crowded else LEASE_IDLE_S):
             if account.idle:
                 await leases.give_back(account)
-        for owner_id in leases.to_renew():
+        for owner_id in to_renew(leases):
             await self._books.renew(owner_id)
         await self._books.rates.tend()
 
@@ -148,11 +155,18 @@ class Upkeep:
         settings, database = self._books.settings, self._books.database
         grace_s = settings.lease_grace_s + settings.lease_reclaim_s
         async with database.connection() as conn:
+            if not await self._may_judge(conn):
+                return
             over = await reaping.expired(conn, grace_s, REAP_MOST)
         for owner_id, holder_id in over:
             with contextlib.suppress(StoreConflict):  # somebody is at it: the next round has it
                 async with database.transaction() as conn:
+                    if not await self._may_judge(conn):
+                        return
                     await reaping.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
+
+    async def _may_judge(self, conn: Connection) -> bool:
+        return self._judge.may(await reaping.clock_s(conn), self._books.clock.boot_s())
 
     async def tend_journal(self) -> None:
         """fsync the journal and make its next segment, off the event loop."""
