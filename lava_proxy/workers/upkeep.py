@@ -159,10 +159,11 @@ class Upkeep:
                 return
             over = await reaping.expired(conn, grace_s, REAP_MOST)
         for owner_id, holder_id in over:
-            async with database.transaction() as conn:
-                if not await self._may_judge(conn):
-                    return
-                await reaping.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
+            with contextlib.suppress(StoreConflict):  # somebody is at it: the next round has it
+                async with database.transaction() as conn:
+                    if not await self._may_judge(conn):
+                        return
+                    await reaping.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
 
     async def _may_judge(self, conn: Connection) -> bool:
         return self._judge.may(await reaping.clock_s(conn), self._books.clock.boot_s())
