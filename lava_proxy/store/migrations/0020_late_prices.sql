@@ -1,6 +1,6 @@
 -- Requests that wait for a price: booked without any, or at an assumed one. They leave when they are
--- re-rated, so looking for work costs what waits and not what was. `limits` are the accounts that the
--- request's cost was booked on beside the wallet: its spend key's.
+-- re-rated, so looking for work costs what waits and not what was. `limits` are the accounts of the
+-- limits in money that the request drew on.
 
 CREATE TABLE unrated_requests (
     merchant_id text NOT NULL,
