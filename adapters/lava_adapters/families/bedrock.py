@@ -18,6 +18,7 @@ from ..contract import Ask, Framing, Reader, Usage
 from ..counts import clamp, count, member, objects, take
 from ..fold import Fold, Unread
 from ..framings import media_type
+from ..guardrail import guardrail_units
 from ..jsonedit import set_member, set_nested
 from ..lenient import load_object
 from ..quirks import Quirks
@@ -26,7 +27,17 @@ from ..strict import limit, mapping, parse
 from ..weigh import weigh
 from .plain import Plain
 
-_PRICED = frozenset(("messages", "system", "inferenceConfig", "max_tokens", "prompt", "inputText"))
+_PRICED = frozenset(
+    (
+        "messages",
+        "system",
+        "inferenceConfig",
+        "max_tokens",
+        "prompt",
+        "inputText",
+        "guardrailConfig",
+    )
+)
 _COUNTS = {
     "inputTokens": "input",
     "outputTokens": "output",
@@ -52,6 +63,7 @@ _HEADERS = {
     "x-amzn-bedrock-cache-read-input-token-count": "read",
     "x-amzn-bedrock-cache-write-input-token-count": "written",
 }
+_ACTION = "amazon-bedrock-guardrailAction"
 _STREAMS = ("converse-stream", "invoke-with-response-stream")
 
 
@@ -87,6 +99,7 @@ class Bedrock(Plain):
             hidden_input=weight.hidden or request.get("promptVariables") is not None,
             capable_of_cap=converse or claude,
             object_ids=tuple(weight.object_ids),
+            guarded=request.get("guardrailConfig") is not None,
         )
 
     def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:
@@ -128,10 +141,11 @@ class BedrockReader(Fold):
 
     reads_headers = True
 
-    __slots__ = ("_stated",)
+    __slots__ = ("_guarded", "_stated")
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
+        self._guarded = ask.guarded
         self._stated: dict[str, int] = {}
         self.model = ask.model
 
@@ -193,6 +207,8 @@ class BedrockReader(Fold):
             take(body, {"inputTextTokenCount": "input"}, self._counts)
             made = [count(result.get("tokenCount")) for result in results]
             self._counts["output"] = sum(value or 0 for value in made)
+        if "trace" in body or _ACTION in body:
+            self._guardrail(body)
         self._counts.update(self._stated)
         self._usage = None
         stated = type(body.get("usage")) is dict or len(self._counts) > before
@@ -200,8 +216,19 @@ class BedrockReader(Fold):
             self.ended = True
             self.final = "input" in self._counts or "output" in self._counts
 
+    def _guardrail(self, body: dict[str, Any]) -> None:
+        """What a guardrail looked at: in its trace, which is there only on wish."""
+        self._guarded = self._guarded or body.get(_ACTION) is not None
+        trace = member(body, "trace", "guardrail")
+        if trace is None:
+            trace = member(body, "amazon-bedrock-trace", "guardrail")
+        found = guardrail_units(trace) if trace is not None else {}
+        if sum(found.values()) > sum(self._counts.get(name, 0) for name in found):
+            self._counts.update(found)
+
     def _settle(self) -> Usage:
         counts = self._counts
+        unseen = self._guarded and "filters" not in counts
         fresh, read, written = counts.get("input"), counts.get("read"), counts.get("written")
         entered = None if fresh is None else fresh + (read or 0) + (written or 0)
         return Usage(
@@ -211,6 +238,9 @@ class BedrockReader(Fold):
             cache_write_tokens=clamp(written, entered),
             cache_write_1h_tokens=clamp(counts.get("written_1h"), written),
             total_reported=counts.get("total"),
+            guardrail_filters=counts.get("filters"),
+            guardrail_checks=counts.get("checks"),
+            guardrail_others=1 if unseen else counts.get("others"),
             model=self._ask.model,
         )
 
