@@ -115,6 +115,19 @@ def providers() -> str:
     return _table(head, sorted(rows, key=lambda row: row[0].lower()))
 
 
+def disconnects() -> str:
+    """What a hang-up means to each provider, and what is done when a client leaves."""
+    told = {True: "yes", False: "no", None: "not known"}
+    rows = [
+        (row.label, told[row.cancel_stops_charge], f"`{row.disconnect}`")
+        for row in Registry.builtin().providers
+        if row.cancel_stops_charge is not None
+    ]
+    silent = [r.label for r in Registry.builtin().providers if r.cancel_stops_charge is None]
+    rows.append((", ".join(sorted(silent, key=str.lower)), told[None], "`cancel`"))
+    return _table(("Provider", "A hang-up stops the charge", "Policy"), rows)
+
+
 def estimates() -> str | None:
     """How far our own count is from the provider's; None where there are no recordings."""
     measured = _load(ROOT / "benchmarks" / "estimates.py")
@@ -130,6 +143,7 @@ TABLES: Mapping[str, Callable[[], str | None]] = {
     "python-sdks": python_sdks,
     "node-sdks": node_sdks,
     "providers": providers,
+    "disconnects": disconnects,
     "estimates": estimates,
 }
 

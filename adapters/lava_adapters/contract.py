@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from .values import dataclass
 
@@ -103,6 +103,10 @@ class Usage:
 NO_USAGE = Usage()
 
 
+ToolFee = Literal["web_search", "file_search", "container", "search_unit", "picture"]
+"""What a provider charges beside the tokens of an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a request asks for, known before anything is sent."""
@@ -153,6 +157,15 @@ class Ask:
     """Pages that may have to be read, where the provider bills those."""
     guarded: bool = False
     """A guardrail of the provider's looks at input and answer, and is paid for it."""
+    service_tier: str | None = None
+    """The tier or speed that the request names, as the answer would; None leaves it to the
+    provider."""
+    tool_fees: tuple[tuple[ToolFee, int | None], ...] = ()
+    """Fees that the answer may bring beside its tokens, and how many of each at most; None: the
+    request sets no bound."""
+    rounds: int | None = 1
+    """How often the provider may read the prompt for this one answer: again after each use of its
+    own tools. None: the request sets no bound."""
     as_array: bool = False
     """The answer, and so a refusal, is one JSON array (Gemini's stream without alt=sse)."""
 
@@ -196,8 +209,8 @@ class Reader(Protocol):
         """Take one whole event: `name` is the SSE event name ("" when none), `data` its payload."""
 
     def more(self, text: str) -> None:
-        """Take an event that has `frame` around another text, which is not empty, printable ASCII,
-        and without quotes and backslashes."""
+        """Take an event that has `frame` around another text, which is not empty. Times, sequence
+        numbers and padding in it may be others."""
 
     def headers(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the answer's head (lower-case names): some counts live there."""

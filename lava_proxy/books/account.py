@@ -165,6 +165,10 @@ class Hold:
         self._leases.refill_if_low(account, self.overdraft_e10)
         return True
 
+    def refill(self) -> None:
+        """Have more leased in the background, where little is left: it will be needed."""
+        self._leases.refill_if_low(self.account, self.overdraft_e10)
+
     async def extend_soon(self, least_e10: int, want_e10: int, wait_s: float) -> bool:
         """As `extend` by `want_e10`, or by what there is if that is at least `least_e10`, after
         waiting at most `wait_s` for a lease."""

@@ -104,6 +104,7 @@ def encode_result(row: Settlement) -> bytes:
             row.object_ids,
             row.metered_object,
             row.reads_object,
+            row.metered,
         )
     )
 
@@ -131,6 +132,7 @@ def decode_result(facts: bytes, call: Call) -> Settlement:
         object_ids=tuple(v[13]),
         metered_object=v[14],
         reads_object=v[15],
+        metered=v[16] if len(v) > 16 else "whole",
     )
 
 

@@ -7,11 +7,12 @@ For every call the last thing known decides:
     HOLD, SENT             ``recovered``, charged at the input estimate: the provider may have it
     HOLD alone             void: nothing was sent
 
-A response that runs on in the background is charged when it is read (`Call.background_id`): booked
-is that it exists, and whose it is.
+Of a response that runs on in the background (`Call.background_id`) that is a part: the rest is
+charged when it is read. Booked is also whose it is.
 
 Replaying twice, or a copied folder, changes nothing: request ids are booked once. Only after the
-commit are the dead process's leases closed and its folder deleted.
+commit are the dead process's leases closed and its folder deleted. A folder of which a part cannot
+be read is not deleted but put aside.
 """
 
 from __future__ import annotations
@@ -27,11 +28,17 @@ import stamina
 from lava_adapters.contract import Usage
 from lava_proxy.books import segment as wal
 from lava_proxy.books.codec import decode_call, decode_result, meter_id_of
-from lava_proxy.books.journal import JournalError, lock_folder, read_folder, remove_folder
+from lava_proxy.books.journal import (
+    JournalError,
+    keep_folder,
+    lock_folder,
+    read_folder,
+    remove_folder,
+)
 from lava_proxy.books.quarantine import POISON, quarantine
 from lava_proxy.core.clock import Clock
 from lava_proxy.rules.charge import Counts
-from lava_proxy.rules.price import PRICE_ASSUMED, UNPRICED, Cost, cost
+from lava_proxy.rules.price import PRICE_ASSUMED, UNPRICED, cost
 from lava_proxy.rules.pricebook import PriceBook, price_of
 from lava_proxy.rules.settlement import BACKGROUND, Booked, Call, Meter, Settlement
 from lava_proxy.store import credit
@@ -64,6 +71,8 @@ class Replayed:
     calls: int
     booked: int
     void: int
+    damaged: tuple[str, ...] = ()
+    """Files that hold more than could be read."""
 
 
 async def take_over(
@@ -77,8 +86,12 @@ async def take_over(
         except JournalError:
             continue  # its process lives
         try:
-            done.append(await replay_folder(folder, database, clock, prices))
-            remove_folder(folder)
+            replayed = await replay_folder(folder, database, clock, prices)
+            done.append(replayed)
+            if replayed.damaged:
+                log.error("journal %s is kept in %s", folder.name, keep_folder(folder))
+            else:
+                remove_folder(folder)
         finally:
             os.close(lock_fd)
     return done
@@ -95,17 +108,7 @@ async def replay_folder(
 ) -> Replayed:
     """Book what a folder holds and close its holder's leases. The caller has the folder's lock.
     The folder stays: deleting it late is safe."""
-    traces: dict[int, _Trace] = {}
-    for record in read_folder(folder):
-        trace = traces.setdefault(record.seq, _Trace())
-        if record.kind == wal.HOLD:
-            trace.hold = record.facts
-        elif record.kind == wal.SENT:
-            trace.sent = True
-        elif record.kind == wal.PROGRESS:
-            trace.counts = record.counts
-        else:
-            trace.result = record.facts
+    traces, damaged = _traces(folder)
     known = [trace for trace in traces.values() if trace.hold]  # the others were committed
     meters = await _meters(database, known)
     rows: list[Settlement] = []
@@ -131,12 +134,29 @@ async def replay_folder(
     fresh = sum(1 for row in booked if row.fresh)
     if known:
         log.warning("replayed %s: %d calls, %d booked now", folder.name, len(known), fresh)
-    return Replayed(folder.name, len(known), fresh, void)
+    if damaged:
+        log.error("journal %s: %s cannot be read to the end", folder.name, ", ".join(damaged))
+    return Replayed(folder.name, len(known), fresh, void, tuple(damaged))
+
+
+def _traces(folder: Path) -> tuple[dict[int, _Trace], list[str]]:
+    """What is known of each call, and the files that are damaged."""
+    traces: dict[int, _Trace] = {}
+    damaged: list[str] = []
+    for record in read_folder(folder, damaged):
+        trace = traces.setdefault(record.seq, _Trace())
+        if record.kind == wal.HOLD:
+            trace.hold = record.facts
+        elif record.kind == wal.SENT:
+            trace.sent = True
+        elif record.kind == wal.PROGRESS:
+            trace.counts = record.counts
+        else:
+            trace.result = record.facts
+    return traces, damaged
 
 
 def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Settlement:
-    if call.background_id is not None:
-        return _left_behind(call, call.background_id, clock)
     inputs, outputs, input_characters, output_characters = trace.counts or (
         call.input_tokens,
         0,
@@ -147,7 +167,12 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
     price = price_of(
         prices.of(call.merchant_id), policy, call.provider, (call.model,), call.created_at
     )
-    flags = (UNPRICED,) if price is None else (PRICE_ASSUMED,) if price.assumed else ()
+    flags = [UNPRICED] if price is None else [PRICE_ASSUMED] if price.assumed else []
+    response_id = call.background_id
+    if response_id is not None:
+        flags.append(BACKGROUND)
+    reads = response_id is not None and f"/{response_id}" in call.endpoint
+    managed = call.provider_key_type == "managed"
     usage = Usage(
         input_tokens=inputs,
         output_tokens=outputs,
@@ -162,23 +187,13 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
         cost=None if price is None else cost(price.rates, usage),
         model=call.model,
         price_version=None if price is None else price.version,
-        flags=flags,
+        flags=tuple(flags),
         completed_at=clock.now(),
-    )
-
-
-def _left_behind(call: Call, response_id: str, clock: Clock) -> Settlement:
-    return Settlement(
-        call=call,
-        outcome="recovered",
-        usage_source="estimate",
-        counts=Counts(),
-        cost=Cost(0, 0, 0),
-        model=call.model,
         response_id=response_id,
-        flags=(BACKGROUND,),
-        completed_at=clock.now(),
-        object_ids=(response_id,) if call.provider_key_type == "managed" else (),
+        metered_object=response_id,
+        metered="part",
+        reads_object=reads,
+        object_ids=(response_id,) if response_id is not None and managed and not reads else (),
     )
 
 

@@ -104,6 +104,10 @@ def replay(
         typer.echo(
             f"{done.holder_id}: {done.calls} calls, {done.booked} booked now, {done.void} void"
         )
+        if done.damaged:
+            typer.echo(
+                f"{done.holder_id}: damaged, its end is not booked: {done.damaged}", err=True
+            )
 
 
 @app.command()

@@ -111,7 +111,16 @@ class Settings(PaymentSettings):
         16, ge=1, description="A cap lowered below this is refused instead (402)."
     )
     output_default_tokens: int = Field(
-        4096, ge=1, description="Output assumed where neither the caller nor the model says a cap."
+        32_768,
+        ge=1,
+        description="Output that a call without a cap of its own holds, and gets as its cap, where "
+        "it cannot be cut and the model's longest answer is not known.",
+    )
+    tool_uses: int = Field(
+        10,
+        ge=0,
+        description="Uses of each paid tool of the provider's (web search ...) that a call holds, "
+        "where it sets no limit.",
     )
     rewrite_output_tokens: int = Field(
         4096,
@@ -129,8 +138,9 @@ class Settings(PaymentSettings):
     )
     client_drain_providers: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Provider ids, comma separated: when the client leaves, the answer is read to "
-        "its end and billed by the provider's own usage, instead of being cancelled.",
+        description="Provider ids, comma separated, beside those whose rows say so: when the "
+        "client leaves, the answer is read to its end and billed by the provider's own usage, "
+        "instead of being cancelled.",
     )
     client_drain_max_s: float = Field(
         60.0, gt=0, description="Longest time an answer is read on without its client."
@@ -197,6 +207,17 @@ class Settings(PaymentSettings):
         ge=0,
         description="Whole months of requests and ledger rows that are kept, beside the current "
         "one; 0: for ever. Roll-ups and request ids stay.",
+    )
+
+    rerate_interval_s: float = Field(
+        60.0,
+        ge=0,
+        description="How often requests without a price are looked at again; 0: only when asked.",
+    )
+    rerate_after_s: float = Field(
+        600.0,
+        ge=0,
+        description="So old a price must be for that: time to take back a mistake.",
     )
 
     # Directory (keys, customers, meters in memory)

@@ -15,6 +15,7 @@ from lava_proxy.core.providers import named_hosts
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.net.google_account import TOKEN_HOST
 from lava_proxy.net.upstream import Timeouts, Upstreams
+from lava_proxy.proxy import silence
 from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.managed import ManagedKeys
@@ -83,11 +84,7 @@ def make_gateway(
         turnstile=Turnstile(loop),
         open_runs=open_runs,
         watchers=Watchers(loop, open_runs, books.clock),
-        limits=OutputLimits(
-            settings.output_slice_tokens,
-            settings.output_floor_tokens,
-            settings.output_default_tokens,
-        ),
+        limits=OutputLimits.of(settings),
         origins=origins,
         profiles={
             p.id: Profile(p.one_token_events, p.bytes_per_token_e3) for p in registry.providers
@@ -125,7 +122,9 @@ def sweep(gateway: Gateway) -> None:
     gateway.keys.tend()
     leases = gateway.books.leases
     over = {a.owner_id for a in leases.accounts.values() if a.held_e10 and not leases.in_grace(a)}
-    gateway.open_runs.sweep(gateway.books.clock.boot_s(), over)
+    now_s = gateway.books.clock.boot_s()
+    gateway.open_runs.sweep(now_s, over)
+    silence.journal(gateway, now_s)
     runs = gateway.open_runs.runs
     gateway.metrics.sample_open(
         calls=len(runs),

@@ -1,7 +1,8 @@
-"""Responses that run on in the background: named in the journal before their client can name them.
+"""Stored responses that run on or are read: named in the journal before their client can name them.
 
-Whoever knows the id can have the response read, and charged, by a later call. So a crash must not
-charge what was streamed until then (`books/replay.py`), and must know whose response it is.
+Whoever knows the id can have the response read, and the rest of it charged, by a later call. So a
+crash must tell to which response belongs what was delivered until then (`books/replay.py`), and
+whose it is.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from lava_proxy.proxy.run import Run
 Gate = Callable[[], bool]
 
 
+def name(gateway: Gateway, run: Run, response_id: str | None) -> None:
+    """Write down which response the call is about."""
+    if run.call is not None and response_id:
+        run.call = replace(run.call, background_id=response_id)
+        gateway.books.amend(run.seq, run.call)
+
+
 def gate(gateway: Gateway, run: Run, then: Gate) -> Gate:
-    """What is asked before an event goes out: `then`, after the id is journaled where need be."""
-    begun = run.ask is not None and run.ask.background and run.ask.stream
-    if not begun and not run.reads_object:
-        return then
+    """What is asked before an event goes out: `then`, after the response is named."""
 
     def named() -> bool:
-        call, tap = run.call, run.tap
-        if call is not None and tap is not None and call.background_id is None:
-            response_id = tap.reader.response_id
-            if response_id:
-                run.call = replace(call, background_id=response_id)
-                gateway.books.amend(run.seq, run.call)
+        if run.call is not None and run.call.background_id is None and run.tap is not None:
+            name(gateway, run, run.tap.reader.response_id)
         return then()
 
     return named

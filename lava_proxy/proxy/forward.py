@@ -9,14 +9,26 @@ from functools import lru_cache
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.net.upstream import Answer
-from lava_proxy.proxy import admission, by_model, fallback, finish, outbound, rewriting, uploading
+from lava_proxy.proxy import (
+    admission,
+    asking,
+    by_model,
+    fallback,
+    finish,
+    outbound,
+    rewriting,
+    uploading,
+)
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
+from lava_proxy.proxy.old_form import spelled_out
+from lava_proxy.proxy.opening import HTTP_ERROR, encoded, open_tap
 from lava_proxy.proxy.refuse import refuse
-from lava_proxy.proxy.relay import HTTP_ERROR, encoded, open_tap, relay
+from lava_proxy.proxy.relay import relay
 from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.proxy.sending import send_cut, send_end, send_rest
+from lava_proxy.proxy.tally import read_rest
 from lava_proxy.proxy.watch import Watcher
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.metadata import read_metadata
@@ -52,9 +64,10 @@ async def forward(
     run = Run(new_id("request"), gateway.books.clock.boot_s(), asyncio.current_task())
     gateway.open_runs.runs.add(run)
     watcher: Watcher | None = None
+    error: BaseException | None = None
     try:
         while True:
-            error: BaseException | None = None
+            error = None
             try:
                 if watcher is None:
                     headers, body = await _take_in(gateway, run, scope, receive, path)
@@ -75,6 +88,7 @@ async def forward(
             run = gateway.open_runs.go_on(run, run.following)
             watcher.follow(run)
     finally:
+        error = None  # its traceback points at us: no circle for the garbage collector
         gateway.open_runs.ended(run)
         if watcher is not None:
             watcher.stop()
@@ -138,7 +152,7 @@ async def _pay(
     key = await outbound.provider_key(gateway, run)
     cap = await admission.admit(gateway, run, scope["method"], len(body))
     run.exchange.on(Event.ADMITTED)
-    body = outbound.body(run, body, cap)
+    body = outbound.body(gateway, run, body, cap)
     return outbound.headers(gateway, run, scope, credential, key, body), body
 
 
@@ -161,6 +175,7 @@ async def _exchange(
     else:
         url = outbound.url(gateway, run)
         answer = await gateway.upstreams.send(scope["method"], url, headers, body)
+        answer = await asking.again(gateway, run, scope["method"], headers, answer)
     run.answer = answer
     run.waited_s += clock.boot_s() - asked_s
     failed = answer.status >= HTTP_ERROR
@@ -207,6 +222,8 @@ def _event_of(run: Run, error: BaseException) -> Event:
     elif run.task is not None:
         run.task.uncancel()
     if stop == "gone":
+        if state is State.BODY:
+            read_rest(run)
         reader = run.tap.reader if run.tap else None
         if state is State.BODY and reader is not None and reader.ended and reader.final:
             return Event.CLIENT_GONE_DONE
@@ -269,6 +286,7 @@ async def _last_words(run: Run, event: Event, send: Send, error: BaseException |
 
 
 def _target(gateway: Gateway, path: bytes, query: bytes) -> Target:
+    path = spelled_out(gateway.registry, path)
     return _parse(gateway.registry_hosts, path, query, gateway.prefixes)
 
 

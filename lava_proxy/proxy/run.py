@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from lava_adapters.contract import Adapter, Ask, Framing
 from lava_adapters.registry import Provider, Route
@@ -23,6 +23,12 @@ from lava_proxy.wire.tap import Tap
 from lava_proxy.wire.target import Target
 
 Stop = Literal["gone", "deadline", "lease"]
+
+
+class Waiting(Protocol):
+    """What waits for the provider's next piece."""
+
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,8 @@ class Run:
     answer: Answer | None = None
     tap: Tap | None = None
     running: Running | None = None
+    waiting: Waiting | None = None
+    """Its relay, once there is one."""
     waited_s: float = 0.0
     """Time spent waiting for the provider: not ours."""
     first_byte_s: float | None = None
@@ -100,6 +108,8 @@ class Run:
     """Hides a managed key in what follows: an error of the provider's may echo it."""
     asked_usage: bool = False
     """We asked for the usage chunk; the caller did not."""
+    unasked: tuple[bytes, int | None] | None = None
+    """The caller's body and our cap: what is sent should the provider not know that question."""
     framing: Framing | None = None
     last_pieces: list[Event] = field(default_factory=list)
     """What is still to be sent once the books are closed."""
@@ -116,6 +126,13 @@ class Run:
         """The provider reports an error: from here on its bytes may show the managed key."""
         if self.managed and self.mask is None:
             self.mask = Masks(self.upstream_secrets)
+
+    def part(self) -> None:
+        """The call is over. It points at its tap and its relay, and they at it; parted, they are
+        freed at once and not by the garbage collector, which stops every stream meanwhile."""
+        self.waiting = None
+        if self.tap is not None:
+            self.tap.gate = self.tap.on_failed = None
 
     def cancel(self, why: Stop) -> None:
         """Stop the call from outside; its own task books it."""
@@ -150,6 +167,7 @@ class OpenRuns:
     def ended(self, run: Run) -> None:
         """The call is over."""
         self.runs.discard(run)
+        run.part()
         if run.left_s is not None:
             self.drains -= 1
 

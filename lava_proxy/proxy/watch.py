@@ -71,8 +71,9 @@ class Watcher:
     def stop(self) -> None:
         """The call is over."""
         self._over = True
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None  # its traceback points at us: no circle
+        if task is not None:
+            task.cancel()
 
     async def _watch(self) -> None:
         while True:

@@ -171,6 +171,28 @@ async def test_a_torn_tail_loses_no_call_before_it(shop: Shop, tmp_path: Path) -
     await sound(shop.database)
 
 
+async def test_a_damaged_journal_is_booked_as_far_as_it_goes_and_kept(
+    shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for again in range(2):  # as from a backup
+        _, folder = await _dead_folder(shop, tmp_path)
+        segment = folder / "00000001.journal"
+        rotten = bytearray(segment.read_bytes())
+        rotten[rotten.index(b"req_settled")] ^= 1
+        segment.write_bytes(rotten)
+        (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
+        assert done.damaged == ("00000001.journal",)
+        assert done.booked == (0 if again else 2)
+        assert not folder.exists()
+    assert set(await _rows(shop)) == {"req_sent", "req_running"}
+    aside = tmp_path / "journals-damaged"
+    assert {path.name for path in aside.iterdir()} == {"hld_dead", "hld_dead.1"}
+    assert (aside / "hld_dead.1" / "00000001.journal").read_bytes() == bytes(rotten)
+    assert "kept in" in caplog.text
+    assert await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES) == []
+    await sound(shop.database)
+
+
 async def test_a_call_spread_over_segments(shop: Shop, tmp_path: Path) -> None:
     owner = await shop.customer(10**6)
     journal = _journal(tmp_path, segment_bytes=300)
@@ -255,14 +277,17 @@ async def test_a_response_in_the_background_is_charged_whole_and_once(
     if not read_first:
         await shop.settle(read)
     rows = await _rows(shop)
-    charged = {name: made[2] for name, made in rows.items() if made[4]}
-    by = "req_read" if read_first else "req_made" if settled else "req_again"
-    assert charged == {by: 100}
+    charged = {name: made[2] + made[3] for name, made in rows.items() if made[4]}  # type: ignore[operator]
+    parts = {"req_made": 43, "req_again": 57}  # a crash leaves what was streamed until then
+    whole_by = "req_read" if read_first else "req_made"
+    assert charged == (parts if not (settled or read_first) else {whole_by: 100})
     assert rows["req_made"][0] == ("completed" if settled else "recovered")
     assert (await sound(shop.database)).spent_e10 == 10 + 90 * 3
     flags = await fetch(shop.database, "SELECT flags FROM requests WHERE request_id = 'req_made'")
-    expected = ["metered_before", "unbilled"] if read_first else []
-    assert flags == [(expected if settled else ["background"],)]
+    before = ["metered_before"] if read_first else []
+    assert flags == [
+        ([*before, *(["unbilled"] if before else [])] if settled else ["background", *before],)
+    ]
 
 
 @pytest.mark.parametrize("key_type", ["managed", "unmanaged"])

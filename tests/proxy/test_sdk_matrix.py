@@ -4,7 +4,9 @@ error is what it would be without us."""
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +26,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:Exception ignored in. <socket"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sockets_left_behind() -> Iterator[None]:
+    """They are collected while the marks above hold, and not in whatever test comes next."""
+    yield
+    gc.collect()
+
+
 EVERY = [pytest.param(row, id=row.name) for row in PYTHON]
 
 

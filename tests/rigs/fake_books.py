@@ -59,7 +59,14 @@ class FakeServer:
         self.seen = seen
         self.tables = Tables()
         self.away_until_s = 0.0
+        self.ahead_s = 0.0
+        """By how much its clock was set."""
         self.faults = True
+
+    @property
+    def now_s(self) -> float:
+        """Its own clock."""
+        return self.loop.now_s + self.ahead_s
 
     def grant(self, owner_id: str, amount_e10: int) -> None:
         """Credit comes in; old debt is paid first."""
@@ -93,7 +100,7 @@ class FakeServer:
     # What the workers' maintenance calls.
 
     def expired(self, grace_s: float) -> list[tuple[str, str]]:
-        now_s = self.loop.now_s
+        now_s = self.now_s
         return sorted(
             {
                 (lease.owner_id, lease.holder_id)
@@ -191,7 +198,7 @@ async def renew(conn: FakeDatabase, owner_id: str, holder_id: str, lease_s: floa
     """As store.credit.renew."""
     for one in conn.server.tables.leases.values():
         if (one.owner_id, one.holder_id) == (owner_id, holder_id):
-            one.expires_s = conn.server.loop.now_s + lease_s
+            one.expires_s = conn.server.now_s + lease_s
 
 
 async def give_back(

@@ -211,7 +211,7 @@ class World:
 
     async def _event(self, worker: Worker) -> None:
         rng, server = self.rng, self.server
-        kind = rng.choice(("kill", "freeze", "long freeze", "away", "grant", "report"))
+        kind = rng.choice(("kill", "freeze", "long freeze", "away", "clock set", "grant", "report"))
         self.seen[kind] += 1
         if kind == "kill":
             await asyncio.sleep(rng.uniform(0, 0.3))
@@ -226,6 +226,9 @@ class World:
             worker.running.set()
         elif kind == "away":
             server.away_until_s = self.loop.now_s + rng.uniform(0.3, 4)
+        elif kind == "clock set":
+            # Once: there and back again between two looks is not noticed.
+            server.ahead_s = server.ahead_s or rng.choice((3600.0, -3600.0))
         elif kind == "grant":
             server.grant(rng.choice(("con_hot", "con_1")), rng.randint(1, 200))
         else:

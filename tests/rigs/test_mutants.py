@@ -28,7 +28,7 @@ from lava_proxy.books.journal import Journal
 from lava_proxy.books.leases import Leases
 from lava_proxy.books.writer import Writer
 from lava_proxy.rules.settlement import Booked
-from lava_proxy.store import credit, settle
+from lava_proxy.store import credit, reaping, settle
 from lava_proxy.store.database import Database, StoreConflict, StoreDown, StorePoison
 
 SEEDS = 600
@@ -137,7 +137,9 @@ def replay_bills_what_was_never_sent(plant: pytest.MonkeyPatch) -> None:
 
 def replay_forgets_what_has_no_progress(plant: pytest.MonkeyPatch) -> None:
     whole = replay.read_folder
-    plant.setattr(replay, "read_folder", lambda f: (r for r in whole(f) if r.kind != segment.SENT))
+    plant.setattr(
+        replay, "read_folder", lambda f, d: (r for r in whole(f, d) if r.kind != segment.SENT)
+    )
 
 
 def replay_deletes_before_it_books(plant: pytest.MonkeyPatch) -> None:
@@ -146,7 +148,7 @@ def replay_deletes_before_it_books(plant: pytest.MonkeyPatch) -> None:
     async def first(folder: Path, *more: Any) -> Any:
         records = list(replay.read_folder(folder))
         replay.remove_folder(folder)
-        plant.setattr(replay, "read_folder", lambda _: iter(records))
+        plant.setattr(replay, "read_folder", lambda _, damaged: iter(records))
         try:
             return await whole(folder, *more)
         finally:
@@ -158,12 +160,17 @@ def replay_deletes_before_it_books(plant: pytest.MonkeyPatch) -> None:
 _read_folder = replay.read_folder
 
 
+def leases_are_judged_by_a_clock_that_was_set(plant: pytest.MonkeyPatch) -> None:
+    plant.setattr(reaping.Judge, "may", lambda self, database_s, boot_s: True)
+
+
 SIMULATED: list[Plant] = [
     no_progress, no_sent, no_hold_record, a_hold_is_not_released, the_whole_hold_is_refunded,
     an_extension_is_free, an_await_between_check_and_subtract, credit_counts_before_the_answer,
     leases_last_for_ever, a_stopped_worker_sends_on, a_charge_is_not_pending,
     a_failed_batch_is_forgotten, replay_bills_what_was_never_sent,
     replay_forgets_what_has_no_progress, replay_deletes_before_it_books,
+    leases_are_judged_by_a_clock_that_was_set,
 ]  # fmt: skip
 
 

@@ -353,6 +353,18 @@ def test_a_guardrail_that_the_request_names_is_paid_for() -> None:
     assert (usage.guardrail_filters, usage.guardrail_checks, usage.guardrail_others) == (2, 1, 0)
 
 
+def test_a_guardrail_of_an_invoked_claude() -> None:
+    """As in the whole answer, so in a stream's last chunk."""
+    reader = BUILTIN["bedrock"](Quirks(), "invoke").reader(Ask(model="m"))
+    trace = {"guardrail": {"input": {"g": GUARDED}, "outputs": [{"g": GUARDED}]}}
+    answer = {"type": "message", "usage": SONNET, "amazon-bedrock-guardrailAction": "NONE"}
+    reader.event("", json.dumps(answer).encode())
+    assert reader.usage().guardrail_others == 1
+    reader.event("", json.dumps(answer | {"amazon-bedrock-trace": trace}).encode())
+    usage = reader.usage()
+    assert (usage.input_tokens, usage.guardrail_filters, usage.guardrail_checks) == (1_000, 4, 2)
+
+
 def test_code_that_xai_ran_is_counted() -> None:
     details = {"code_interpreter_calls": 2, "web_search_calls": 0, "x_search_calls": 0}
     answer = responses(usage={

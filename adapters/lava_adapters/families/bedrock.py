@@ -1,69 +1,24 @@
-"""AWS Bedrock: converse and invoke, whole or as binary frames.
-
-Cached tokens lie beside the input. An invoked model answers in its own words, so the headers, which
-Bedrock itself writes, win over the body (a guardrail may have rewritten that); a stream's last
-chunk has the same figures as ``amazon-bedrock-invocationMetrics``.
-"""
+"""AWS Bedrock: converse and invoke, whole or as binary frames."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import unquote
 
 from ..awsframe import encode
-from ..contract import Ask, Framing, Reader, Usage
-from ..counts import clamp, count, member, objects, take
-from ..fold import Fold, Unread
+from ..contract import Ask, Framing, Reader
+from ..fold import Unread
 from ..framings import media_type
-from ..guardrail import guardrail_units
 from ..jsonedit import set_member, set_nested
-from ..lenient import load_object
 from ..quirks import Quirks
 from ..replies import cut_message, dump, with_facts
 from ..strict import limit, mapping, parse
 from ..weigh import weigh
+from .bedrock_reader import BedrockReader
 from .plain import Plain
 
-_PRICED = frozenset(
-    (
-        "messages",
-        "system",
-        "inferenceConfig",
-        "max_tokens",
-        "prompt",
-        "inputText",
-        "guardrailConfig",
-    )
-)
-_COUNTS = {
-    "inputTokens": "input",
-    "outputTokens": "output",
-    "totalTokens": "total",
-    "cacheReadInputTokens": "read",
-    "cacheReadInputTokenCount": "read",
-    "cacheWriteInputTokens": "written",
-    "cacheWriteInputTokenCount": "written",
-    "inputTokenCount": "input",
-    "outputTokenCount": "output",
-    "input_tokens": "input",
-    "output_tokens": "output",
-    "prompt_tokens": "input",
-    "completion_tokens": "output",
-    "cache_read_input_tokens": "read",
-    "cache_creation_input_tokens": "written",
-    "prompt_token_count": "input",
-    "generation_token_count": "output",
-}
-_HEADERS = {
-    "x-amzn-bedrock-input-token-count": "input",
-    "x-amzn-bedrock-output-token-count": "output",
-    "x-amzn-bedrock-cache-read-input-token-count": "read",
-    "x-amzn-bedrock-cache-write-input-token-count": "written",
-}
-_ACTION = "amazon-bedrock-guardrailAction"
+_CONFIGS = ("inferenceConfig", "guardrailConfig")
+_PRICED = frozenset(("messages", "system", "max_tokens", "prompt", "inputText", *_CONFIGS))
 _STREAMS = ("converse-stream", "invoke-with-response-stream")
 
 
@@ -134,147 +89,3 @@ class Bedrock(Plain):
         self, ask: Ask | None, status: int, code: str, message: str, facts: Mapping[str, object]
     ) -> bytes:
         return dump(with_facts({"message": message, "__type": code}, facts))
-
-
-class BedrockReader(Fold):
-    """Events of both streams, and whole bodies of many models."""
-
-    reads_headers = True
-
-    __slots__ = ("_guarded", "_stated")
-
-    def __init__(self, ask: Ask) -> None:
-        super().__init__(ask)
-        self._guarded = ask.guarded
-        self._stated: dict[str, int] = {}
-        self.model = ask.model
-
-    def headers(self, status: int, headers: Mapping[str, str]) -> None:
-        for name, key in _HEADERS.items():
-            text = headers.get(name, "")
-            if text.isascii() and text.isdigit() and len(text) < 17:
-                value = count(int(text))
-                if value is not None:
-                    self._stated[key] = self._counts[key] = value
-        self._tier(headers.get("x-amzn-bedrock-service-tier"))
-
-    def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
-        if name == "contentBlockDelta":  # most events of a converse stream
-            self._block_delta(body.get("delta"))
-        elif name.startswith(("exception:", "error:")):
-            self.failed = True
-        elif type(body.get("bytes")) is str:
-            try:
-                inner = load_object(base64.b64decode(body["bytes"]))
-            except (binascii.Error, ValueError):
-                inner = None
-            if inner is not None:
-                self._inner(inner)
-        else:
-            self._inner(body)
-
-    def _block_delta(self, delta: object) -> None:
-        if type(delta) is not dict:
-            return
-        seen = delta.get("text")
-        if seen is None:
-            seen = member(delta, "reasoningContent", "text") or member(delta, "toolUse", "input")
-        if type(seen) is str and seen:
-            self._saw(seen)
-
-    def _inner(self, body: dict[str, Any]) -> None:
-        if len(body) == 1:  # an event of converse, named in its body
-            named, value = next(iter(body.items()))
-            if type(value) is dict and named in ("contentBlockDelta", "metadata"):
-                body = value
-        seen = _text(body)
-        calls = _calls(body)
-        self.tool_calls += len(calls)
-        for call in calls:
-            seen += dump(call.get("input", "")).decode()
-        if seen:
-            self._saw(seen)
-        metrics = body.get("amazon-bedrock-invocationMetrics")
-        usages = (member(body, "message", "usage"), body.get("usage"), body, metrics)
-        before = len(self._counts)
-        for usage in usages:
-            take(usage, _COUNTS, self._counts)
-        if "usage" in body:
-            _hour(member(body, "usage", "cacheDetails"), self._counts)
-            self._tier(member(body, "serviceTier", "type"))
-        results = objects(body.get("results"))
-        if results:
-            take(body, {"inputTextTokenCount": "input"}, self._counts)
-            made = [count(result.get("tokenCount")) for result in results]
-            self._counts["output"] = sum(value or 0 for value in made)
-        if "trace" in body or _ACTION in body:
-            self._guardrail(body)
-        self._counts.update(self._stated)
-        self._usage = None
-        stated = type(body.get("usage")) is dict or len(self._counts) > before
-        if metrics is not None or not self._ask.stream or (stated and "metrics" in body):
-            self.ended = True
-            self.final = "input" in self._counts or "output" in self._counts
-
-    def _guardrail(self, body: dict[str, Any]) -> None:
-        """What a guardrail looked at: in its trace, which is there only on wish."""
-        self._guarded = self._guarded or body.get(_ACTION) is not None
-        trace = member(body, "trace", "guardrail")
-        if trace is None:
-            trace = member(body, "amazon-bedrock-trace", "guardrail")
-        found = guardrail_units(trace) if trace is not None else {}
-        if sum(found.values()) > sum(self._counts.get(name, 0) for name in found):
-            self._counts.update(found)
-
-    def _settle(self) -> Usage:
-        counts = self._counts
-        unseen = self._guarded and "filters" not in counts
-        fresh, read, written = counts.get("input"), counts.get("read"), counts.get("written")
-        entered = None if fresh is None else fresh + (read or 0) + (written or 0)
-        return Usage(
-            input_tokens=entered,
-            output_tokens=counts.get("output"),
-            cache_read_tokens=clamp(read, entered),
-            cache_write_tokens=clamp(written, entered),
-            cache_write_1h_tokens=clamp(counts.get("written_1h"), written),
-            total_reported=counts.get("total"),
-            guardrail_filters=counts.get("filters"),
-            guardrail_checks=counts.get("checks"),
-            guardrail_others=1 if unseen else counts.get("others"),
-            model=self._ask.model,
-        )
-
-
-def _hour(details: object, into: dict[str, int]) -> None:
-    """Tokens that were written to the cache for an hour, which costs more."""
-    stated = [
-        count(each.get("inputTokens")) for each in objects(details) if each.get("ttl") == "1h"
-    ]
-    if stated:
-        into["written_1h"] = sum(value or 0 for value in stated)
-
-
-def _text(body: dict[str, Any]) -> str:
-    """Text in the places where models put it."""
-    content = member(body, "output", "message", "content")
-    pieces = [body.get("generation"), body.get("outputText"), body.get("completion")]
-    delta = body.get("delta")
-    for part in (delta, *objects(content), *objects(body.get("content"))):
-        pieces += [
-            member(part, "text"),
-            member(part, "partial_json"),
-            member(part, "thinking"),
-            member(part, "reasoningContent", "text"),
-            member(part, "reasoningContent", "reasoningText", "text"),
-            member(part, "toolUse", "input"),
-        ]
-    pieces += [result.get("outputText") for result in objects(body.get("results"))]
-    pieces += [member(choice, "delta", "content") for choice in objects(body.get("choices"))]
-    pieces += [member(choice, "message", "content") for choice in objects(body.get("choices"))]
-    return "".join(piece for piece in pieces if type(piece) is str)
-
-
-def _calls(body: dict[str, Any]) -> list[dict[str, Any]]:
-    content = (*objects(member(body, "output", "message", "content")), body.get("start"))
-    found = [member(part, "toolUse") for part in content]
-    return [call for call in found if type(call) is dict]

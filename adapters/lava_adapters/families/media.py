@@ -1,4 +1,4 @@
-"""Speech, transcription, images and predictions: characters, time and pictures beside tokens.
+"""Speech, transcription and images: characters, time and pictures beside tokens.
 
 Characters come from the header that states them, else from the text that was asked for; time from
 the answer (seconds to the millisecond, never a float). What an upload asks for stands in its form;
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 from urllib.parse import unquote_plus
 
 from .. import sound
 from ..contract import Ask, AskError, Intake, Reader, Usage
-from ..counts import count, exact, member, objects, take
+from ..counts import count, exact, member, milliseconds, objects, take
 from ..fold import Fold, Unread
 from ..framings import media_type
 from ..multipart import Form, boolean, is_form, number, read_form
@@ -37,11 +36,10 @@ UNSEEN_PAGES = 100
 PAGE_BYTES = 4_000
 """Base64 of a page of plain text in a PDF: hardly any is smaller."""
 _CHARACTERS = ("dg-char-count", "character-cost", "x-ratelimit-input-characters-query-cost")
-_MS_MAX = 10**9
 
 
 class Media(Plain):
-    """kind "speech", "transcription", "images", "ocr", "prediction" or "free"."""
+    """kind "speech", "transcription", "images", "ocr" or "free"."""
 
     family = "media"
 
@@ -175,7 +173,7 @@ class MediaReader(Fold):
         if body.get("error") is not None or name == "error":
             self.failed = True
         if type(delta := body.get("delta")) is str and delta:
-            self._saw(delta)
+            self.more(delta)
         usage = body.get("usage")
         take_usage(usage, self._counts)
         take(body.get("usage_info"), {"pages_processed": "pages"}, self._counts)
@@ -194,14 +192,11 @@ class MediaReader(Fold):
         channels = count(member(document, "metadata", "channels")) or 1
         for value, times in (
             (member(document, "usage", "seconds"), 1),
-            (member(document, "metrics", "predict_time"), 1),
             (member(document, "metadata", "duration"), channels),
             (member(document, "duration"), 1),
         ):
-            if type(value) is int or (isinstance(value, Decimal) and value.is_finite()):
-                if 0 <= value < _MS_MAX // 1000:
-                    ms = (Decimal(value) * 1000).to_integral_value(ROUND_HALF_UP)
-                    self._counts["ms"] = int(ms) * times
+            if (ms := milliseconds(value)) is not None:
+                self._counts["ms"] = ms * times
                 return
 
     def _settle(self) -> Usage:
@@ -209,7 +204,6 @@ class MediaReader(Fold):
         ms, characters = counts.pop("ms", None), counts.pop("characters", None)
         pictures, pages = counts.pop("images", None), counts.pop("pages", None)
         usage = settle_usage(counts, self.model) if counts else Usage(model=self.model)
-        made = self._kind == "prediction"
         return Usage(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -219,8 +213,7 @@ class MediaReader(Fold):
             output_image_tokens=usage.output_image_tokens,
             total_reported=usage.total_reported,
             input_characters=characters,
-            input_ms=None if made else (usage.input_ms if ms is None else ms),
-            output_ms=ms if made else None,
+            input_ms=usage.input_ms if ms is None else ms,
             images=pictures,
             pages=pages,
             model=self.model,

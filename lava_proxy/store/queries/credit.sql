@@ -133,6 +133,10 @@ WHERE owner_id = :owner_id::text AND closed_at IS NULL
 SELECT DISTINCT owner_id FROM leases
 WHERE holder_id = :holder_id::text AND closed_at IS NULL ORDER BY owner_id;
 
+-- name: clock
+-- The clock by which leases are judged.
+SELECT extract(epoch FROM now())::float8;
+
 -- name: expired_leases
 -- Holders and accounts whose leases are over, grace included, by the database's clock.
 -- args: grace_s float8, most int

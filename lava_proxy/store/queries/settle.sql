@@ -12,28 +12,24 @@ ON CONFLICT DO NOTHING
 RETURNING merchant_id, request_id;
 
 -- name: claim_objects
--- Claims objects whose usage is to be booked; returns only those that were not booked before.
+-- Locks the rows of objects whose usage is to be booked, in one order, and says what was booked of
+-- each; whoever comes second waits, and sees what the first has booked.
 -- args: providers text[], object_ids text[]
-INSERT INTO metered_objects (provider, object_id)
-SELECT DISTINCT * FROM unnest(:providers::text[], :object_ids::text[]) ORDER BY 1, 2
-ON CONFLICT DO NOTHING
-RETURNING provider, object_id;
-
--- name: note_read_objects
--- Notes that it was a later read that was charged for these objects, not what made them.
--- args: providers text[], object_ids text[]
-INSERT INTO metered_objects (provider, object_id)
-SELECT provider, 'read:' || object_id
+INSERT INTO metered_objects AS m (provider, object_id, final)
+SELECT provider, object_id, false
 FROM unnest(:providers::text[], :object_ids::text[]) AS t(provider, object_id)
-ORDER BY 1, 2
-ON CONFLICT DO NOTHING;
+ORDER BY provider, object_id
+ON CONFLICT (provider, object_id) DO UPDATE SET final = m.final
+RETURNING provider, object_id, final, booked, unclaimed;
 
--- name: read_objects
--- Those of these objects for which a later read was charged.
--- args: providers text[], object_ids text[]
-SELECT t.provider, t.object_id
-FROM unnest(:providers::text[], :object_ids::text[]) AS t(provider, object_id)
-JOIN metered_objects m ON m.provider = t.provider AND m.object_id = 'read:' || t.object_id;
+-- name: keep_objects
+-- Notes what is booked of objects by now: a JSON array.
+-- args: rows text
+UPDATE metered_objects m
+SET final = t.final, booked = t.booked, unclaimed = t.unclaimed
+FROM json_to_recordset(:rows::text::json)
+    AS t(provider text, object_id text, final boolean, booked bigint[], unclaimed bigint[])
+WHERE m.provider = t.provider AND m.object_id = t.object_id;
 
 -- name: lock_accounts
 -- Locks the accounts of a batch in one order, which is what prevents deadlocks.
