@@ -19,7 +19,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from lava_adapters.registry import Registry
-from lava_proxy.core.settings import PREFIX, PROVIDER_KEY_PREFIX, Settings
+from lava_proxy.core import provider_keys
+from lava_proxy.core.settings import PREFIX, Settings
 from lava_proxy.manage.app import ROUTES
 from lava_proxy.manage.openapi import path_of
 from lava_proxy.proxy.exchange import TABLE, Books, Event, State
@@ -38,7 +39,7 @@ def settings() -> str:
     for name, field in Settings.model_fields.items():
         shown = PREFIX + name.upper()
         if name == "provider_keys":
-            shown = PROVIDER_KEY_PREFIX + "<PROVIDER>"
+            shown = provider_keys.PREFIX + "<PROVIDER>"
         default = field.get_default(call_default_factory=True)
         rows.append((f"`{shown}`", _default(name, default), field.description or ""))
     return _table(("Setting", "Default", "Meaning"), rows)

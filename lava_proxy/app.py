@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
-from lava_proxy.core.environment import load_settings
+from lava_proxy.core.environment import load_settings, unknown_names
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.intake import Receive, Scope, Send
 from lava_proxy.core.providers import OWN_PATHS, registry_of
@@ -89,6 +89,8 @@ class LavaProxy:
         if self._open is not None:
             yield
             return
+        for complaint in unknown_names(os.environ):  # where they stop `serve`, it never comes here
+            log.warning("%s", complaint)
         self._open = await _Open.start(self.settings, self._registry, self.metrics, self.on_broken)
         try:
             yield

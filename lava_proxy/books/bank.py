@@ -16,7 +16,7 @@ from pathlib import Path
 
 import orjson
 
-from lava_proxy.books import replay
+from lava_proxy.books import renewal, replay
 from lava_proxy.books.codec import encode_call, encode_result
 from lava_proxy.books.condition import Condition
 from lava_proxy.books.directory import Directory
@@ -211,16 +211,7 @@ class Books:
 
     async def share_learned(self) -> None:
         """Tell the other workers what was learned here, and take what they know."""
-        fresh = self.learned.take_fresh()
-        try:
-            async with self.database.transaction() as conn:
-                if fresh:
-                    await learned_store.save(conn, fresh)
-                known = await learned_store.newest(conn, self.learned.models_max)
-        except (StoreDown, StoreConflict):
-            self.learned.keep_fresh(fresh)
-            raise
-        self.learned.adopt(known)
+        await learned_store.share(self.database, self.learned)
 
     @property
     def prices_stale(self) -> bool:
@@ -290,9 +281,13 @@ class Books:
     async def renew(self, owner_id: str) -> None:
         """More time for the leases on an account in use."""
         asked_s = self.clock.boot_s()
+        if not renewal.renewable(self.leases, owner_id):
+            return  # others were renewed first, and this process may have stood still meanwhile
         async with self.database.transaction() as conn:
-            await credit.renew(conn, owner_id, self.journal.holder_id, self.settings.lease_s)
-        self.leases.renewed(owner_id, asked_s)
+            there = await credit.renew(
+                conn, owner_id, self.journal.holder_id, self.settings.lease_s
+            )
+        renewal.renewed(self.leases, owner_id, asked_s, there)
 
     def now(self) -> datetime:
         """Wall time, to be written down."""

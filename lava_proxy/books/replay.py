@@ -35,7 +35,7 @@ from lava_proxy.books.journal import (
     read_folder,
     remove_folder,
 )
-from lava_proxy.books.quarantine import POISON, quarantine
+from lava_proxy.books.quarantine import POISON, hold_back, set_apart
 from lava_proxy.core.clock import Clock
 from lava_proxy.rules.charge import Counts
 from lava_proxy.rules.price import PRICE_ASSUMED, UNPRICED, cost
@@ -125,7 +125,8 @@ async def replay_folder(
             else _recovered(call, trace, clock, prices)
         )
         if meter_id is not None and call.meter is None:
-            await quarantine(database, row, LookupError(f"there is no meter {meter_id}"))
+            error = LookupError(f"there is no meter {meter_id}")
+            await hold_back(database, row, error, _known_e10(row), clock.now(), trace.hold)
         else:
             rows.append(row)
     booked = await _book(database, clock, rows)
@@ -215,7 +216,7 @@ async def _book(database: Database, clock: Clock, rows: Sequence[Settlement]) ->
 
 
 async def _book_batch(database: Database, clock: Clock, rows: Sequence[Settlement]) -> list[Booked]:
-    """One transaction, or those of its halves: a row that is poison is quarantined alone, because a
+    """One transaction, or those of its halves: a row that is poison is set apart alone, because a
     journal that cannot be replayed would keep every process from starting."""
     try:
         retries = stamina.retry_context(on=StoreConflict, attempts=CONFLICTS_MAX, wait_max=1.0)
@@ -225,9 +226,13 @@ async def _book_batch(database: Database, clock: Clock, rows: Sequence[Settlemen
                     return await settle(conn, rows, clock.now())
     except POISON as error:
         if len(rows) == 1:
-            log.error("replay: row %s is quarantined: %s", rows[0].call.request_id, error)
-            await quarantine(database, rows[0], error)
-            return []
+            most_e10 = _known_e10(rows[0])
+            return [await set_apart(database, rows[0], error, most_e10, clock.now())]
     half = len(rows) // 2
     left = await _book_batch(database, clock, rows[:half])
     return left + await _book_batch(database, clock, rows[half:])
+
+
+def _known_e10(row: Settlement) -> int:
+    """What is known of a charge that cannot be computed: HOLD does not say what was held."""
+    return row.cost.total_e10 if row.cost else 0

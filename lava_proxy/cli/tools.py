@@ -214,14 +214,16 @@ async def examine(settings: Settings) -> list[tuple[bool, str]]:
 
 def _providers(settings: Settings) -> list[tuple[bool, str]]:
     """The provider table can be read; bases and managed keys are of providers in it, and usable."""
+    lines: list[tuple[bool, str]] = []
     try:
         registry = registry_of(settings)
+        known = {provider.id for provider in registry.providers}
+        keys = sorted(settings.provider_keys)
+        lines += [(provider in known, f"managed key for {provider}") for provider in keys]
         egress_of(settings, registry)
     except ConfigurationError as error:
-        return [(False, str(error))]
-    keys = sorted(settings.provider_keys)
-    known = {provider.id for provider in registry.providers}
-    return [(provider in known, f"managed key for {provider}") for provider in keys]
+        lines.append((False, str(error)))
+    return lines
 
 
 async def ask_payments(settings: Settings) -> tuple[bool, str]:

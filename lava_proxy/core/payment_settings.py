@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings
+
+from lava_proxy.core.provider_keys import KeySettings
 
 
-class PaymentSettings(BaseSettings):
+class PaymentSettings(KeySettings):
     """A part of `Settings`."""
 
     payments: Literal["manual", "stripe"] = Field(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import lru_cache
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
@@ -22,18 +21,17 @@ from lava_proxy.proxy import (
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
-from lava_proxy.proxy.old_form import spelled_out
 from lava_proxy.proxy.opening import HTTP_ERROR, encoded, open_tap
 from lava_proxy.proxy.refuse import refuse
 from lava_proxy.proxy.relay import relay
 from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.proxy.sending import send_cut, send_end, send_rest
 from lava_proxy.proxy.tally import read_rest
+from lava_proxy.proxy.targeting import target_of
 from lava_proxy.proxy.watch import Watcher
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.metadata import read_metadata
 from lava_proxy.wire.sigv4 import signed_headers
-from lava_proxy.wire.target import Target, parse_prefix, parse_target, split_named
 from lava_proxy.wire.token import Credential, find_credential
 
 log = logging.getLogger(__name__)
@@ -108,7 +106,7 @@ async def _take_in(
     gateway.books.condition.refuse_if_closed()
     method, query = scope["method"], scope["query_string"]
     named = by_model.begin(gateway, run, method, path, query)
-    target = named or rewriting.begin(gateway, run, path, query) or _target(gateway, path, query)
+    target = named or rewriting.begin(gateway, run, path, query) or target_of(gateway, path, query)
     run.target = target
     credential = find_credential(scope["headers"], target.key)
     run.signed = signed_headers(scope["headers"])
@@ -283,25 +281,3 @@ async def _last_words(run: Run, event: Event, send: Send, error: BaseException |
     else:
         await send_rest(run, send)
         raise StreamCut
-
-
-def _target(gateway: Gateway, path: bytes, query: bytes) -> Target:
-    path = spelled_out(gateway.registry, path)
-    return _parse(gateway.registry_hosts, path, query, gateway.prefixes)
-
-
-@lru_cache(maxsize=4096)
-def _parse(
-    hosts: frozenset[str], path: bytes, query: bytes, prefixes: tuple[tuple[str, str], ...]
-) -> Target:
-    """All URL forms of docs/architecture.md; errors are not cached."""
-    if path.startswith((b"/v1/forward", b"/forward")):
-        named = split_named(path)
-        if named is not None and dict(prefixes).get(named[0]):
-            return parse_prefix(dict(prefixes)[named[0]], named[1], query)
-        return parse_target(path, query, plain_hosts=hosts)
-    name, _, rest = path.lstrip(b"/").partition(b"/")
-    base = dict(prefixes).get(name.decode("latin-1"))
-    if base is None:  # one of our paths, written with escapes
-        raise LavaError("not_found", "There is no such route.")
-    return parse_prefix(base, b"/" + rest, query)

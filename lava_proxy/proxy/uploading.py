@@ -19,11 +19,12 @@ from collections import deque
 
 from lava_adapters.contract import AskError, Intake, PassesOn
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.intake import stated_bytes, too_large
 from lava_proxy.net.upstream import Answer, Upload
 from lava_proxy.proxy import admission, outbound
 from lava_proxy.proxy.exchange import Event
 from lava_proxy.proxy.gateway import Gateway
-from lava_proxy.proxy.intake import ClientGone, Receive, Scope, stated_bytes, too_large
+from lava_proxy.proxy.intake import ClientGone, Receive, Scope
 from lava_proxy.proxy.run import Run
 from lava_proxy.wire.token import Credential
 
@@ -43,7 +44,7 @@ async def take_in(
 ) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
     """Pass an upload on, all but its end, and admit the call; answers its headers and its end. None
     where the body must be read whole."""
-    size = stated_bytes(scope)
+    size = stated_bytes(scope["headers"])
     intake = _intake(run, scope) if size is not None and size > FROM_BYTES else None
     if intake is None or size is None:
         return None

@@ -141,6 +141,11 @@ class Metrics:
         """This process tried to start it again."""
         self._starts["started" if worked else "failed"].inc()
 
+    def quarantined(self, rows: int, charge_e10: int) -> None:
+        """What could not be booked, and waits for somebody to decide."""
+        self._made.gauges["lava_quarantine_rows"].set(rows)
+        self._made.gauges["lava_quarantine_usd"].set(charge_e10 / _E10)
+
     def flushed(self, rows: int, seconds: float) -> None:
         """One transaction of the ledger writer was committed."""
         self._rows.inc(rows)

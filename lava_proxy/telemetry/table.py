@@ -120,6 +120,8 @@ METRICS: tuple[Metric, ...] = (
     _worst("lava_books_state", "0 normal, 1 leases (database away), 2 drain, 3 closed."),
     _worst("lava_audit_differences", "What the last audit of the books found; 0 is right."),
     _worst("lava_audit_sound_age_seconds", "Time since an audit that found nothing."),
+    _worst("lava_quarantine_rows", "Rows that could not be booked and wait for a decision."),
+    _worst("lava_quarantine_usd", "What those may come to."),
     _gauge("lava_journal_open_calls", "Calls in the journal that are not committed."),
     _gauge("lava_journal_kept_bytes", "Journal that is kept for them."),
     _worst("lava_journal_failed", "1 after an I/O error: the process must be replaced."),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
+from lava_proxy.books.renewal import to_renew
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments
 from lava_proxy.store import (
@@ -144,7 +145,7 @@ class Upkeep:
         for account in leases.idle_accounts(0.0 if crowded else LEASE_IDLE_S):
             if account.idle:
                 await leases.give_back(account)
-        for owner_id in leases.to_renew():
+        for owner_id in to_renew(leases):
             await self._books.renew(owner_id)
         await self._books.rates.tend()
 

@@ -326,11 +326,11 @@ async def test_a_poison_row_is_quarantined_and_its_neighbours_are_booked(
         journal.settle(journal.hold(encode_call(made.call)), encode_result(made))
     journal.close()
     (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
-    assert done.booked == 5
+    assert done.booked == 7
     assert not journal.folder.exists()
     kept = await fetch(shop.database, "SELECT request_id FROM quarantine ORDER BY 1")
     assert kept == [("req_2",), ("req_5",)]
-    assert len(await _rows(shop)) == 5
+    assert len(await _rows(shop)) == 7
     await sound(shop.database)
 
 

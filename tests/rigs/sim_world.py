@@ -39,7 +39,9 @@ class Worker:
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
-        self.database = FakeDatabase(world.server)
+        self.running = asyncio.Event()
+        self.running.set()
+        self.database = FakeDatabase(world.server, self.running)
         self.clock = DriftingClock(world.loop, world.rng.choice((0.999, 1.0, 1.001)))
         self.books = Books(
             world.settings,
@@ -52,8 +54,6 @@ class Worker:
         self.upkeep = Upkeep(self.books, METRICS, lambda: None)
         self.tasks: set[asyncio.Task[None]] = set()
         self.dead = False
-        self.running = asyncio.Event()
-        self.running.set()
 
     async def start(self) -> None:
         await self.books.open()
@@ -221,7 +221,7 @@ class World:
             await self._started()
         elif kind in ("freeze", "long freeze"):
             worker.running.clear()
-            long_s = LEASE_S + GRACE_S + RECLAIM_S + 3
+            long_s = rng.uniform(GRACE_S + RECLAIM_S, LEASE_S + GRACE_S + RECLAIM_S + 3)
             await asyncio.sleep(rng.uniform(0.2, 3) if kind == "freeze" else long_s)
             worker.running.set()
         elif kind == "away":

@@ -22,7 +22,7 @@ import test_settle
 from books_kit import Shop, open_shop
 from test_simulation import patch, run_seed
 
-from lava_proxy.books import replay, segment
+from lava_proxy.books import renewal, replay, segment
 from lava_proxy.books.account import Account, Hold
 from lava_proxy.books.journal import Journal
 from lava_proxy.books.leases import Leases
@@ -96,6 +96,15 @@ def leases_last_for_ever(plant: pytest.MonkeyPatch) -> None:
     plant.setattr(Leases, "in_time", lambda self, account: True)
 
 
+def a_renewal_is_believed(plant: pytest.MonkeyPatch) -> None:
+    def renewed(leases: Leases, owner_id: str, asked_s: float, there: int) -> None:
+        if owner_id in leases.accounts:
+            leases.accounts[owner_id].expires_s = asked_s + leases.lease_s
+
+    plant.setattr(renewal, "renewed", renewed)
+    plant.setattr(renewal, "renewable", lambda leases, owner_id: True)
+
+
 def a_stopped_worker_sends_on(plant: pytest.MonkeyPatch) -> None:
     plant.setattr(Hold, "covered_at", lambda self, boot_s: True)
 
@@ -167,7 +176,8 @@ def leases_are_judged_by_a_clock_that_was_set(plant: pytest.MonkeyPatch) -> None
 SIMULATED: list[Plant] = [
     no_progress, no_sent, no_hold_record, a_hold_is_not_released, the_whole_hold_is_refunded,
     an_extension_is_free, an_await_between_check_and_subtract, credit_counts_before_the_answer,
-    leases_last_for_ever, a_stopped_worker_sends_on, a_charge_is_not_pending,
+    leases_last_for_ever, a_renewal_is_believed, a_stopped_worker_sends_on,
+    a_charge_is_not_pending,
     a_failed_batch_is_forgotten, replay_bills_what_was_never_sent,
     replay_forgets_what_has_no_progress, replay_deletes_before_it_books,
     leases_are_judged_by_a_clock_that_was_set,
@@ -227,10 +237,10 @@ def replay_ignores_settle(plant: pytest.MonkeyPatch) -> None:
 
 
 def a_quarantined_row_is_thrown_away(plant: pytest.MonkeyPatch) -> None:
-    async def gone(*_args: object) -> None:
-        return None
+    async def gone(_database: object, row: Any, *_more: object) -> Booked:
+        return Booked(row.call.request_id, row.call.owner_id, 0, False, quarantined=True)
 
-    plant.setattr(replay, "quarantine", gone)
+    plant.setattr(replay, "set_apart", gone)
 
 
 def a_tier_starts_anew_with_every_batch(plant: pytest.MonkeyPatch) -> None:
