@@ -17,12 +17,10 @@ from typing import Any
 from .contract import Usage
 from .counts import count, member, objects, take
 from .openai_usage import settle_usage, take_usage
+from .tool_fees import container_size
 
 ITEMS_MAX = 1_000
 """Calls of one answer whose ids are kept, so that none counts twice."""
-
-_SIZES = {"1g": 1, "4g": 4, "16g": 16, "64g": 64}
-"""A container's memory, in the smallest ones."""
 
 IMAGE_MODEL = "gpt-image-1"
 """What the image tool uses where the request does not say."""
@@ -81,8 +79,7 @@ class Tools:
             if tool.get("type") == "image_generation" and type(tool.get("model")) is str:
                 self._model = tool["model"]
             elif tool.get("type") == "code_interpreter":
-                memory = member(tool, "container", "memory_limit")
-                self._container_size = _SIZES.get(memory, 1) if type(memory) is str else 1
+                self._container_size = container_size(tool)
         for item in objects(response.get("output")):
             self.used(item, into)
         take_usage(member(response, "tool_usage", "image_gen"), self._images)
