@@ -184,6 +184,11 @@ class Reader(Protocol):
     """Content-carrying events so far."""
     delta_bytes: int
     """UTF-8 bytes of visible text, reasoning text, refusals, tool names and arguments so far."""
+    thoughts: int
+    """Of those events: such as showed a summary of reasoning, which is shorter than what it sums
+    up. Where the reasoning itself is shown it is text like any other."""
+    thought_bytes: int
+    """Of those bytes, the same."""
     tool_calls: int
     """Tool calls started so far (each costs about 10 tokens of framing)."""
     text: str
