@@ -172,8 +172,10 @@ def _gauge(gateway: Gateway, run: Run) -> Gauge:
         raise LavaError("internal_error")
     tariff = caller.meter.tariff
     rates = None
+    if run.reads_object:  # credit waits for it, or it is paid
+        return FREE
     if tariff.rate_type == "percentage":
-        if ask.free or run.reads_object:
+        if ask.free:
             return FREE
         catalog = gateway.books.prices.of(caller.merchant.merchant_id)
         policy, now = caller.meter.unpriced, gateway.books.now()

@@ -23,6 +23,7 @@ from lava_proxy.store import (
     retention,
 )
 from lava_proxy.store.database import StoreConflict, StoreDown
+from lava_proxy.store.kept import KEPT
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers import renewals, top_ups
 from lava_proxy.workers.auditor import Auditor
@@ -147,7 +148,11 @@ class Upkeep:
             over = await reaping.expired(conn, grace_s, REAP_MOST)
         for owner_id, holder_id in over:
             async with database.transaction() as conn:
-                await reaping.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
+                now = self._books.now()
+                back_e10 = await reaping.reclaim(conn, owner_id, holder_id, grace_s, now)
+            if back_e10 and holder_id.startswith(KEPT):
+                response = holder_id.removeprefix(KEPT)
+                log.warning("%s was never read to its end: uncharged, hold is free", response)
 
     async def tend_journal(self) -> None:
         """fsync the journal and make its next segment, off the event loop."""
