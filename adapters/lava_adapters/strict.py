@@ -16,6 +16,9 @@ from .contract import AskError
 from .counts import COUNT_MAX
 from .jsonedit import repeated
 
+TIER_MAX = 64
+"""No service tier has a longer name."""
+
 
 def parse(body: bytes, priced: frozenset[str]) -> dict[str, Any]:
     """The body as a JSON object in which no `priced` name occurs twice."""
@@ -56,6 +59,13 @@ def text(source: Mapping[str, Any], name: str) -> str | None:
     if value is None or type(value) is str:
         return value
     raise AskError(f"{name} must be a string", name)
+
+
+def tier(source: Mapping[str, Any], name: str) -> str | None:
+    """A service tier, in lower case as prices know it. What is none is left to the provider, which
+    refuses it."""
+    value = source.get(name)
+    return value.lower() if type(value) is str and 0 < len(value) <= TIER_MAX else None
 
 
 def mapping(source: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -128,11 +128,17 @@ class Account:
         available_e10 = max(self.refused.available_e10, self.free_e10)
         return Refusal(least_e10, available_e10) if least_e10 > available_e10 else None
 
+    @property
+    def claims_e10(self) -> int:
+        """What must be there in leases, or in rows whose booking we have not heard of."""
+        return self.free_e10 + self.held_e10 + self.pending_e10
+
     def lapse(self) -> None:
         """The database has taken our leases back. What open calls hold is not covered any more: it
         counts as owed, and the next lease covers it first."""
         self.free_e10 = -(self.held_e10 + self.pending_e10)
         self.granted_e10 = 0
+        self.expires_s = 0.0
 
 
 class Hold:

@@ -142,9 +142,21 @@ def decode_result(facts: bytes, call: Call) -> Settlement:
     )
 
 
-def encode_settlement(row: Settlement) -> bytes:
-    """Both halves, for the quarantine table; as Python shows them where JSON cannot hold them."""
+def encode_settlement(row: Settlement, facts: bytes | None = None) -> bytes:
+    """Both halves, for the quarantine table; as Python shows them where JSON cannot hold them.
+    `facts`: of the call as HOLD has them, where they say more than `row` can."""
     try:
-        return b"[" + encode_call(row.call) + b"," + encode_result(row) + b"]"
+        return b"[" + (facts or encode_call(row.call)) + b"," + encode_result(row) + b"]"
     except orjson.JSONEncodeError:
         return repr(row).encode("utf-8", "backslashreplace")
+
+
+def meter_id_of_settlement(kept: bytes) -> str | None:
+    """The meter that a kept settlement names. ValueError: it is kept as Python shows it."""
+    return meter_id_of(orjson.dumps(orjson.loads(kept)[0]))
+
+
+def decode_settlement(kept: bytes, holder_id: str, meter: Meter | None) -> Settlement:
+    """Both halves back into a settlement that this holder's leases pay."""
+    call, result = orjson.loads(kept)
+    return decode_result(orjson.dumps(result), decode_call(orjson.dumps(call), holder_id, meter))

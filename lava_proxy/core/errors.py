@@ -66,6 +66,9 @@ CODES: Mapping[str, Code] = {
     ),
     "expectation_failed": Code(417, "caller", "Only Expect: 100-continue is understood."),
     "validation_error": Code(422, "caller", "A field has a wrong value; details lists the paths."),
+    "unbounded_call": Code(
+        422, "caller", "A strict meter cannot bound this call: no output cap, or tools without one."
+    ),
     "meter_needs_cost": Code(422, "caller", "A percentage meter needs the cost field in a report."),
     "upgrade_not_supported": Code(426, "caller", "WebSocket and other upgrades are not served."),
     "rate_limit_exceeded": Code(429, "caller", "Too many requests; see Retry-After."),

@@ -1,15 +1,16 @@
 """``POST /v1/quotes``: whether a customer can afford a call, or many of them, or an amount.
 
-Asked before an agent loop starts; nothing is held, sent or charged. `ceiling` is the most that all
-the calls can be charged: the bound of the input and the whole output cap, at the highest rate of
-any tier, as a `strict` meter holds it. `input_estimate` is what their input is likely to be
-charged. A call is affordable when the ceiling is covered by the credit that nobody else holds (and
-by the overdraft of a `soft` meter).
+Asked before an agent loop starts; nothing is held, sent or charged. `hold` is what the calls hold
+when they start, by the very rule that admits them (`rules/holding.py`). `ceiling` is what they hold
+where they cannot be cut off: the bound of the input and the whole output cap, at the highest rate
+of any tier. `input_estimate` is what their input is likely to be charged. A call is affordable when
+the ceiling is covered by the credit that nobody else holds (and by the overdraft of a `soft`
+meter).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 from urllib.parse import quote as percent_encode
 
@@ -25,10 +26,9 @@ from lava_proxy.manage.desk import Desk
 from lava_proxy.manage.fields import Body, Cost, Name, customer_named, read_fields, refuse
 from lava_proxy.manage.text import exact_json
 from lava_proxy.rules.entitlement import tier_cycle
-from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge, gauge
-from lava_proxy.rules.pricebook import price_of
-from lava_proxy.rules.quote import OutputLimits, gauge_of, input_units, quote
-from lava_proxy.rules.rates import Rates
+from lava_proxy.rules.gauge import FREE, gauge
+from lava_proxy.rules.holding import Wanted, check_bounded, hold_on_credit, price_for
+from lava_proxy.rules.quote import OutputLimits, Quote, likely_inputs
 from lava_proxy.rules.settlement import Meter
 from lava_proxy.store import balance as store
 from lava_proxy.wire.target import TARGET_MAX_BYTES, check_path, parse_target
@@ -55,6 +55,7 @@ class QuoteView(TypedDict):
     affordable: bool
     input_estimate: str
     ceiling: str
+    hold: str
     available: str
     max_output_tokens_affordable: int | None
     price_version: str | None
@@ -66,17 +67,16 @@ class _Price:
 
     input_e10: int
     ceiling_e10: int
-    gauge: Gauge
-    inputs: int = 0
-    choices: int = 1
+    hold_e10: int
+    ceiling: Quote | None = None
     version: str | None = None
 
     def outputs(self, available_e10: int) -> int | None:
         """Output tokens per choice that the money covers; None where they are not what is paid."""
-        if self.gauge.kind != "tokens":
+        plan = self.ceiling
+        if plan is None or plan.gauge.kind != "tokens" or not plan.gauge.per_output_e18:
             return None
-        affordable = self.gauge.affordable_outputs(available_e10, self.inputs)
-        return None if affordable >= UNBOUNDED else affordable // self.choices
+        return plan.outputs(available_e10)
 
 
 async def create(desk: Desk, call: Call) -> Answer:
@@ -98,6 +98,7 @@ async def create(desk: Desk, call: Call) -> Answer:
         "affordable": usable_e10 >= ceiling_e10,
         "input_estimate": format_e10(one.input_e10 * body.calls),
         "ceiling": format_e10(ceiling_e10),
+        "hold": format_e10(one.hold_e10 * body.calls),
         "available": format_e10(available_e10),
         "max_output_tokens_affordable": one.outputs(max(0, usable_e10) // body.calls),
         "price_version": one.version,
@@ -121,47 +122,38 @@ def _price(desk: Desk, body: NewQuote, meter: Meter) -> _Price:
         if value is not None:
             refuse(field, "goes with url")
     if body.amount is not None:
-        return _Price(0, body.amount, FREE)
+        return _Price(0, body.amount, body.amount)
     if meter.tariff.rate_type == "fixed" and meter.tariff.unit == "requests":
         flat = gauge(meter.tariff, None, text_only=True) or FREE
-        return _Price(0, flat.bound_e10(0, 0), flat)
+        once_e10 = flat.bound_e10(0, 0)
+        return _Price(0, once_e10, once_e10)
     refuse("url", f"is required by the meter {meter.slug}, unless there is an amount")
 
 
 def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
     sent = b"" if body.body is None else exact_json(body.body)
     provider_id, ask = _ask(desk, url, body.method or "POST", sent)
-    price = price_of(
-        desk.books.prices.of(meter.merchant_id),
-        meter.unpriced,
+    wanted = Wanted(
+        ask,
         provider_id,
-        (ask.model,),
+        len(sent),
         desk.books.now(),
+        desk.books.prices.of(meter.merchant_id),
+        OutputLimits.of(desk.books.settings),
+        free=ask.free,
     )
-    found = _gauge(meter, ask, price.rates if price else None)
-    if found is None:
-        raise LavaError("model_unpriced", f"{provider_id} has no known price for {ask.model!r}")
-    settings = desk.books.settings
-    limits = OutputLimits(
-        settings.output_slice_tokens, settings.output_floor_tokens, settings.output_default_tokens
-    )
-    plan = quote(ask, found, "strict", limits, body_bytes=len(sent))
-    likely = input_units(ask, found, body_bytes=len(sent), bound=False)
+    price = price_for(wanted, meter.unpriced)
+    plan = hold_on_credit(wanted, meter)
+    check_bounded(plan)
+    most = hold_on_credit(replace(wanted, ask=replace(ask, stream=False)), meter)
+    likely = likely_inputs(ask, plan.gauge)
     return _Price(
-        found.bound_e10(likely, 0),
+        plan.gauge.bound_e10(likely, 0),
+        most.want_e10,
         plan.want_e10,
-        found,
-        plan.inputs,
-        plan.choices,
+        most,
         price.version if price else None,
     )
-
-
-def _gauge(meter: Meter, ask: Ask, rates: Rates | None) -> Gauge | None:
-    if meter.tariff.rate_type == "percentage" and ask.free:
-        return FREE
-    found = gauge(meter.tariff, rates, text_only=not ask.media_tokens)
-    return None if found is None else gauge_of(ask, found)
 
 
 def _ask(desk: Desk, url: str, method: str, sent: bytes) -> tuple[str, Ask]:
@@ -192,6 +184,12 @@ ROUTES = (
         create,
         answer=QuoteView,
         body=NewQuote,
-        errors=("not_found", "forward_endpoint_not_supported", "model_unpriced"),
+        errors=(
+            "not_found",
+            "forward_endpoint_not_supported",
+            "model_unpriced",
+            "meter_not_on_plan",
+            "unbounded_call",
+        ),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import ipaddress
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from lava_adapters.models import Models
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
+from lava_proxy.core.provider_keys import name_of
 from lava_proxy.core.providers import named_hosts
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.net.google_account import TOKEN_HOST
@@ -42,6 +44,10 @@ def egress_of(settings: Settings, registry: Registry) -> Egress:
     known = {provider.id for provider in registry.providers}
     for name in sorted(set(settings.client_drain_providers) - known):
         raise ConfigurationError(f"LAVA_CLIENT_DRAIN_PROVIDERS: there is no provider {name!r}")
+    for name in sorted(settings.provider_keys.keys() - known):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f", did you mean {name_of(near[0])}?" if near else ""
+        raise ConfigurationError(f"{name_of(name)}: there is no provider {name!r}{hint}")
     return Egress(_origins_of(registry, settings), ManagedKeys(settings, registry))
 
 
@@ -84,11 +90,7 @@ def make_gateway(
         turnstile=Turnstile(loop),
         open_runs=open_runs,
         watchers=Watchers(loop, open_runs, books.clock),
-        limits=OutputLimits(
-            settings.output_slice_tokens,
-            settings.output_floor_tokens,
-            settings.output_default_tokens,
-        ),
+        limits=OutputLimits.of(settings),
         origins=origins,
         profiles={
             p.id: Profile(p.one_token_events, p.bytes_per_token_e3) for p in registry.providers

@@ -13,10 +13,10 @@ from lava_proxy.core.money import format_e10
 from lava_proxy.proxy.caller import Caller
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
-from lava_proxy.rules.gauge import FREE, Gauge, cost_gauge
+from lava_proxy.rules.gauge import FREE
+from lava_proxy.rules.holding import Wanted, check_bounded, hold_on_cost
 from lava_proxy.rules.limits import COST, Limit, SpendKey, Want, wallet_account
-from lava_proxy.rules.pricebook import price_of
-from lava_proxy.rules.quote import Quote, gauge_of, quote
+from lava_proxy.rules.quote import Quote
 from lava_proxy.rules.settlement import Merchant
 
 OPEN = "open"
@@ -47,32 +47,32 @@ def wants(gateway: Gateway, run: Run, at: datetime) -> Sequence[Want]:
 
 
 async def open_limits(
-    gateway: Gateway, run: Run, holds: Holds, body_bytes: int
+    gateway: Gateway, run: Run, holds: Holds, budgets: Sequence[Want], wanted: Wanted
 ) -> list[int | None]:
     """Open a hold on each; answers the output caps that make them affordable. Raises when one
     refuses; the caller gives back what is in `holds` then."""
-    caller, call, ask = run.caller, run.call, run.ask
-    if caller is None or call is None or ask is None:
+    caller = run.caller
+    if caller is None:
         raise LavaError("internal_error")
     caps: list[int | None] = []
     if caller.spend_key is not None:
         await _permit(gateway, caller.spend_key, holds)
-    for want in wants(gateway, run, call.created_at):
+    for want in budgets:
         if want.limit is None:
             continue
         gateway.books.condition.refuse_prepaid_if_draining()
         if want.kind in COST:
-            gauge = _cost(gateway, run, caller.merchant.merchant_id)
-            plan = quote(ask, gauge, "sliced", gateway.limits, body_bytes=body_bytes)
-            held_e10 = await _take(gateway, want, want.limit, holds, plan, gauge)
+            plan = hold_on_cost(wanted, caller.meter)
+            check_bounded(plan)
+            held_e10 = await _take(gateway, want, want.limit, holds, plan)
             caps.append(plan.cap_for(held_e10))
         else:
-            await _take(gateway, want, want.limit, holds, None, FREE)
+            await _take(gateway, want, want.limit, holds, None)
     return caps
 
 
 async def _take(
-    gateway: Gateway, want: Want, limit: Limit, holds: Holds, plan: Quote | None, gauge: Gauge
+    gateway: Gateway, want: Want, limit: Limit, holds: Holds, plan: Quote | None
 ) -> int:
     leases = gateway.books.leases
     account = leases.account(want.owner_id)
@@ -81,7 +81,7 @@ async def _take(
     held = await leases.hold(account, least, most, 0)
     if isinstance(held, Refusal):
         raise _denied(gateway, want, held)
-    holds.add(want.kind, held, gauge)
+    holds.add(want.kind, held, plan.gauge if plan else FREE)
     return held.amount_e10
 
 
@@ -109,24 +109,6 @@ async def _permit(gateway: Gateway, key: SpendKey, holds: Holds) -> None:
             "rate_limit_exceeded", headers={"retry-after": str(max(1, math.ceil(taken)))}
         )
     holds.add_permit(taken)
-
-
-def _cost(gateway: Gateway, run: Run, merchant_id: str) -> Gauge:
-    """What the provider charges for a running answer."""
-    ask, provider = run.ask, run.provider
-    if ask is None or provider is None or ask.free or run.reads_object:
-        return FREE
-    catalog = gateway.books.prices.of(merchant_id)
-    meter = run.caller.meter if run.caller else None
-    policy = meter.unpriced if meter else "refuse"
-    price = price_of(catalog, policy, provider.id, (ask.model,), gateway.books.now())
-    if price is None:
-        raise LavaError(
-            "model_unpriced",
-            f"{provider.id} has no known price for {ask.model!r}, so a money limit cannot be kept; "
-            "add a price override",
-        )
-    return gauge_of(ask, cost_gauge(price.rates, text_only=not ask.media_tokens))
 
 
 def _open_calls(caller: Caller, most: int) -> Want:

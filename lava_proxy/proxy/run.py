@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from lava_adapters.contract import Adapter, Ask, Framing
 from lava_adapters.registry import Provider, Route
 from lava_proxy.books.holds import Holds
-from lava_proxy.net.upstream import Answer
+from lava_proxy.net.upstream import Answer, Upload
 from lava_proxy.proxy.caller import Caller
 from lava_proxy.proxy.exchange import Exchange, State
 from lava_proxy.proxy.rewrite import Rewrite
@@ -85,6 +85,8 @@ class Run:
     call: Call | None = None
     holds: Holds | None = None
     seq: int = 0
+    upload: Upload | None = None
+    """The request itself, where its body passes through."""
     answer: Answer | None = None
     tap: Tap | None = None
     running: Running | None = None
@@ -106,6 +108,8 @@ class Run:
     """Hides a managed key in what follows: an error of the provider's may echo it."""
     asked_usage: bool = False
     """We asked for the usage chunk; the caller did not."""
+    unasked: tuple[bytes, int | None] | None = None
+    """The caller's body and our cap: what is sent should the provider not know that question."""
     framing: Framing | None = None
     last_pieces: list[Event] = field(default_factory=list)
     """What is still to be sent once the books are closed."""
@@ -149,6 +153,8 @@ class OpenRuns:
         self.runs: set[Run] = set()
         self.drains = 0
         """Calls whose client has left and whose answer is read all the same."""
+        self.uploads = 0
+        """Requests whose bodies are passing through."""
 
     def go_on(self, run: Run, following: Run) -> Run:
         """The next attempt of a call whose provider has failed; who cancelled that call just now

@@ -157,6 +157,8 @@ class Running:
                 outputs = stated
             if usage.input_tokens is not None:
                 self._set_inputs(usage.input_tokens)
+            if usage.web_searches or usage.file_searches or usage.containers:
+                self._set_tools(usage)
         elif outputs < self.outputs:
             outputs = self.outputs  # it was stated before
         units = self.tap.counted if self._by_character else outputs
@@ -226,6 +228,14 @@ class Running:
     def _set_inputs(self, inputs: int) -> None:
         if inputs != self.inputs and inputs <= COUNT_MAX:
             self.inputs = inputs
+            self._cover()
+
+    def _set_tools(self, usage: Usage) -> None:
+        """Tools that were used more often than was held for cost more than the gauges say."""
+        first = self._gauge.used(usage)
+        beside = tuple((hold, gauge.used(usage)) for hold, gauge in self._beside)
+        if first is not self._gauge or beside != self._beside:
+            self._gauge, self._beside = first, beside
             self._cover()
 
     def _cover(self) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
+from lava_adapters.model_limits import NO_LIMITS, ModelLimits, model_limits
 from lava_proxy.core.money import E12, MoneyError, parse_rate_e12
-from lava_proxy.rules.bundled import bucket, compile_rates, dearest
+from lava_proxy.rules.bundled import bucket, compile_rates, dearest, tiers, window
 from lava_proxy.rules.rates import RateError, Rates, make_rates, weight
 from lava_proxy.rules.tiers import MILLION, MS_PER_MINUTE
 
@@ -50,6 +51,10 @@ OVERRIDE_UNITS: Mapping[str, tuple[str, int]] = {
 """Names that an override's rates may have."""
 
 Match = Literal["exact", "prefix", "default"]
+OWN = "override/"
+"""How the version of a price begins that is not from the bundled data."""
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def compile_override(override: Override) -> Rates:
             raise RateError(f"{name}: {error}") from None
     if not weights:
         raise RateError("rates: give at least one")
-    return make_rates(f"override/{override.id}", override.model or "*", weights)
+    return make_rates(f"{OWN}{override.id}", override.model or "*", weights)
 
 
 class Catalog:
@@ -102,6 +107,10 @@ class Catalog:
             OrderedDict()
         )
         self._dearest: dict[str, tuple[date, Rates | None]] = {}
+        self._limits: OrderedDict[tuple[str, str], ModelLimits] = OrderedDict()
+        self._tiers: OrderedDict[tuple[str, str], tuple[datetime, tuple[Rates, ...]]] = (
+            OrderedDict()
+        )
         self._cache_max = cache_max
         for override in overrides:
             self._add(override)
@@ -118,11 +127,37 @@ class Catalog:
         if found is not None and found[0] == now:
             return found[1]
         rates = self._find(provider, model, at, service_tier)
-        self._cache[key] = (now, rates)
-        self._cache.move_to_end(key)
-        if len(self._cache) > self._cache_max:
-            self._cache.popitem(last=False)
+        self._keep(self._cache, key, (now, rates))
         return rates
+
+    def every_tier(self, provider: str, model: str, at: datetime) -> tuple[Rates, ...]:
+        """The prices of a model at all service tiers, the usual one first; empty when unknown. It
+        is one and the same tuple for as long as they hold."""
+        now = bucket(at)
+        found = self._tiers.get((provider, model))
+        if found is not None and found[0] == now:
+            return found[1]
+        usual = self.rates(provider, model, at)
+        every: list[Rates] = [] if usual is None else [usual]
+        if usual is not None and not usual.version.startswith(OWN):
+            names = sorted(tiers(self._bundled.get(provider, provider), model))
+            every += [r for tier in names if (r := self.rates(provider, model, at, tier))]
+        kept = tuple(every)
+        self._keep(self._tiers, (provider, model), (now, kept))
+        return kept
+
+    def limits(self, provider: str, model: str | None) -> ModelLimits:
+        """How much a model reads and answers, as far as anybody knows."""
+        if model is None:
+            return NO_LIMITS
+        found = self._limits.get((provider, model))
+        if found is None:
+            found = model_limits(model)
+            if found.window is None:
+                reads = window(self._bundled.get(provider, provider), model)
+                found = ModelLimits(found.output, reads)
+            self._keep(self._limits, (provider, model), found)
+        return found
 
     def dearest(self, provider: str, at: datetime) -> Rates | None:
         """The price of the provider's dearest model for text, our overrides included: what a model
@@ -143,6 +178,14 @@ class Catalog:
             self._dearest[provider] = (today, most)
         return most
 
+    def named(self) -> list[tuple[str, str]]:
+        """(provider, model) of every override for one model that makes text."""
+        return [
+            (provider, rates.model)
+            for (provider, _), rates in self._exact.items()
+            if rates.text_priced
+        ]
+
     def _find(
         self, provider: str, model: str, at: datetime, service_tier: str | None
     ) -> Rates | None:
@@ -155,6 +198,12 @@ class Catalog:
                 return rates
         bundled = compile_rates(self._bundled.get(provider, provider), model, at, service_tier)
         return self._defaults.get(provider) if bundled is None else bundled
+
+    def _keep(self, cache: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+        cache[key] = value
+        cache.move_to_end(key)
+        if len(cache) > self._cache_max:
+            cache.popitem(last=False)
 
     def _add(self, override: Override) -> None:
         rates = compile_override(override)

@@ -8,12 +8,14 @@ rounded up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Literal
 
+from lava_adapters.contract import ToolFee, Usage
 from lava_proxy.core.money import divide_up
 from lava_proxy.rules.charge import highest_rate
+from lava_proxy.rules.price import COUNT_MAX
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.tiers import MS_PER_MINUTE, Tariff
 
@@ -39,6 +41,14 @@ class Gauge:
     per_character_e18: int = 0
     per_image_e18: int = 0
     per_page_e18: int = 0
+    per_web_search_e18: int = 0
+    per_file_search_e18: int = 0
+    per_container_e18: int = 0
+    per_search_unit_e18: int = 0
+    of_cost: bool = False
+    """Follows the provider's cost, whatever that is made of."""
+    tools: tuple[int, int, int] = (0, 0, 0)
+    """Web searches, file searches and containers that `flat` pays for."""
 
     def bound_e10(self, inputs: int, outputs: int) -> int:
         """No call with these counts is charged more."""
@@ -47,17 +57,59 @@ class Gauge:
             _E18_TO_E10,
         )
 
-    def beside(self, *, ms: int = 0, characters: int = 0, images: int = 0, pages: int = 0) -> Gauge:
+    def beside(
+        self,
+        *,
+        ms: int = 0,
+        characters: int = 0,
+        images: int = 0,
+        pages: int = 0,
+        web_searches: int = 0,
+        file_searches: int = 0,
+        containers: int = 0,
+        search_units: int = 0,
+    ) -> Gauge:
         """The gauge of a call with so much beside its tokens: part of what is paid once."""
         more_e18 = (
             ms * self.per_ms_e18
             + characters * self.per_character_e18
             + images * self.per_image_e18
             + pages * self.per_page_e18
+            + web_searches * self.per_web_search_e18
+            + file_searches * self.per_file_search_e18
+            + containers * self.per_container_e18
+            + search_units * self.per_search_unit_e18
         )
         if not more_e18:
             return self
-        return Gauge(self.kind, self.flat_e18 + more_e18, self.per_input_e18, self.per_output_e18)
+        return replace(
+            self,
+            flat_e18=self.flat_e18 + more_e18,
+            tools=(web_searches, file_searches, containers),
+        )
+
+    def used(self, usage: Usage) -> Gauge:
+        """The same, where the provider's tools were used more often than `flat` pays for."""
+        counts = (usage.web_searches, usage.file_searches, usage.containers)
+        most = tuple(max(n or 0, paid) for n, paid in zip(counts, self.tools, strict=True))
+        if most == self.tools or max(most) > COUNT_MAX:
+            return self
+        web, files, containers = (n - paid for n, paid in zip(most, self.tools, strict=True))
+        more_e18 = (
+            web * self.per_web_search_e18
+            + files * self.per_file_search_e18
+            + containers * self.per_container_e18
+        )
+        if not more_e18:
+            return self
+        return replace(self, flat_e18=self.flat_e18 + more_e18, tools=(most[0], most[1], most[2]))
+
+    def charges(self, kind: ToolFee) -> bool:
+        """Whether a use of this tool costs something by this gauge. Pictures that another model
+        makes have that model's price, which is not here."""
+        if kind == "picture":
+            return self.of_cost
+        return bool(getattr(self, f"per_{kind}_e18"))
 
     def affordable_outputs(self, amount_e10: int, inputs: int) -> int:
         """How many output units `amount_e10` covers beside `inputs`; 0 when not even those."""
@@ -68,6 +120,16 @@ class Gauge:
 
 
 FREE = Gauge("flat", 0, 0, 0)
+_RATES = tuple(field.name for field in fields(Gauge) if field.name.endswith("_e18"))
+
+
+@lru_cache(maxsize=4096)
+def dearest(gauges: tuple[Gauge, ...]) -> Gauge:
+    """A bound of each of these, which are of one kind: any of them may come to hold."""
+    if len(gauges) == 1:
+        return gauges[0]
+    most = {name: max(getattr(each, name) for each in gauges) for name in _RATES}
+    return replace(gauges[0], **most)
 
 
 @lru_cache(maxsize=4096)
@@ -120,4 +182,9 @@ def _of_cost(rates: Rates, rate_e12: int, *, text_only: bool) -> Gauge:
         beside(max(b.input_characters for b in bands)),
         beside(max(b.image for b in bands)),
         beside(max(b.page for b in bands)),
+        beside(max(b.web_search for b in bands)),
+        beside(max(b.file_search for b in bands)),
+        beside(max(b.container for b in bands)),
+        beside(max(b.search_unit for b in bands)),
+        of_cost=True,
     )

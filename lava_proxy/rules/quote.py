@@ -4,30 +4,57 @@
 * A stream in a `strict` meter, and every call that cannot be cut off (not streamed, or in the
   background at the provider), holds its ceiling: the bound of its input and its whole output cap.
   Where the customer cannot afford that, the cap is lowered; below a floor the call is refused.
+
+A call without an output cap is bounded by its model. Where nobody knows how much that makes, the
+operator's default is held, and set as the cap: else it would bound nothing. In a `strict` meter a
+cap is always set. What `strict` cannot bound is named in `unbounded`, and such a call is refused.
 """
 
 from __future__ import annotations
 
-from lava_adapters.contract import Ask
+from lava_adapters.contract import Ask, ToolFee
+from lava_adapters.model_limits import NO_LIMITS, ModelLimits
 from lava_adapters.values import dataclass
+from lava_proxy.core.settings import Settings
 from lava_proxy.rules.estimate import input_tokens_bound, input_tokens_estimate
 from lava_proxy.rules.gauge import Gauge
 from lava_proxy.rules.settlement import Enforcement
 
 HIDDEN_INPUT_TOKENS = 200_000
-"""Assumed for context that the body does not show, where a ceiling must hold: a usual window."""
+"""Assumed for context that the body does not show (a link, a stored conversation), at most the
+model's window; far more than is usual."""
+
+WINDOW_TOKENS = 1_100_000
+"""What a model may read of which nobody knows how much it does, where the bound must hold."""
 
 MESSAGE_BYTES = 24
 """No message of any dialect is shorter than this in JSON, so a body holds at most so many."""
 
+CHARACTERS_PER_TOKEN = 8
+"""Of output: no usual text has so many on average."""
+
+CHARACTERS_PER_TOKEN_MOST = 128
+"""The longest token of the known vocabularies: a run of blanks or dashes."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutputLimits:
-    """Settings that shape a quote, in tokens."""
+    """Settings that shape a quote: tokens, and uses of each of the provider's paid tools."""
 
     slice_tokens: int
     floor_tokens: int
     default_tokens: int
+    tool_uses: int = 10
+
+    @staticmethod
+    def of(settings: Settings) -> OutputLimits:
+        """As the operator set them."""
+        return OutputLimits(
+            settings.output_slice_tokens,
+            settings.output_floor_tokens,
+            settings.output_default_tokens,
+            settings.tool_uses,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,38 +71,52 @@ class Quote:
     """The hold is the ceiling; it is not extended."""
     adjustable: bool
     cap_tokens: int
-    """Output the caller may expect per choice: its own cap or the default."""
+    """Output that is expected at most per choice: the caller's cap, the model's, or the default."""
     inject: bool
     """Set the cap even when all of it is affordable: without one there is no ceiling."""
-    choices: int
+    per_token: int
+    """Output units of the gauge in each token of a cap, and for all choices."""
+    unbounded: str | None = None
+    """What a strict hold cannot bound, and what would help."""
+
+    def outputs(self, held_e10: int) -> int:
+        """Output tokens per choice that so much money covers."""
+        return self.gauge.affordable_outputs(held_e10, self.inputs) // self.per_token
 
     def cap_for(self, held_e10: int) -> int | None:
         """The output cap to set in the body so that it fits `held_e10`; None = leave it alone."""
         if not self.adjustable:
             return None
-        affordable = self.gauge.affordable_outputs(held_e10, self.inputs) // self.choices
+        affordable = self.outputs(held_e10)
         if affordable < self.cap_tokens:
             return max(1, affordable)
         return self.cap_tokens if self.inject else None
 
 
 def quote(
-    ask: Ask, gauge: Gauge, enforcement: Enforcement, limits: OutputLimits, *, body_bytes: int
+    ask: Ask,
+    gauge: Gauge,
+    enforcement: Enforcement,
+    limits: OutputLimits,
+    *,
+    body_bytes: int,
+    model: ModelLimits = NO_LIMITS,
 ) -> Quote:
-    """What a call with this ask must hold under a meter's enforcement."""
-    ceiling = enforcement == "strict" or not ask.stream or ask.background
-    inputs = input_units(ask, gauge, body_bytes=body_bytes, bound=ceiling)
-    cap = ask.output_cap or limits.default_tokens
-    outputs = cap * ask.choices if ask.makes_output and gauge.kind != "flat" else 0
-    if gauge.kind == "characters":
-        # A token is rarely longer; characters are counted when they come. Speech has none.
-        outputs = 0 if ask.spoken_tokens else outputs * 6
-    adjustable = ceiling and outputs > 0 and gauge.kind == "tokens" and ask.capable_of_cap
-    floor = min(outputs, limits.floor_tokens * ask.choices)
+    """What a call with this ask must hold under a meter's enforcement; `model` need not be known
+    for one that is no ceiling."""
+    strict = enforcement == "strict"
+    ceiling = is_ceiling(ask, enforcement)
+    per_token = ask.choices * _units_per_token(ask, gauge, strict=strict)
+    cap = ask.output_cap or model.output or _default_cap(ask, limits, model)
+    outputs = cap * per_token if ask.makes_output and gauge.kind != "flat" else 0
+    adjustable = ceiling and outputs > 0 and ask.capable_of_cap
+    floor = min(outputs, limits.floor_tokens * per_token)
     if not ceiling:
         outputs = min(outputs, limits.slice_tokens)
         floor = min(outputs, floor)
+    inputs = _inputs(ask, gauge, enforcement, body_bytes, model)
     want = gauge.bound_e10(inputs, outputs)
+    uncapped = ask.output_cap is None
     return Quote(
         gauge=gauge,
         inputs=inputs,
@@ -84,29 +125,94 @@ def quote(
         ceiling=ceiling,
         adjustable=adjustable,
         cap_tokens=cap,
-        inject=adjustable and enforcement == "strict" and ask.output_cap is None,
-        choices=ask.choices,
+        inject=adjustable and uncapped and (strict or model.output is None),
+        per_token=max(1, per_token),
+        unbounded=_unbounded(ask, gauge, outputs, model) if strict else None,
     )
 
 
-def gauge_of(ask: Ask, gauge: Gauge) -> Gauge:
+def is_ceiling(ask: Ask, enforcement: Enforcement) -> bool:
+    """Whether a call holds all that it may come to: it cannot be cut off, or must not be."""
+    return enforcement == "strict" or not ask.stream or ask.background
+
+
+def gauge_of(ask: Ask, gauge: Gauge, enforcement: Enforcement, limits: OutputLimits) -> Gauge:
     """The gauge of this call: with what it has beside tokens."""
+    if not (ask.input_ms_most or ask.input_characters or ask.images or ask.pages or ask.tool_fees):
+        return gauge
+    known = limits.tool_uses
+    bounded = is_ceiling(ask, enforcement)
+    uses = {
+        kind: known if most is None else most if bounded else min(most, known)
+        for kind, most in ask.tool_fees
+    }
     return gauge.beside(
         ms=ask.input_ms_most,
         characters=ask.input_characters or 0,
         images=ask.images,
         pages=ask.pages,
+        web_searches=uses.get("web_search", 0),
+        file_searches=uses.get("file_search", 0),
+        containers=uses.get("container", 0),
+        search_units=uses.get("search_unit", 0),
     )
 
 
-def input_units(ask: Ask, gauge: Gauge, *, body_bytes: int, bound: bool) -> int:
-    """Input units of a call, estimated or bounded from above."""
+def likely_inputs(ask: Ask, gauge: Gauge) -> int:
+    """Input units that a call probably has."""
     if gauge.kind == "flat":
         return 0
     if gauge.kind == "characters":
         return ask.input_characters if ask.input_characters is not None else ask.text_bytes
-    if not bound:
-        return input_tokens_estimate(ask.text_bytes, ask.media_tokens)
-    hidden = HIDDEN_INPUT_TOKENS if ask.hidden_input else 0
+    return input_tokens_estimate(ask.text_bytes, ask.media_tokens)
+
+
+def _inputs(
+    ask: Ask, gauge: Gauge, enforcement: Enforcement, body_bytes: int, model: ModelLimits
+) -> int:
+    """Input units that a call holds for: a ceiling holds their bound."""
+    if gauge.kind != "tokens" or not is_ceiling(ask, enforcement):
+        return likely_inputs(ask, gauge)
     messages = body_bytes // MESSAGE_BYTES + 1
-    return input_tokens_bound(ask.input_bytes, ask.media_tokens, messages) + hidden
+    shown = input_tokens_bound(ask.input_bytes, ask.media_tokens, messages)
+    if enforcement == "strict":
+        read = max(shown, model.window or WINDOW_TOKENS) if ask.hidden_input else shown
+        return read * (ask.rounds or 1)
+    hidden = min(model.window or HIDDEN_INPUT_TOKENS, HIDDEN_INPUT_TOKENS)
+    return shown + (hidden if ask.hidden_input else 0)
+
+
+def _units_per_token(ask: Ask, gauge: Gauge, *, strict: bool) -> int:
+    if gauge.kind != "characters":
+        return 1
+    if ask.spoken_tokens:
+        return 0  # speech has no characters
+    return CHARACTERS_PER_TOKEN_MOST if strict else CHARACTERS_PER_TOKEN
+
+
+def _default_cap(ask: Ask, limits: OutputLimits, model: ModelLimits) -> int:
+    """The operator's default, where the model's window has so much room beside the prompt (taken
+    for longer than it likely is): providers refuse a cap beyond it."""
+    if model.window is None:
+        return limits.default_tokens
+    room = model.window * 20 // 21 - ask.text_bytes // 2 - ask.media_tokens
+    return min(limits.default_tokens, max(room, limits.floor_tokens))
+
+
+def _unbounded(ask: Ask, gauge: Gauge, outputs: int, model: ModelLimits) -> str | None:
+    capped = ask.capable_of_cap or ask.output_cap is not None or model.output is not None
+    if outputs and not capped:
+        return "its output cap can neither be read nor set here; send one in the model's own way"
+    tools = any(_open_fee(gauge, kind, most) for kind, most in ask.tool_fees)
+    if tools or (ask.rounds is None and gauge.per_input_e18 and gauge.kind == "tokens"):
+        return (
+            "the provider's own tools may be used without bound; set max_uses or max_tool_calls "
+            "where there is one, and have no pictures made"
+        )
+    return None
+
+
+def _open_fee(gauge: Gauge, kind: ToolFee, most: int | None) -> bool:
+    """Whether a tool may cost more than can be held. What pictures cost that a response has another
+    model make, that model's prices say: they are in no hold."""
+    return (most is None or (kind == "picture" and most > 0)) and gauge.charges(kind)

@@ -23,13 +23,12 @@ import orjson
 
 from lava_proxy.rules.charge import Counts
 from lava_proxy.rules.price import Cost
+from lava_proxy.rules.rerating import METERED_BEFORE
 from lava_proxy.rules.settlement import Settlement
 from lava_proxy.store.database import Connection
 from lava_proxy.store.sql import load
 
 Q = load("settle")
-
-METERED_BEFORE = "metered_before"
 
 
 async def claim_ids(conn: Connection, batch: Sequence[Settlement]) -> list[int]:

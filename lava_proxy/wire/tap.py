@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lava_adapters.contract import Framing, Reader
-from lava_adapters.fold import PLAIN
 
 from .event import DEFAULT_LIMITS, Event, Framer, Limits
 from .eventstream import EventStreamFramer
+from .frame import Frame
 from .jsonarray import JsonArrayFramer
 from .ndjson import NdjsonFramer, OpaqueFramer, WholeFramer
 from .sieve import drops
@@ -62,7 +62,7 @@ class Tap:
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._framer = _FRAMERS[framing](limits)
-        self._frame: tuple[bytes, bytes] | None = None
+        self._frame: Frame | None = None
         """What most events of this stream have around their text; such an event that comes as a
         piece of its own is neither cut nor parsed."""
         self._sieved = sieved
@@ -101,11 +101,22 @@ class Tap:
 
     def feed(self, piece: bytes) -> list[Event]:
         """The events that `piece` completes, read already; send their raw bytes at once."""
-        frame = self._frame
-        if frame is not None and piece.startswith(frame[0]) and piece.endswith(frame[1]):
-            start, end = len(frame[0]), len(piece) - len(frame[1])
-            if PLAIN.fullmatch(piece, start, end) is not None:
-                return self._more(piece, piece[start:end].decode("ascii"))
+        if self._frame is not None:
+            text = self._frame.text_of(piece)
+            if text is not None:  # one more event like the last one, but for its text
+                self.events += 1
+                events = [_new(Event, (piece, "", b"", False))]
+                try:
+                    self.reader.more(text)
+                    if self._count is not None:
+                        self.counted += self._count(text)
+                    if self.gate is None or self.gate():
+                        return events
+                except Exception:
+                    self.faulty = True
+                    return events
+                self.held = events
+                return []
         try:
             events = self._framer.feed(piece)
         except Exception:
@@ -164,7 +175,7 @@ class Tap:
         if alarm is not None:
             alarm()
 
-    def _framed(self, piece: bytes, events: list[Event]) -> tuple[bytes, bytes] | None:
+    def _framed(self, piece: bytes, events: list[Event]) -> Frame | None:
         """What stands around the text in a piece that is one whole event. The next piece that has
         the same around another plain text is one whole event too, and parses the same."""
         frame = self.reader.frame
@@ -174,24 +185,7 @@ class Tap:
         if event.torn or event.raw != piece or piece.count(event.data) != 1:
             return None
         before, _, after = piece.partition(event.data)
-        return before + frame[0], frame[1] + after
-
-    def _more(self, piece: bytes, text: str) -> list[Event]:
-        """One more event like the last one, but for its text."""
-        self.events += 1
-        events = [_new(Event, (piece, "", b"", False))]
-        try:
-            self.reader.more(text)
-            if self._count is not None:
-                self.counted += self._count(text)
-            open_ = self.gate is None or self.gate()
-        except Exception:
-            self.faulty = True
-            return events
-        if open_:
-            return events
-        self.held = events
-        return []
+        return Frame(before + frame[0], frame[1] + after)
 
     def _let_go(self) -> list[Event]:
         """Give up cutting; what is held goes out as it is."""

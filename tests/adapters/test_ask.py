@@ -71,6 +71,88 @@ def test_responses() -> None:
     assert got.hidden_input
 
 
+@pytest.mark.parametrize(
+    ("target", "body", "tier"),
+    [
+        (CHAT, {"service_tier": "priority"}, "priority"),
+        (CHAT, {"service_tier": "auto"}, "auto"),
+        (CHAT, {}, None),
+        (CHAT, {"service_tier": 7}, None),
+        (CHAT, {"service_tier": "x" * 65}, None),
+        (RESPONSES, {"service_tier": "Flex"}, "flex"),
+        (EMBED, {"service_tier": "priority"}, "priority"),
+        (MESSAGES, {"speed": "fast"}, "fast"),
+        (MESSAGES, {"service_tier": "auto"}, "standard"),
+        (GENERATE, {"serviceTier": "SERVICE_TIER_PRIORITY"}, "priority"),
+        (STREAM, {"service_tier": "flex"}, "flex"),
+        (GENERATE, {}, None),
+    ],
+)
+def test_service_tiers(target: tuple[str, str], body: dict[str, Any], tier: str | None) -> None:
+    assert ask(*target, body).service_tier == tier
+
+
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+OLD_GEMINI = ("google", "/v1beta/models/gemini-2.5-pro:generateContent")
+RERANK = ("cohere", "/v2/rerank")
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "fees", "rounds"),
+    [
+        (RESPONSES, {}, (), 1),
+        (RESPONSES, {"tools": [{"type": "function"}, {"type": "local_shell"}]}, (), 1),
+        (RESPONSES, {"tools": [{"type": "web_search_preview"}]}, (("web_search", None),), None),
+        (
+            RESPONSES,
+            {"max_tool_calls": 3, "tools": [{"type": "web_search"}, {"type": "file_search"}]},
+            (("web_search", 3), ("file_search", 3)),
+            4,
+        ),
+        (
+            RESPONSES,
+            {"max_tool_calls": 0, "tools": [{"type": "image_generation"}, {"type": "mcp"}]},
+            (("picture", 0),),
+            1,
+        ),
+        (
+            RESPONSES,
+            {"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]},
+            (("container", 1),),
+            None,
+        ),
+        (RESPONSES, {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, (), None),
+        (CHAT, {"tools": [{"type": "function", "function": {"name": "web_search"}}]}, (), 1),
+        (CHAT, {"web_search_options": {}}, (("web_search", 1),), 1),
+        (CHAT, {"model": "gpt-4o-search-preview"}, (("web_search", 1),), 1),
+        (CHAT, {"model": "sonar-deep-research"}, (("web_search", None),), 1),
+        (CHAT, {"plugins": [{"id": "web"}]}, (("web_search", None),), 1),
+        (CHAT, {"tools": [{"type": "browser_search"}]}, (("web_search", None),), None),
+        (MESSAGES, {"tools": [{"name": "mine"}, {"type": "bash_20250124"}]}, (), 1),
+        (MESSAGES, {"tools": [SEARCH]}, (("web_search", None),), None),
+        (MESSAGES, {"tools": [SEARCH | {"max_uses": 5}]}, (("web_search", 5),), 6),
+        (
+            MESSAGES,
+            {"tools": [SEARCH | {"max_uses": 5}, {"type": "web_fetch_20250910", "max_uses": 2}]},
+            (("web_search", 5),),
+            8,
+        ),
+        (MESSAGES, {"mcp_servers": [{"url": "https://x.example"}]}, (), None),
+        (MESSAGES, {"tools": [{"type": "code_execution_20250825"}]}, (), None),
+        (GENERATE, {"tools": [{"google_search": {}}]}, (("web_search", None),), 1),
+        (OLD_GEMINI, {"tools": {"googleSearch": {}}}, (("web_search", 1),), 1),
+        (GENERATE, {"tools": [{"functionDeclarations": []}]}, (), 1),
+        (RERANK, {"documents": ["x"] * 99}, (("search_unit", 1),), 1),
+        (RERANK, {"documents": ["x" * 500] * 150}, (("search_unit", 5),), 1),
+    ],
+)
+def test_what_tools_may_cost(
+    target: tuple[str, str], body: dict[str, Any], fees: tuple[Any, ...], rounds: int | None
+) -> None:
+    got = ask(*target, body)
+    assert (got.tool_fees, got.rounds) == (fees, rounds)
+
+
 def test_responses_by_id() -> None:
     path = "/v1/responses/resp_9"
     got = adapter("openai", path, "GET").ask("GET", path, "stream=true", "", b"")

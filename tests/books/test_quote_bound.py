@@ -157,7 +157,9 @@ def test_what_is_known_beside_tokens_is_covered(
         pages=pages,
     )
     ask = Ask(input_ms=0, input_ms_most=ms, input_characters=spoken, images=images, pages=pages)
-    bound = gauge_of(ask, the(gauge(tariff, rates, text_only=True))).bound_e10(0, 0)
+    bound = gauge_of(ask, the(gauge(tariff, rates, text_only=True)), "strict", LIMITS).bound_e10(
+        0, 0
+    )
     assert charge(tariff, 0, spoken, cost(rates, usage).total_e10).amount_e10 <= bound
 
 
@@ -165,7 +167,8 @@ def test_what_is_known_beside_tokens_is_covered(
 def test_no_charge_by_time_is_above_its_bound(
     tariff: Tariff, before: int, ms: int, data: st.DataObject
 ) -> None:
-    found = gauge_of(Ask(input_ms_most=ms), the(gauge(tariff, None, text_only=True)))
+    made = the(gauge(tariff, None, text_only=True))
+    found = gauge_of(Ask(input_ms_most=ms), made, "strict", LIMITS)
     taken = charge(tariff, before, data.draw(st.integers(0, ms))).amount_e10
     assert taken <= found.bound_e10(0, 0)
 

@@ -171,6 +171,28 @@ async def test_a_torn_tail_loses_no_call_before_it(shop: Shop, tmp_path: Path) -
     await sound(shop.database)
 
 
+async def test_a_damaged_journal_is_booked_as_far_as_it_goes_and_kept(
+    shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for again in range(2):  # as from a backup
+        _, folder = await _dead_folder(shop, tmp_path)
+        segment = folder / "00000001.journal"
+        rotten = bytearray(segment.read_bytes())
+        rotten[rotten.index(b"req_settled")] ^= 1
+        segment.write_bytes(rotten)
+        (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
+        assert done.damaged == ("00000001.journal",)
+        assert done.booked == (0 if again else 2)
+        assert not folder.exists()
+    assert set(await _rows(shop)) == {"req_sent", "req_running"}
+    aside = tmp_path / "journals-damaged"
+    assert {path.name for path in aside.iterdir()} == {"hld_dead", "hld_dead.1"}
+    assert (aside / "hld_dead.1" / "00000001.journal").read_bytes() == bytes(rotten)
+    assert "kept in" in caplog.text
+    assert await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES) == []
+    await sound(shop.database)
+
+
 async def test_a_call_spread_over_segments(shop: Shop, tmp_path: Path) -> None:
     owner = await shop.customer(10**6)
     journal = _journal(tmp_path, segment_bytes=300)
@@ -327,11 +349,11 @@ async def test_a_poison_row_is_quarantined_and_its_neighbours_are_booked(
         journal.settle(journal.hold(encode_call(made.call)), encode_result(made))
     journal.close()
     (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
-    assert done.booked == 5
+    assert done.booked == 7
     assert not journal.folder.exists()
     kept = await fetch(shop.database, "SELECT request_id FROM quarantine ORDER BY 1")
     assert kept == [("req_2",), ("req_5",)]
-    assert len(await _rows(shop)) == 5
+    assert len(await _rows(shop)) == 7
     await sound(shop.database)
 
 

@@ -223,7 +223,7 @@ async def test_strict_injects_a_cap_and_changes_nothing_else(gate: Gate) -> None
     payer = await gate.payer("1.00", mode="strict")
     status, sent = await _sent_body(gate, payer, SPACED + b', "x": 1.50 }')
     assert status == 200
-    assert sent == b'{"max_completion_tokens":4096,' + SPACED[1:] + b', "x": 1.50 }'
+    assert sent == b'{"max_completion_tokens":32768,' + SPACED[1:] + b', "x": 1.50 }'
 
 
 async def test_strict_leaves_an_affordable_cap_alone(gate: Gate) -> None:

@@ -282,3 +282,46 @@ async def test_a_background_responses_id_is_journaled_before_its_client_has_it(g
     assert json.loads(holds[-1])[-1] == created["id"]
     call.writer.close()
     assert (await gate.row(payer))["charge_e10"] == 0
+
+
+async def test_a_background_interaction_is_its_makers_and_charged_once(gate: Gate) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    other, made_id = await gate.sibling(payer, "20.00"), f"v1_{model}"
+    begun = {"id": made_id, "object": "interaction", "status": "in_progress", "model": model}
+    usage = {"total_input_tokens": 300, "total_output_tokens": 5, "total_thought_tokens": 15}
+    done = begun | {"status": "completed", "usage": usage}
+    gate.sim.script["/v1beta/interactions"] = Script.json(begun)
+    gate.sim.script[f"/v1beta/interactions/{made_id}"] = Script.json(done)
+    asked = {"model": model, "input": "hello", "background": True}
+    assert (await gate.call("/google/v1beta/interactions", asked, payer)).status == 200
+    path = f"/google/v1beta/interactions/{made_id}"
+    for _ in range(2):
+        assert (await gate.call(path, None, payer, method="GET")).status == 200
+    charges = [row["charge_e10"] for row in await gate.rows(payer)]
+    assert charges == [0, 320 * TOKEN_E10, 0]
+    follow = asked | {"previous_interaction_id": made_id}
+    assert (await gate.call(path, None, other, method="GET")).status == 404
+    assert (await gate.call("/google/v1beta/interactions", follow, other)).status == 404
+    assert (await gate.call("/google/v1beta/interactions", follow, payer)).status == 200
+
+
+async def test_a_prediction_is_charged_once_when_its_time_is_known(gate: Gate) -> None:
+    payer = await gate.payer("20.00", unit="minutes", rate_e12=10**10)
+    begun = {"id": "pred_1", "model": "stability-ai/sdxl", "status": "starting", "metrics": {}}
+    done = begun | {"status": "succeeded", "metrics": {"predict_time": 90.0}}
+    gate.sim.script["/v1/predictions"] = Script.json(begun, status=201)
+    gate.sim.script["/v1/predictions/pred_1"] = [
+        Script.json(begun | {"status": "processing"}),
+        *(Script.json(done) for _ in range(2)),
+    ]
+    headers = {"authorization": f"Bearer {payer.token(provider_key='own-key-1234')}"}
+    asked = {"version": "stability-ai/sdxl", "input": {"prompt": "robots"}}
+    made = await gate.call("/replicate/v1/predictions", asked, payer, headers)
+    assert made.status == 201
+    assert "background" in (await gate.row(payer))["flags"]
+    path = "/replicate/v1/predictions/pred_1"
+    for _ in range(3):
+        assert (await gate.call(path, None, payer, headers, method="GET")).status == 200
+    charges = [row["charge_e10"] for row in await gate.rows(payer)]
+    assert charges == [0, 0, 150_000_000, 0]  # a minute and a half at a cent
+    assert (await gate.rows(payer))[2]["model"] == "stability-ai/sdxl"

@@ -134,3 +134,13 @@ async def test_many_at_once_never_exceed_it(gate: Gate) -> None:
             "SELECT spent_e10 FROM credit_grants WHERE owner_id = $1", owner
         )
     assert spent == served * parse_e10(COST)
+
+
+async def test_a_plain_answer_without_a_cap_is_bounded_by_the_wallet(gate: Gate) -> None:
+    """0.01 USD pays for some 500 tokens at 20 USD per million."""
+    payer, ask = await shop(gate)
+    await paid_in(gate, payer, "0.01")
+    del ask["max_tokens"]
+    assert (await gate.call(CHAT, ask, payer)).status == 200
+    (request,) = gate.seen(str(ask["model"]))
+    assert 400 < json.loads(request.body)["max_completion_tokens"] < 500

@@ -11,12 +11,15 @@ from ..framings import json_or_sse
 from ..jsonedit import find_member, set_member
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, with_facts
-from ..strict import flag, limit, parse, text
+from ..strict import flag, limit, parse, text, tier
+from ..tool_fees import of_claude
 from ..weigh import weigh
 from .anthropic_reader import MessagesReader
 
 _CAP = "max_tokens"
-_PRICED = frozenset(("model", "stream", "messages", "system", "service_tier", "speed", _CAP))
+_PRICED = frozenset(
+    ("model", "stream", "messages", "system", "service_tier", "speed", "tools", "mcp_servers", _CAP)
+)
 _KINDS = {
     401: "authentication_error",
     402: "billing_error",
@@ -44,6 +47,7 @@ class AnthropicMessages:
         request = parse(body, _PRICED)
         weight = weigh(body, request)
         free = self._kind == "free"
+        fees, rounds = of_claude(request)
         model, stream = text(request, "model"), flag(request, "stream")
         if self._kind == "raw_predict":
             model, _, verb = path.rpartition("/")[2].rpartition(":")
@@ -60,6 +64,9 @@ class AnthropicMessages:
             free=free,
             makes_output=not free,
             object_ids=tuple(weight.object_ids),
+            service_tier=_tier(request),
+            tool_fees=fees,
+            rounds=rounds,
         )
 
     def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:
@@ -94,6 +101,12 @@ class AnthropicMessages:
 def _error(kind: str, code: str, message: str, facts: Mapping[str, object]) -> bytes:
     error: dict[str, object] = {"type": kind, "message": message, "code": code}
     return dump({"type": "error", "error": with_facts(error, facts)})
+
+
+def _tier(request: Mapping[str, Any]) -> str:
+    """Fast is a speed that has its own price, and nobody gets it who did not ask for it. Committed
+    capacity (the priority tier) is paid for elsewhere."""
+    return "fast" if tier(request, "speed") == "fast" else "standard"
 
 
 def _server_tools(request: Mapping[str, Any]) -> bool:

@@ -17,11 +17,14 @@ from ..jsonedit import find_member, set_member
 from ..quirks import Quirks
 from ..replies import cut_message, dump, with_facts
 from ..strict import flag, limit, parse, text
+from ..tool_fees import of_rerank
 from ..weigh import weigh
 from .plain import Plain
 
 _CAP = "max_tokens"
-_PRICED = frozenset(("model", "stream", "message", "messages", "prompt", "texts", "query", _CAP))
+_PRICED = frozenset(
+    ("model", "stream", "message", "messages", "prompt", "texts", "query", "documents", _CAP)
+)
 _BILLED = {
     "input_tokens": "input",
     "output_tokens": "output",
@@ -56,6 +59,11 @@ class Cohere(Plain):
             hidden_input=weight.hidden or connected,
             capable_of_cap=self._talks,
             makes_output=self._talks,
+            tool_fees=(
+                of_rerank(request.get("documents"), weight.text_bytes)
+                if self._kind == "rerank"
+                else ()
+            ),
             object_ids=tuple(weight.object_ids),
         )
 
@@ -140,7 +148,7 @@ class CohereReader(Fold):
             self.tool_calls += 1
             seen += _call_text(call)
         if seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _delta(self, kind: str, body: dict[str, Any]) -> None:
         message = member(body, "delta", "message")
@@ -157,7 +165,7 @@ class CohereReader(Fold):
             self.tool_calls += kind == "tool-call-start"
             seen += _call_text(calls)
         if seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _state(self, usage: object) -> None:
         take(member(usage, "billed_units"), _BILLED, self._counts)

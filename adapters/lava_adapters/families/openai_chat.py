@@ -15,7 +15,8 @@ from ..framings import json_or_sse
 from ..jsonedit import find_member, insert_member, set_member, set_nested
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, openai_error, openai_refusal
-from ..strict import flag, limit, mapping, parse, text
+from ..strict import flag, limit, mapping, parse, text, tier
+from ..tool_fees import of_chat
 from ..weigh import weigh
 from .openai_chat_reader import ChatReader
 
@@ -23,7 +24,7 @@ OPTIONS_SINCE = "2024-09-01"
 _CAPS = ("max_completion_tokens", "max_tokens")
 _PRICED = frozenset(
     ("model", "stream", "stream_options", "n", "best_of", "prompt", "messages", "service_tier")
-) | frozenset(_CAPS)
+) | frozenset((*_CAPS, "tools", "plugins", "web_search_options"))
 
 
 class OpenAIChat:
@@ -47,8 +48,10 @@ class OpenAIChat:
         wants_usage = flag(options, "include_usage", "stream_options.include_usage")
         caps = [cap for name in self._caps if (cap := limit(request, name)) is not None]
         weight = weigh(body, request)
+        model = text(request, "model")
+        fees, rounds = of_chat(request, model)
         return Ask(
-            model=text(request, "model"),
+            model=model,
             stream=stream,
             # Which of two caps a compatible provider obeys is unknown: hold for the larger.
             output_cap=max(caps, default=None),
@@ -63,6 +66,9 @@ class OpenAIChat:
                 stream and not wants_usage and self._quirks.usage_opt_in and _takes_options(query)
             ),
             object_ids=tuple(weight.object_ids),
+            service_tier=tier(request, "service_tier"),
+            tool_fees=fees,
+            rounds=rounds,
         )
 
     def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:

@@ -11,7 +11,7 @@ from ..framings import media_type
 from ..openai_usage import settle_usage, take_cost, take_usage
 from ..quirks import Quirks
 from ..replies import openai_refusal
-from ..strict import parse, text
+from ..strict import parse, text, tier
 from ..weigh import weigh
 
 _PRICED = frozenset(("model", "input", "inputs", "service_tier"))
@@ -36,6 +36,7 @@ class OpenAIEmbeddings:
             hidden_input=weight.hidden,
             makes_output=False,
             object_ids=tuple(weight.object_ids),
+            service_tier=tier(request, "service_tier"),
         )
 
     def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:

@@ -16,15 +16,16 @@ from ..framings import json_or_sse
 from ..jsonedit import find_member, set_member
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, openai_error, openai_refusal, with_facts
-from ..strict import flag, limit, parse, text
+from ..strict import flag, limit, parse, text, tier
+from ..tool_fees import of_responses
 from ..weigh import weigh
 from .openai_responses_reader import ResponsesReader
 
 _CAP = "max_output_tokens"
 _STORED = ("previous_response_id", "conversation", "prompt")
 _PRICED = frozenset(
-    ("model", "stream", "background", "input", "service_tier", "tools", _CAP, *_STORED)
-)
+    ("model", "stream", "background", "input", "service_tier", "tools", "max_tool_calls")
+) | frozenset((_CAP, *_STORED))
 _FREE = ("free", "conversations")
 _PARENTS = ("responses", "conversations")
 
@@ -47,6 +48,7 @@ class OpenAIResponses:
         request = parse(body or b"{}" if free else body, _PRICED)
         weight = weigh(body, request)
         stored = _stored(request)
+        fees, rounds = of_responses(request)
         return Ask(
             model=text(request, "model"),
             stream=flag(request, "stream"),
@@ -60,6 +62,9 @@ class OpenAIResponses:
             free=free,
             makes_output=not free,
             object_ids=tuple(dict.fromkeys((*named, *stored, *weight.object_ids))),
+            service_tier=tier(request, "service_tier"),
+            tool_fees=fees,
+            rounds=rounds,
         )
 
     def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:

@@ -218,10 +218,3 @@ WHERE provider = :provider::text AND object_id = :object_id::text;
 -- args: merchant_id text, request_id text
 SELECT created_at, content_hash FROM request_ids
 WHERE merchant_id = :merchant_id::text AND request_id = :request_id::text;
-
--- name: quarantine
--- Keeps a settlement that cannot be booked as it is.
--- args: merchant_id text, request_id text, settlement bytea, error text
-INSERT INTO quarantine (merchant_id, request_id, settlement, error)
-VALUES (:merchant_id::text, :request_id::text, :settlement::bytea, :error::text)
-ON CONFLICT (merchant_id, request_id) DO NOTHING;
