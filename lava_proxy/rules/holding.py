@@ -40,11 +40,13 @@ class Wanted:
 
 def hold_on_credit(wanted: Wanted, meter: Meter) -> Quote:
     """What it holds of its customer's credit. Raises `model_unpriced`."""
-    mode = meter.enforcement
-    found: Gauge | None = FREE
-    if meter.tariff.rate_type != "percentage":
+    mode, percentage = meter.enforcement, meter.tariff.rate_type == "percentage"
+    if wanted.free and (percentage or meter.tariff.unit != "requests"):
+        return _quote(wanted, FREE, mode)
+    found: Gauge | None
+    if not percentage:
         found = gauge(meter.tariff, None, text_only=True)
-    elif not wanted.free:
+    else:
         price = price_for(wanted, meter.unpriced)
         gauges = [
             gauge(meter.tariff, each, text_only=_text_only(wanted, mode))
