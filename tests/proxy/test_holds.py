@@ -257,3 +257,40 @@ async def test_a_stream_is_cut_when_its_searches_have_used_the_money_up(gate: Ga
     assert row["outcome"] == "cut_off"
     assert 14 * SEARCH_E10 < row["charge_e10"] <= payer.credit_e10
     assert await gate.left_e10(payer) >= 0
+
+
+# Characters.
+
+
+@pytest.mark.parametrize(("mode", "each", "cap"), [("strict", 128, 38), ("sliced", 8, 620)])
+async def test_a_plain_answer_by_the_character_gets_a_cap(
+    gate: Gate, mode: str, each: int, cap: int
+) -> None:
+    """5,000 characters are paid for. In strict a token may be a run of blanks."""
+    payer, model = await gate.payer("0.05", unit="characters_1m", mode=mode), fresh_model()
+
+    def blanks(request: SimRequest) -> Script:
+        made = cap_in(json.loads(request.body)) or LONGEST
+        choice = {"message": {"content": " " * each * made}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 4, "completion_tokens": made}
+        return Script.json({"id": "x", "choices": [choice], "usage": usage})
+
+    gate.sim.script[model] = blanks
+    assert (await gate.call(CHAT, asking(model), payer)).status == 200
+    (request,) = gate.seen(model)
+    assert cap <= (cap_in(json.loads(request.body)) or 0) <= cap + 2
+    row = await gate.row(payer)
+    assert payer.credit_e10 * 9 // 10 < row["charge_e10"] <= payer.credit_e10
+
+
+# What cannot be capped.
+
+
+@pytest.mark.parametrize(("mode", "status"), [("strict", 422), ("sliced", 402)])
+async def test_a_body_that_takes_no_cap_is_refused_or_held_for_in_full(
+    gate: Gate, mode: str, status: int
+) -> None:
+    """Compaction has no member for a cap; 32,768 tokens would cost 33 cents."""
+    payer, model = await gate.payer("0.30", mode=mode), fresh_model()
+    no = await gate.call("/openai/v1/responses/compact", {"model": model, "input": "x"}, payer)
+    assert (no.status, gate.sim.requests) == (status, [])
