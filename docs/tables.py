@@ -19,7 +19,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from lava_adapters.registry import Registry
-from lava_proxy.core.settings import PREFIX, PROVIDER_KEY_PREFIX, Settings
+from lava_proxy.core import provider_keys
+from lava_proxy.core.settings import PREFIX, Settings
 from lava_proxy.manage.app import ROUTES
 from lava_proxy.manage.openapi import path_of
 from lava_proxy.proxy.exchange import TABLE, Books, Event, State
@@ -38,7 +39,7 @@ def settings() -> str:
     for name, field in Settings.model_fields.items():
         shown = PREFIX + name.upper()
         if name == "provider_keys":
-            shown = PROVIDER_KEY_PREFIX + "<PROVIDER>"
+            shown = provider_keys.PREFIX + "<PROVIDER>"
         default = field.get_default(call_default_factory=True)
         rows.append((f"`{shown}`", _default(name, default), field.description or ""))
     return _table(("Setting", "Default", "Meaning"), rows)
@@ -115,6 +116,19 @@ def providers() -> str:
     return _table(head, sorted(rows, key=lambda row: row[0].lower()))
 
 
+def disconnects() -> str:
+    """What a hang-up means to each provider, and what is done when a client leaves."""
+    told = {True: "yes", False: "no", None: "not known"}
+    rows = [
+        (row.label, told[row.cancel_stops_charge], f"`{row.disconnect}`")
+        for row in Registry.builtin().providers
+        if row.cancel_stops_charge is not None
+    ]
+    silent = [r.label for r in Registry.builtin().providers if r.cancel_stops_charge is None]
+    rows.append((", ".join(sorted(silent, key=str.lower)), told[None], "`cancel`"))
+    return _table(("Provider", "A hang-up stops the charge", "Policy"), rows)
+
+
 def estimates() -> str | None:
     """How far our own count is from the provider's; None where there are no recordings."""
     measured = _load(ROOT / "benchmarks" / "estimates.py")
@@ -130,6 +144,7 @@ TABLES: Mapping[str, Callable[[], str | None]] = {
     "python-sdks": python_sdks,
     "node-sdks": node_sdks,
     "providers": providers,
+    "disconnects": disconnects,
     "estimates": estimates,
 }
 

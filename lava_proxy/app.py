@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import SystemClock
-from lava_proxy.core.environment import load_settings
+from lava_proxy.core.environment import load_settings, unknown_names
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.intake import Receive, Scope, Send
 from lava_proxy.core.providers import OWN_PATHS, registry_of
@@ -33,7 +33,8 @@ from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.refuse import refuse_websocket
 from lava_proxy.proxy.run import StreamCut
 from lava_proxy.store.database import Database
-from lava_proxy.store.embedded import EmbeddedServer, start_embedded
+from lava_proxy.store.embedded import start_embedded
+from lava_proxy.store.keeper import Keeper
 from lava_proxy.store.migrate import migrate
 from lava_proxy.telemetry.exposition import check_access, render
 from lava_proxy.telemetry.metrics import Metrics
@@ -88,6 +89,8 @@ class LavaProxy:
         if self._open is not None:
             yield
             return
+        for complaint in unknown_names(os.environ):  # where they stop `serve`, it never comes here
+            log.warning("%s", complaint)
         self._open = await _Open.start(self.settings, self._registry, self.metrics, self.on_broken)
         try:
             yield
@@ -129,7 +132,7 @@ class _Open:
         upkeep: Upkeep,
         payments: Payments,
         database: Database,
-        server: EmbeddedServer | None,
+        keeper: Keeper | None,
     ) -> None:
         self.gateway = gateway
         self._management = management
@@ -137,7 +140,7 @@ class _Open:
         self._upkeep = upkeep
         self._payments = payments
         self._database = database
-        self._server = server
+        self._keeper = keeper
         self._prefixes = frozenset(name for name, _ in gateway.prefixes)
 
     @classmethod
@@ -151,9 +154,10 @@ class _Open:
         """Database, schema, journals, writer, loops: in this order."""
         egress = egress_of(settings, registry)
         payments = make_payments(settings)
-        server = None
+        keeper = None
         if settings.database_url is None:
             server = await start_embedded(settings.data_dir)
+            keeper = Keeper(server, metrics.embedded_state, metrics.embedded_started)
             url, direct = server.url, None
         else:
             url = settings.database_url.get_secret_value()
@@ -170,8 +174,8 @@ class _Open:
             )
             await database.open()
         except BaseException:
-            if server is not None:
-                await server.release()
+            if keeper is not None:
+                await keeper.close()
             raise
         books = Books(
             settings,
@@ -181,13 +185,17 @@ class _Open:
             on_booked=lambda row, booked: tell_booked(metrics, row, booked),
             price_names=registry.price_names,
         )
-        await books.open()
+        for left in await books.open():
+            if left.damaged:
+                metrics.anomaly("journal_damaged")
         gateway = make_gateway(settings, books, registry, metrics, egress)
         upkeep = Upkeep(books, metrics, lambda: sweep(gateway), on_broken, payments)
         upkeep.start()
+        if keeper is not None:
+            keeper.start()
         management = create_management(books, registry, payments)
         shown = pages.Pages(books, payments)
-        return cls(gateway, management, shown, upkeep, payments, database, server)
+        return cls(gateway, management, shown, upkeep, payments, database, keeper)
 
     async def stop(self) -> None:
         """The other way round: loops, provider connections, books, database."""
@@ -202,8 +210,8 @@ class _Open:
         await self.gateway.upstreams.close()
         await self.gateway.books.close()
         await self._database.close()
-        if self._server is not None:
-            await self._server.release()
+        if self._keeper is not None:
+            await self._keeper.close()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One dictionary look-up by the first path segment, then the callable."""
@@ -229,7 +237,14 @@ class _Open:
         gateway = self.gateway
         state = "draining" if gateway.draining else gateway.books.condition.state()
         ready = state in ("normal", "leases", "drain")
-        await _reply(send, 200 if ready else 503, b'{"status":"%s"}' % state.encode())
+        if self._keeper is None or self._keeper.state == "runs":
+            await _reply(send, 200 if ready else 503, b'{"status":"%s"}' % state.encode())
+            return
+        # Where the server cannot be started and no leased credit is left, waiting does not help.
+        ready = ready and (self._keeper.state, state) != ("broken", "drain")
+        body = b'{"status":"%s","embedded_postgres":"%s"}'
+        filled = body % (state.encode(), self._keeper.state.encode())
+        await _reply(send, 200 if ready else 503, filled)
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
         try:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import os
-
 from lava_proxy.app import ASGIApp, LavaProxy
-from lava_proxy.core.environment import unknown_names
 from lava_proxy.core.intake import Message, Receive, Scope, Send
 from lava_proxy.core.settings import Settings
 from lava_proxy.wire.asgi import path_of
-
-log = logging.getLogger(__name__)
 
 
 class LavaMiddleware:
@@ -21,8 +15,6 @@ class LavaMiddleware:
     def __init__(self, app: ASGIApp, settings: Settings | None = None) -> None:
         self.app = app
         self.proxy = LavaProxy(settings)
-        for complaint in unknown_names(os.environ):
-            log.warning("%s", complaint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

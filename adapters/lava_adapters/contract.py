@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from .values import dataclass
 
@@ -201,8 +201,8 @@ class Reader(Protocol):
         """Take one whole event: `name` is the SSE event name ("" when none), `data` its payload."""
 
     def more(self, text: str) -> None:
-        """Take an event that has `frame` around another text, which is not empty, printable ASCII,
-        and without quotes and backslashes."""
+        """Take an event that has `frame` around another text, which is not empty. Times, sequence
+        numbers and padding in it may be others."""
 
     def headers(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the answer's head (lower-case names): some counts live there."""
@@ -210,6 +210,30 @@ class Reader(Protocol):
     def usage(self) -> Usage:
         """The counts so far: the provider's last word on each field, per-field maximum where it
         reports running figures. NO_USAGE when it said nothing."""
+
+
+class Intake(Protocol):
+    """A request's body that is read while it passes to the provider."""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next bytes; what may go on by now. The end never is among that, so what has gone
+        is no whole request. Raises `AskError`."""
+
+    def finish(self) -> bytes:
+        """The body is complete: the rest of it. Raises `AskError`."""
+
+    def ask(self, left: int = 0) -> Ask:
+        """What the request asks for, should `left` more bytes come of what is being read."""
+
+
+@runtime_checkable
+class PassesOn(Protocol):
+    """An adapter that can read some requests while they pass. Optional: without it bodies are kept
+    whole, up to a limit."""
+
+    def intake(self, method: str, path: str, query: str, content_type: str) -> Intake | None:
+        """None where this request must be read as a whole, as by `Adapter.ask`. Such a request is
+        never edited. Raises `AskError`."""
 
 
 class Adapter(Protocol):

@@ -13,6 +13,9 @@ COUNT_MAX = 2**53
 COST_MAX_E10 = 10**15
 """A hundred thousand dollars for one call is not a cost figure."""
 
+SECONDS_MAX = 10**6
+"""Nothing that is billed by the second lasts eleven days."""
+
 _E10 = Decimal(10**10)
 
 
@@ -75,6 +78,17 @@ def cost_e10(value: object) -> int | None:
     except InvalidOperation:
         return None
     return amount_e10 if amount_e10 <= COST_MAX_E10 else None
+
+
+def milliseconds(seconds: object) -> int | None:
+    """Seconds, given as int or Decimal, in milliseconds, rounded half up. Never a float."""
+    if type(seconds) is int:
+        seconds = Decimal(seconds)
+    if not isinstance(seconds, Decimal) or not seconds.is_finite():
+        return None
+    if not 0 <= seconds < SECONDS_MAX:
+        return None
+    return int((seconds * 1000).to_integral_value(ROUND_HALF_UP))
 
 
 def exact(data: bytes) -> Any:

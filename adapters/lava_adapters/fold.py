@@ -6,7 +6,6 @@ valid, and turns them into a `Usage` only when asked: `_settle` holds the family
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +16,6 @@ from .contract import NO_USAGE, Ask, Usage
 from .lenient import load_object
 
 DONE = b"[DONE]"
-PLAIN = re.compile(rb"[ !#-\[\]-~]+")
-"""Text that JSON writes as it is: printable ASCII without quotes and backslashes."""
 FRAMES_MAX = 8
 """Frames that a stream may show which bring nothing: where every event has one of its own, looking
 is wasted."""
@@ -87,11 +84,6 @@ class Fold(ABC):
         elif name == "error":
             self.failed = True
 
-    def more(self, text: str) -> None:
-        self.deltas += 1
-        self.delta_bytes += len(text)
-        self.text = text
-
     def headers(self, status: int, headers: Mapping[str, str]) -> None:  # noqa: B027  # optional
         """These families state nothing in their headers."""
 
@@ -108,7 +100,7 @@ class Fold(ABC):
     def _settle(self) -> Usage:
         """The family's rules, on the counts so far."""
 
-    def _saw(self, text: str) -> None:
+    def more(self, text: str) -> None:
         """Count one content-carrying event."""
         self.deltas += 1
         if text.isascii():
@@ -121,18 +113,18 @@ class Fold(ABC):
         self.text = text
 
     def _framed(self, data: bytes) -> None:
-        """Show what stands around `text` in this event's data. The text stands there as it is if
-        nothing is escaped, and it is nothing else if its string occurs once."""
-        if self._frames >= FRAMES_MAX or b"\\" in data:
+        """Show what stands around `text` in this event's data: where no other string is escaped,
+        and its own string, written as most do, occurs once."""
+        if self._frames >= FRAMES_MAX:
             return
         if self.deltas - self._framed_at < 2:  # no event has had the last one
             self._frames += 1
         self._framed_at = self.deltas
-        text = self.text.encode("utf-8", "replace")
-        quoted = b'"%b"' % text
-        if PLAIN.fullmatch(text) and data.count(quoted) == 1:
+        quoted = orjson.dumps(self.text)
+        if data.count(quoted) == 1:
             before, _, after = data.partition(quoted)
-            self.frame = before + b'"', b'"' + after
+            if b"\\" not in before and b"\\" not in after:
+                self.frame = before + b'"', b'"' + after
 
     def _name(self, source: dict[str, Any], model: str = "model", response_id: str = "id") -> None:
         """Note the first model and response id that are not empty (Azure's first is)."""

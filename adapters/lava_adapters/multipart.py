@@ -4,49 +4,40 @@ The body goes to the provider as it came, and another parser reads it there. A f
 could take for different ones would let a caller ask for one model and be billed for another, so
 there is nothing lenient here: every occurrence of the boundary must be a delimiter that everybody
 sees as one, a part says what it is once and plainly, and a field that matters to the bill occurs
-once. Anything else is an `AskError`. The body is walked once, file contents at the speed of a
-memory search; headers and values have limits.
+once. Anything else is an `AskError`. The body is walked once, whole or in pieces, file contents at
+the speed of a memory search; headers and values have limits.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import unquote_to_bytes
 
 from .contract import AskError
 from .framings import media_type
+from .parts import VALUE_MAX_BYTES, Head, boundary_of, read_head, value_of
+from .sound import HEAD_BYTES
 
 PARTS_MAX = 1_000
 HEADERS_MAX_BYTES = 4_096
 """Of one part."""
-VALUE_MAX_BYTES = 4_096
-"""Of a field that matters to the bill."""
-
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
-_PARAM = r'\s*;\s*([A-Za-z0-9*_-]+)=(?:"([^"\r\n]*)"|([^\s";,]+))'
-_PARAMETERS = re.compile(_PARAM)
-_TYPE = re.compile(rf"multipart/form-data(?:{_PARAM})*\s*;?\s*", re.IGNORECASE)
-_DISPOSITION = re.compile(rf"form-data(?:{_PARAM})*\s*;?\s*", re.IGNORECASE)
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
-_PLAIN_TYPES = ("text/plain", "application/octet-stream")
-_CHARSETS = ("", "utf-8", "utf8", "us-ascii")
-_ENCODINGS = ("7bit", "8bit", "binary")
+KEPT_MAX_BYTES = 8 * HEAD_BYTES
+"""Of the beginnings of a form's files."""
+END_MAX_BYTES = 1_024
+"""Line ends behind the form's end."""
+_STEP_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One file of a form: where its content lies in the body."""
+    """One file of a form: how long it is, and how it begins."""
 
     name: str
     content_type: str
-    start: int
-    end: int
-
-    @property
-    def size(self) -> int:
-        return self.end - self.start
+    size: int
+    head: bytes
+    """As much as was kept of it."""
 
 
 @dataclass(slots=True)
@@ -58,22 +49,178 @@ class Form:
     text_bytes: int = 0
 
 
+@dataclass(slots=True)
+class _Part:
+    """The part that is being read."""
+
+    head: Head
+    wanted: bool
+    keep: int
+    """How much of its content is kept."""
+    size: int = 0
+    kept: bytes = b""
+
+    @property
+    def upload(self) -> Upload:
+        return Upload(self.head.name, media_type(self.head.content_type), self.size, self.kept)
+
+
 def is_form(content_type: str) -> bool:
     return media_type(content_type) == "multipart/form-data"
 
 
 def read_form(content_type: str, body: bytes, priced: frozenset[str]) -> Form:
     """The form in `body`; `priced` names the fields whose values are wanted."""
-    form = Form()
-    for start, end in _parts(b"--" + _boundary(content_type), body):
-        head, separator, _ = body[start : min(end, start + HEADERS_MAX_BYTES)].partition(
-            b"\r\n\r\n"
-        )
-        if not separator:
+    reader = FormReader(content_type, priced)
+    for at in range(0, len(body), _STEP_BYTES):
+        reader.feed(body[at : at + _STEP_BYTES])
+    reader.finish()
+    return reader.form
+
+
+class FormReader:
+    """A form that comes in pieces. `feed` says which bytes have been read for good, and keeps back
+    the others; the form's end is always among those. So whoever has got what it gave has no form,
+    until `finish` gives the rest of one that is right."""
+
+    def __init__(self, content_type: str, priced: frozenset[str]) -> None:
+        self.form = Form()
+        self._priced = priced
+        self._delimiter = b"--" + boundary_of(content_type)
+        self._buffer = bytearray()
+        self._at = 0
+        """So much of the buffer has been read."""
+        self._mark = len(self._delimiter)
+        """How long the delimiter is that stands there, with the line end before it."""
+        self._parts = 0
+        self._part: _Part | None = None
+        self._step: Callable[[], bool] = self._begin
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next bytes; what may be passed on. Raises `AskError`."""
+        self._buffer += piece
+        while self._step():
+            pass
+        with memoryview(self._buffer) as buffer:
+            passed = bytes(buffer[: self._at])
+        del self._buffer[: self._at]
+        self._at = 0
+        return passed
+
+    def finish(self) -> bytes:
+        """The body is complete: the rest of it. Raises `AskError` where the form is not."""
+        if self._step == self._begin:
+            raise AskError("the form must begin with its boundary")
+        if self._step != self._over:
+            raise AskError("the form does not end with its boundary")
+        rest, self._buffer = bytes(self._buffer), bytearray()
+        return rest
+
+    # Each step reads on from `_at`: True when another step follows, False when more must come.
+
+    def _begin(self) -> bool:
+        begun = bytes(self._buffer[: self._mark])
+        if not self._delimiter.startswith(begun):
+            raise AskError("the form must begin with its boundary")
+        self._step = self._behind if begun == self._delimiter else self._begin
+        return begun == self._delimiter
+
+    def _behind(self) -> bool:
+        """Behind a delimiter: the end, or another part."""
+        after = self._at + self._mark
+        two = bytes(self._buffer[after : after + 2])
+        if two == b"--":
+            self._step = self._over
+            return True
+        if two not in (b"", b"-", b"\r", b"\r\n"):
+            raise AskError("the form's boundary occurs in its content; choose another")
+        if two != b"\r\n":
+            return False
+        self._parts += 1
+        if self._parts > PARTS_MAX:
+            raise AskError(f"the form has more than {PARTS_MAX} parts")
+        self._at = after + 2
+        self._step = self._headers
+        return True
+
+    def _headers(self) -> bool:
+        seen = bytes(self._buffer[self._at : self._at + HEADERS_MAX_BYTES])
+        head, separator, _ = seen.partition(b"\r\n\r\n")
+        if self._delimiter in head or not (separator or len(seen) < HEADERS_MAX_BYTES):
             raise AskError(f"a part has no headers, or more than {HEADERS_MAX_BYTES} bytes of them")
-        content = start + len(head) + len(separator)
-        _take(form, _headers(head), body, content, end, priced)
-    return form
+        if not separator:
+            return False
+        self._part = self._opened(read_head(head))
+        self._at += len(head) + len(separator)
+        self._step = self._content
+        return True
+
+    def _content(self) -> bool:
+        """Up to the next delimiter. No other text may look like one."""
+        buffer, at = self._buffer, self._at
+        found = buffer.find(self._delimiter, at)
+        if found < 0:
+            self._take(max(at, len(buffer) - len(self._delimiter) - 1))
+            return False
+        if found < at + 2 or buffer[found - 2 : found] != b"\r\n":
+            raise AskError("the form's boundary occurs in its content; choose another")
+        self._take(found - 2)
+        self._close()
+        self._mark = 2 + len(self._delimiter)
+        self._step = self._behind
+        return True
+
+    def _over(self) -> bool:
+        behind = self._buffer[self._at + self._mark + 2 :]
+        if behind.strip(b"\r\n") or len(behind) > END_MAX_BYTES:
+            raise AskError("the form goes on behind its end")
+        return False
+
+    def _opened(self, head: Head) -> _Part:
+        """A part as its headers describe it."""
+        form, name = self.form, head.name
+        wanted = head.plain_name in self._priced or head.plain_name == "_charset_"
+        if wanted and (
+            head.plain_name != name or head.is_file or name in form.fields or name == "_charset_"
+        ):
+            text = head.plain_name
+            raise AskError(f"the field {text!r} must occur once, plainly", text)
+        if wanted:
+            return _Part(head, True, VALUE_MAX_BYTES + 1)
+        left = KEPT_MAX_BYTES - sum(len(file.head) for file in form.files)
+        return _Part(head, False, min(HEAD_BYTES, left) if head.is_file else 0)
+
+    def _take(self, end: int) -> None:
+        """Content of the part, up to `end`."""
+        part = self._part
+        if part is not None:
+            part.size += end - self._at
+            if len(part.kept) < part.keep:
+                more = part.keep - len(part.kept)
+                part.kept += bytes(self._buffer[self._at : min(end, self._at + more)])
+        self._at = end
+
+    def _close(self) -> None:
+        """The part is complete."""
+        part, form = self._part, self.form
+        if part is None:
+            return
+        head = part.head
+        if head.stated_size not in (None, str(part.size)):
+            raise AskError("a part's Content-Length is not its length")
+        if part.wanted:
+            form.fields[head.name] = value_of(head.name, head.content_type, part.kept)
+        elif head.is_file:
+            form.files.append(part.upload)
+        if not head.is_file:
+            form.text_bytes += part.size
+        self._part = None
+
+    @property
+    def open_file(self) -> Upload | None:
+        """The file that is being read."""
+        part = self._part
+        return part.upload if part is not None and part.head.is_file else None
 
 
 def boolean(form: Form, name: str) -> bool:
@@ -94,92 +241,3 @@ def number(form: Form, name: str) -> int | None:
     if re.fullmatch(r"[1-9][0-9]{0,8}", value) is None:
         raise AskError(f"{name} must be a whole number from 1", name)
     return int(value)
-
-
-def _boundary(content_type: str) -> bytes:
-    if _TYPE.fullmatch(content_type) is None:
-        raise AskError("the content type of the form cannot be read")
-    found = [(name.lower(), a or b) for name, a, b in _PARAMETERS.findall(content_type)]
-    boundaries = [value for name, value in found if name.startswith("boundary")]
-    if len(boundaries) != 1 or _BOUNDARY.fullmatch(boundaries[0]) is None:
-        raise AskError("the content type must name one boundary")
-    return str(boundaries[0]).encode("ascii")
-
-
-def _parts(delimiter: bytes, body: bytes) -> Iterator[tuple[int, int]]:
-    """Where each part lies, headers included. No other text may look like a delimiter."""
-    if not body.startswith(delimiter):
-        raise AskError("the form must begin with its boundary")
-    at, size = 0, len(delimiter)
-    for _ in range(PARTS_MAX + 1):
-        after = at + size
-        if body.startswith(b"--", after):
-            if body[after + 2 :].strip(b"\r\n"):
-                raise AskError("the form goes on behind its end")
-            return
-        if not body.startswith(b"\r\n", after):
-            raise AskError("the form's boundary occurs in its content; choose another")
-        at = body.find(delimiter, after)
-        if at < 0:
-            raise AskError("the form does not end with its boundary")
-        if at < after + 4 or body[at - 2 : at] != b"\r\n":
-            raise AskError("the form's boundary occurs in its content; choose another")
-        yield after + 2, at - 2
-    raise AskError(f"the form has more than {PARTS_MAX} parts")
-
-
-def _headers(head: bytes) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in head.decode("latin-1").split("\r\n"):
-        match = _HEADER.fullmatch(line)
-        name = match[1].lower() if match else ""
-        if match is None or name in found:
-            raise AskError(f"a part's header cannot be read, or is given twice: {line[:40]!r}")
-        found[name] = match[2]
-    return found
-
-
-def _take(
-    form: Form, headers: dict[str, str], body: bytes, start: int, end: int, priced: frozenset[str]
-) -> None:
-    disposition = headers.get("content-disposition", "")
-    if _DISPOSITION.fullmatch(disposition) is None:
-        raise AskError("a part's Content-Disposition is missing, or cannot be read")
-    given = [(name.lower(), a or b) for name, a, b in _PARAMETERS.findall(disposition)]
-    params = dict(given)
-    if len(params) != len(given) or "name" not in params or "name*" in params:
-        raise AskError("a part must have one name")
-    if headers.get("content-transfer-encoding", "binary").lower() not in _ENCODINGS:
-        raise AskError("a part has a Content-Transfer-Encoding; send its bytes as they are")
-    if headers.get("content-length", str(end - start)) != str(end - start):
-        raise AskError("a part's Content-Length is not its length")
-    name, kind = params["name"], headers.get("content-type", "")
-    is_file = "filename" in params or "filename*" in params
-    plain = _plainly(name)
-    if plain in priced or plain == "_charset_":
-        if plain != name or is_file or name in form.fields or name == "_charset_":
-            raise AskError(f"the field {plain!r} must occur once, plainly", plain)
-        form.fields[name] = _value(name, kind, body[start:end])
-    elif is_file:
-        form.files.append(Upload(name, media_type(kind), start, end))
-    if not is_file:
-        form.text_bytes += end - start
-
-
-def _plainly(name: str) -> str:
-    """What some reader may make of a name: unescaped, trimmed, without an index."""
-    text = unquote_to_bytes(name.encode("latin-1")).decode("utf-8", "replace")
-    return text.partition("[")[0].strip().lower()
-
-
-def _value(name: str, kind: str, value: bytes) -> str:
-    charset = kind.partition(";")[2].strip().lower().removeprefix("charset=").strip('"')
-    if (kind and media_type(kind) not in _PLAIN_TYPES) or charset not in _CHARSETS:
-        raise AskError(f"{name} must be plain text", name)
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError:
-        text = "\0"
-    if len(value) > VALUE_MAX_BYTES or not text.isprintable():
-        raise AskError(f"{name} must be a line of at most {VALUE_MAX_BYTES} bytes", name)
-    return text

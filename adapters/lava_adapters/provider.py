@@ -16,6 +16,7 @@ Credential = Literal["bearer", "x-api-key", "x-goog-api-key", "api-key", "xi-api
 
 
 NO_QUIRKS = Quirks()
+METHODS = ("POST", "GET", "DELETE")
 
 
 class RegistryError(ValueError):
@@ -37,6 +38,11 @@ class Route:
     """The path parameter that is the id of a provider-side object, which must be the caller's."""
     model_param: str | None = None
     """The path parameter that names the model; what the body says does not count then."""
+    credential: Credential | None = None
+    """Where the key goes on this route, if elsewhere than on the provider's others."""
+    suffix_param: str | None = None
+    """The path parameter that says who serves the model, where prices differ by that: it goes
+    behind the model's name and a colon, as the provider itself writes it elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Provider:
     base: str
     """Origin of the ``/{provider}/...`` prefix route."""
     routes: tuple[Route, ...]
+    api_bases: tuple[str, ...] = ()
+    """What its paths begin with: the old form ``/v1/forward/{provider}/...`` leaves it out."""
     credential: Credential = "bearer"
     compatible_credential: Credential | None = None
     """Where its OpenAI-compatible paths expect the key, if elsewhere."""
@@ -65,7 +73,8 @@ class Provider:
     extra_headers: tuple[tuple[str, str], ...] = ()
     """Sent with managed keys where the caller gave none."""
     prices: str | None = None
-    """The provider's id in genai-prices."""
+    """The provider's id in genai-prices; ``{suffix}`` at its end is what stands behind the last
+    colon of the model's name."""
     models: Mapping[str, str] = field(default_factory=dict, hash=False)
     """The operator's own names (of deployments) -> the model that is priced and shown."""
     quirks: Quirks = NO_QUIRKS
@@ -82,8 +91,11 @@ class Provider:
     """Prefixes of response headers to let through beside the usual ones."""
     encoded_slash: bool = False
     """``%2F`` is allowed in its paths."""
+    cancel_stops_charge: bool | None = None
+    """Whether a stream that is hung up on is charged no further; None: nobody says."""
     disconnect: Literal["cancel", "drain"] = "cancel"
-    """What to do upstream when the client is gone."""
+    """What to do upstream when the client is gone: reading on costs nothing more where the charge
+    goes on anyway, and then the provider's own count is had."""
     docs: str = ""
     checked: str = ""
     """The date when somebody last compared the row with the provider's documentation."""
@@ -121,13 +133,24 @@ class Provider:
         that has a price."""
         if route.model_param is not None:
             ask = replace(ask, model=unquote(params[route.model_param]))
+        if route.suffix_param is not None and ask.model:
+            ask = replace(ask, model=f"{ask.model}:{unquote(params[route.suffix_param])}")
         known = self.models.get(ask.model or "") if self.models else None
         return ask if known is None else replace(ask, model=known)
 
     def credential_for(self, route: Route) -> Credential:
         """Where the key goes on this route."""
+        if route.credential is not None:
+            return route.credential
         compatible = route.family.startswith("openai_")
         return (compatible and self.compatible_credential) or self.credential
+
+    def whole_path(self, path: str) -> str | None:
+        """A path of the table that is `path`, or ends with it and begins as its paths do."""
+        for base in ("", *self.api_bases):
+            if any(self.route(method, base + path) for method in METHODS):
+                return base + path
+        return None
 
     def route(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         """The route of a raw path (no query), and the values of its parameters."""

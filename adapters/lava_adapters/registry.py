@@ -17,7 +17,7 @@ from typing import Any
 from .contract import Adapter
 from .families import BUILTIN, Family
 from .provider import Provider, RegistryError, Route
-from .rows import read_provider
+from .rows import CHANGEABLE, QUIRKS, read_provider
 
 __all__ = ["ENTRY_POINTS", "Provider", "Registry", "RegistryError", "Route", "load_family"]
 
@@ -81,8 +81,9 @@ class Registry:
 
     def with_providers(self, rows: Iterable[Mapping[str, Any]]) -> Registry:
         """A registry with these rows too. A row with an id already known adds `hosts` and `models`
-        to that provider, and a `base` to one whose hosts are all the operator's. One that is `like`
-        a known provider is another of its kind: same routes, hosts and key of its own."""
+        to that provider, sets its quirks (`CHANGEABLE`), and the `base` of one whose hosts are all
+        the operator's. One that is `like` a known provider is another of its kind: same routes,
+        hosts and key of its own."""
         providers = dict(self._by_id)
         for row in rows:
             provider = _read(row, providers)
@@ -147,7 +148,7 @@ def _read(given: Mapping[str, Any], providers: Mapping[str, Provider]) -> Provid
 
 
 def _adds(known: Provider, members: set[str]) -> bool:
-    allowed = {"id", "hosts", "models"}
+    allowed = {"id", "hosts", "models", *CHANGEABLE}
     if known.base.endswith(".invalid"):
         allowed.add("base")
     return {"id"} < members <= allowed
@@ -156,19 +157,27 @@ def _adds(known: Provider, members: set[str]) -> bool:
 def _joined(known: Provider, row: Mapping[str, Any]) -> Provider:
     more = read_provider({"base": known.base, "hosts": list(known.hosts), **row})
     hosts = known.hosts + more.hosts if "hosts" in row else known.hosts
-    return replace(known, hosts=hosts, base=more.base, models={**known.models, **more.models})
+    models = {**known.models, **more.models}
+    return replace(_changed(known, more, row), hosts=hosts, base=more.base, models=models)
+
+
+def _changed(known: Provider, more: Provider, row: Mapping[str, Any]) -> Provider:
+    """`known` with the quirks that the operator's row states."""
+    stated = {name: getattr(more.quirks, name) for name in QUIRKS if name in row}
+    plain = {name: getattr(more, name) for name in CHANGEABLE - QUIRKS.keys() if name in row}
+    return replace(known, quirks=replace(known.quirks, **stated), **plain)
 
 
 def _another(known: Provider | None, row: Mapping[str, Any]) -> Provider:
     needed = {"id", "hosts", "base"}
-    if known is None or not needed <= set(row) <= needed | {"label", "models"}:
+    if known is None or not needed <= set(row) <= needed | {"label", "models", *CHANGEABLE}:
         raise RegistryError(
             f"provider {row.get('id')!r}: `like` names a known provider, and goes with id, hosts, "
-            "base, label and models only"
+            f"base, label, models, {', '.join(sorted(CHANGEABLE))} only"
         )
     more = read_provider(row)
     return replace(
-        known,
+        _changed(known, more, row),
         id=more.id,
         label=more.label,
         hosts=more.hosts,

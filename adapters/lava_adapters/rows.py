@@ -28,7 +28,7 @@ _COMPATIBLE: Mapping[str, tuple[Route, ...]] = {
 _ID = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _HOST = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]*(?::\d{1,5})?")
 _BASE = re.compile(r"https?://[a-z0-9.-]+(?::\d{1,5})?")
-_QUIRKS: Mapping[str, type] = {
+QUIRKS: Mapping[str, type] = {
     "usage_opt_in": bool,
     "cap_member": str,
     "named_errors": bool,
@@ -43,42 +43,54 @@ _PLAIN: Mapping[str, type] = {
     "docs": str,
     "checked": str,
     "prices": str,
+    "cancel_stops_charge": bool,
     "disconnect": str,
     "credential": str,
     "compatible_credential": str,
     "aws_service": str,
     "service_account": bool,
 }
+CHANGEABLE = frozenset(
+    ("usage_opt_in", "cap_member", "named_errors", "disconnect", "one_token_events",
+     "hidden_tokens_per_s")
+)  # fmt: skip
+"""What an operator may say of a provider that has a row: their server may be of another version."""
 _REQUIRED = frozenset(("id", "hosts", "base"))
 _LISTS = ("response_headers", "hidden_models", "serves", "routes")
-_OTHER = frozenset(("label", "extra_headers", "prefix", "models", *_LISTS))
+_OTHER = frozenset(("label", "extra_headers", "prefix", "api_base", "models", *_LISTS))
 
 
 def read_provider(row: Mapping[str, Any]) -> Provider:
     """A `Provider` from a TOML table or a JSON object of the settings. Raises `RegistryError`."""
     name = row.get("id")
-    unknown = sorted(set(row) - _REQUIRED - _OTHER - set(_QUIRKS) - set(_PLAIN))
+    unknown = sorted(set(row) - _REQUIRED - _OTHER - set(QUIRKS) - set(_PLAIN))
     missing = sorted(_REQUIRED - set(row))
     if unknown or missing:
         raise RegistryError(f"provider {name!r}: unknown {unknown}, missing {missing}")
-    for key, kind in (*_PLAIN.items(), *_QUIRKS.items()):
+    for key, kind in (*_PLAIN.items(), *QUIRKS.items()):
         if key in row and type(row[key]) is not kind:
             raise RegistryError(f"provider {name!r}: {key} must be of type {kind.__name__}")
     _check(row)
-    quirks = {key: row[key] for key in _QUIRKS if key in row}
+    quirks = {key: row[key] for key in QUIRKS if key in row}
     return Provider(
         id=row["id"],
         label=str(row.get("label", row["id"])),
         hosts=tuple(host.lower() for host in row["hosts"]),
         base=row["base"],
         routes=_routes(row),
+        api_bases=tuple(b for b in (row.get("api_base"), row.get("prefix", "/v1")) if b),
         extra_headers=tuple(sorted(row.get("extra_headers", {}).items())),
         response_headers=tuple(row.get("response_headers", ())),
         hidden_models=tuple(row.get("hidden_models", ())),
         models=dict(row.get("models", {})),
         quirks=Quirks(**quirks),
-        **{key: row[key] for key in _PLAIN if key in row},
+        **_disconnect(row) | {key: row[key] for key in _PLAIN if key in row},
     )
+
+
+def _disconnect(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What follows for leaving clients, unless the row says it itself."""
+    return {"disconnect": "drain"} if row.get("cancel_stops_charge") is False else {}
 
 
 def _check(row: Mapping[str, Any]) -> None:
@@ -112,7 +124,10 @@ def _routes(row: Mapping[str, Any]) -> tuple[Route, ...]:
         routes += [replace(shape, path=prefix + shape.path) for shape in _COMPATIBLE[kind]]
     for entry in row.get("routes", ()):
         try:
-            routes.append(Route(**{**entry, "methods": tuple(entry["methods"])}))
+            route = Route(**{**entry, "methods": tuple(entry["methods"])})
+            if route.credential not in (None, *get_args(Credential)):
+                raise TypeError(f"credential must be in {get_args(Credential)}")
+            routes.append(route)
         except (TypeError, KeyError) as error:
             raise RegistryError(f"provider {row['id']!r}: bad route {entry}: {error}") from None
     return tuple(routes)

@@ -29,18 +29,18 @@ _MP3_KBITS = (
 """Layer III: MPEG 1, then MPEG 2 and 2.5."""
 _PCM = (1, 3)
 _WAV_HEADER = 44
-_LOOKED_AT = 8_192
+HEAD_BYTES = 8_192
+"""No more of a recording is looked at."""
 
 
-def likely_ms(body: bytes, start: int, end: int) -> int:
-    """How long the recording in `body` from `start` to `end` probably is."""
-    return (end - start) * 1000 // _bytes_per_s(body[start : min(end, start + _LOOKED_AT)])
+def likely_ms(head: bytes, size: int) -> int:
+    """How long a recording of `size` bytes that begins with `head` probably is."""
+    return size * 1000 // _bytes_per_s(head[:HEAD_BYTES])
 
 
-def longest_ms(body: bytes, start: int, end: int) -> int:
+def longest_ms(head: bytes, size: int) -> int:
     """The recording is not longer than this."""
-    least = _pcm_bytes_per_s(body[start : min(end, start + _WAV_HEADER)]) or LEAST_BYTES_PER_S
-    return -(-(end - start) * 1000 // least)
+    return -(-size * 1000 // (_pcm_bytes_per_s(head[:_WAV_HEADER]) or LEAST_BYTES_PER_S))
 
 
 def spoken_tokens(characters: int) -> int:

@@ -33,7 +33,7 @@ _OWN_DATA = frozenset(
 )
 _IDS = frozenset(("file_id", "cachedContent", "cached_content"))
 _ID_LISTS = frozenset(("vector_store_ids", "file_ids"))
-_URLS = frozenset(("image_url", "file_url", "video_url", "audio_url", "fileUri", "file_uri"))
+_URLS = frozenset(("image_url", "file_url", "video_url", "audio_url", "fileUri", "file_uri", "uri"))
 _DATA = frozenset(("data", "file_data"))
 
 

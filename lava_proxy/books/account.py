@@ -128,11 +128,17 @@ class Account:
         available_e10 = max(self.refused.available_e10, self.free_e10)
         return Refusal(least_e10, available_e10) if least_e10 > available_e10 else None
 
+    @property
+    def claims_e10(self) -> int:
+        """What must be there in leases, or in rows whose booking we have not heard of."""
+        return self.free_e10 + self.held_e10 + self.pending_e10
+
     def lapse(self) -> None:
         """The database has taken our leases back. What open calls hold is not covered any more: it
         counts as owed, and the next lease covers it first."""
         self.free_e10 = -(self.held_e10 + self.pending_e10)
         self.granted_e10 = 0
+        self.expires_s = 0.0
 
 
 class Hold:
@@ -164,6 +170,10 @@ class Hold:
         self.amount_e10 += more_e10
         self._leases.refill_if_low(account, self.overdraft_e10)
         return True
+
+    def refill(self) -> None:
+        """Have more leased in the background, where little is left: it will be needed."""
+        self._leases.refill_if_low(self.account, self.overdraft_e10)
 
     async def extend_soon(self, least_e10: int, want_e10: int, wait_s: float) -> bool:
         """As `extend` by `want_e10`, or by what there is if that is at least `least_e10`, after

@@ -11,12 +11,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import orjson
 
-from lava_proxy.books import replay
+from lava_proxy.books import renewal, replay
 from lava_proxy.books.codec import encode_call, encode_result
 from lava_proxy.books.condition import Condition
 from lava_proxy.books.directory import Directory
@@ -24,7 +24,7 @@ from lava_proxy.books.holds import Holds
 from lava_proxy.books.journal import Journal, JournalError
 from lava_proxy.books.key_uses import KeyUses
 from lava_proxy.books.leases import Hold, Leases
-from lava_proxy.books.prices import load_prices
+from lava_proxy.books.prices import load_history, load_prices
 from lava_proxy.books.rates import Rates
 from lava_proxy.books.recall import Recalls
 from lava_proxy.books.writer import Item, Writer
@@ -36,6 +36,7 @@ from lava_proxy.core.settings import Settings
 from lava_proxy.rules.estimate import Learned
 from lava_proxy.rules.limits import LEASED, Rate, drawn
 from lava_proxy.rules.pricebook import NO_NAMES, PriceBook
+from lava_proxy.rules.pricehistory import PriceHistory
 from lava_proxy.rules.settlement import Booked, Call, Settlement
 from lava_proxy.store import credit, leasing, rates
 from lava_proxy.store import learned as learned_store
@@ -69,6 +70,7 @@ class Books:
         self._price_names = price_names
         self.prices = PriceBook(bundled=price_names)
         self._prices_stale = True
+        self._pricing = asyncio.Lock()
         self._on_booked = on_booked
         self.top_up_rules = leasing.TopUpRules(
             settings.top_up_low_percent, settings.top_up_monthly_max * E10
@@ -132,12 +134,13 @@ class Books:
             recall=self.recalls.ask,
         )
 
-    async def open(self) -> None:
-        """Settle what dead processes left behind, then start the writer."""
+    async def open(self) -> list[replay.Replayed]:
+        """Settle what dead processes left behind, then start the writer; answers what they left."""
         await self.refresh_prices()
         await self.share_learned()
-        await replay.take_over(self.journals_dir, self.database, self.clock, self.prices)
+        left = await replay.take_over(self.journals_dir, self.database, self.clock, self.prices)
         self._writing = asyncio.create_task(self.writer.run(), name="ledger writer")
+        return left
 
     async def close(self) -> None:
         """Book what is queued, give leases back, close the journal."""
@@ -165,6 +168,10 @@ class Books:
         except JournalError:
             raise unavailable("the journal cannot be written; try again", 5) from None
 
+    def amend(self, seq: int, call: Call) -> None:
+        """Write HOLD again: more is known of the call, before its answer goes out."""
+        self.journal.amend(seq, encode_call(call))
+
     def settle(
         self, seq: int, row: Settlement, hold: Hold | Holds | None, estimate_e10: int
     ) -> None:
@@ -185,22 +192,26 @@ class Books:
         self.writer.put(Item(row, None, 0, self.clock.boot_s()))
 
     async def refresh_prices(self) -> None:
-        """Read the prices in force."""
-        self._prices_stale = False
-        self.prices = await load_prices(self.database, self.clock.now(), self._price_names)
+        """Read the prices in force; one at a time, or an old look could come last."""
+        async with self._pricing:
+            self._prices_stale = False
+            try:
+                now = self.clock.now()
+                self.prices = await load_prices(self.database, now, self._price_names)
+            except BaseException:
+                self._prices_stale = True
+                raise
+
+    async def price_history(self, known_for_s: float = 0.0) -> PriceHistory:
+        """Prices for requests that came before them."""
+        known_for = timedelta(seconds=known_for_s)
+        return await load_history(
+            self.database, self.clock.now(), self._price_names, known_for=known_for
+        )
 
     async def share_learned(self) -> None:
         """Tell the other workers what was learned here, and take what they know."""
-        fresh = self.learned.take_fresh()
-        try:
-            async with self.database.transaction() as conn:
-                if fresh:
-                    await learned_store.save(conn, fresh)
-                known = await learned_store.newest(conn, self.learned.models_max)
-        except (StoreDown, StoreConflict):
-            self.learned.keep_fresh(fresh)
-            raise
-        self.learned.adopt(known)
+        await learned_store.share(self.database, self.learned)
 
     @property
     def prices_stale(self) -> bool:
@@ -270,9 +281,13 @@ class Books:
     async def renew(self, owner_id: str) -> None:
         """More time for the leases on an account in use."""
         asked_s = self.clock.boot_s()
+        if not renewal.renewable(self.leases, owner_id):
+            return  # others were renewed first, and this process may have stood still meanwhile
         async with self.database.transaction() as conn:
-            await credit.renew(conn, owner_id, self.journal.holder_id, self.settings.lease_s)
-        self.leases.renewed(owner_id, asked_s)
+            there = await credit.renew(
+                conn, owner_id, self.journal.holder_id, self.settings.lease_s
+            )
+        renewal.renewed(self.leases, owner_id, asked_s, there)
 
     def now(self) -> datetime:
         """Wall time, to be written down."""

@@ -38,6 +38,7 @@ def encode_call(call: Call) -> bytes:
             call.input_characters,
             call.budgets,
             call.input_ms,
+            call.background_id,
         )
     )
 
@@ -71,6 +72,7 @@ def decode_call(facts: bytes, holder_id: str, meter: Meter | None) -> Call:
         input_characters=v[15],
         budgets=tuple((kind, owner_id) for kind, owner_id in v[16]) if len(v) > 16 else (),
         input_ms=v[17] if len(v) > 17 else 0,
+        background_id=v[18] if len(v) > 18 else None,
     )
 
 
@@ -102,6 +104,7 @@ def encode_result(row: Settlement) -> bytes:
             row.object_ids,
             row.metered_object,
             row.reads_object,
+            row.metered,
         )
     )
 
@@ -129,12 +132,25 @@ def decode_result(facts: bytes, call: Call) -> Settlement:
         object_ids=tuple(v[13]),
         metered_object=v[14],
         reads_object=v[15],
+        metered=v[16] if len(v) > 16 else "whole",
     )
 
 
-def encode_settlement(row: Settlement) -> bytes:
-    """Both halves, for the quarantine table; as Python shows them where JSON cannot hold them."""
+def encode_settlement(row: Settlement, facts: bytes | None = None) -> bytes:
+    """Both halves, for the quarantine table; as Python shows them where JSON cannot hold them.
+    `facts`: of the call as HOLD has them, where they say more than `row` can."""
     try:
-        return b"[" + encode_call(row.call) + b"," + encode_result(row) + b"]"
+        return b"[" + (facts or encode_call(row.call)) + b"," + encode_result(row) + b"]"
     except orjson.JSONEncodeError:
         return repr(row).encode("utf-8", "backslashreplace")
+
+
+def meter_id_of_settlement(kept: bytes) -> str | None:
+    """The meter that a kept settlement names. ValueError: it is kept as Python shows it."""
+    return meter_id_of(orjson.dumps(orjson.loads(kept)[0]))
+
+
+def decode_settlement(kept: bytes, holder_id: str, meter: Meter | None) -> Settlement:
+    """Both halves back into a settlement that this holder's leases pay."""
+    call, result = orjson.loads(kept)
+    return decode_result(orjson.dumps(result), decode_call(orjson.dumps(call), holder_id, meter))

@@ -42,7 +42,18 @@ from lava_proxy.books.segment import (
     read_segment,
 )
 
-__all__ = ["Journal", "JournalError", "Record", "lock_folder", "read_folder", "remove_folder"]
+__all__ = [
+    "Journal",
+    "JournalError",
+    "Record",
+    "keep_folder",
+    "lock_folder",
+    "read_folder",
+    "remove_folder",
+]
+
+DAMAGED = "journals-damaged"
+"""Beside ``journals``: folders of which a part could not be read."""
 
 ROOM_AFTER_BYTES = 1 << 20
 """Behind the size at which no new call begins in a segment: for the calls that run."""
@@ -110,6 +121,10 @@ class Journal:
         self._calls[seq] = segment
         segment.open_calls += 1
         return seq
+
+    def amend(self, seq: int, facts: bytes) -> None:
+        """Write HOLD again, with what is known by now: the last one counts."""
+        self._append(HOLD, SEQ.pack(seq) + facts)
 
     def sent(self, seq: int) -> None:
         """Write SENT: the provider may charge from here on."""
@@ -234,10 +249,12 @@ class Journal:
         return Segment(self.folder, number, self._segment_bytes + ROOM_AFTER_BYTES)
 
 
-def read_folder(folder: Path) -> Iterator[Record]:
-    """Every intact record of a folder, in the order of writing."""
+def read_folder(folder: Path, damaged: list[str] | None = None) -> Iterator[Record]:
+    """Every record of a folder up to damage in its file, in the order of writing. The names of
+    damaged files are added to `damaged`."""
     for path in sorted(folder.glob("*.journal")):
-        yield from read_segment(path.read_bytes(), path.name)
+        if (yield from read_segment(path.read_bytes(), path.name)) and damaged is not None:
+            damaged.append(path.name)
 
 
 def lock_folder(folder: Path) -> int:
@@ -255,3 +272,15 @@ def lock_folder(folder: Path) -> int:
 def remove_folder(folder: Path) -> None:
     """Delete a journal folder whose records are all committed; one that is gone is fine."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_folder(folder: Path) -> Path:
+    """Put a damaged folder aside, where nobody replays it again; answers where it is now."""
+    aside = folder.parent.with_name(DAMAGED)
+    aside.mkdir(mode=0o700, exist_ok=True)
+    kept, number = aside / folder.name, 0
+    while kept.exists():  # the same folder again, from a backup
+        number += 1
+        kept = aside / f"{folder.name}.{number}"
+    folder.rename(kept)
+    return kept

@@ -56,7 +56,7 @@ class Leases:
         self._back = back
         self.clock = clock
         self._holder_id = holder_id
-        self._lease_s = lease_s
+        self.lease_s = lease_s
         self.grace_s = grace_s
         self._burn_s = burn_s
         self._refusal_s = refusal_s
@@ -239,17 +239,6 @@ class Leases:
                 del self.accounts[account.owner_id]
         return LeaseAnswer(0, 0, 0)
 
-    def to_renew(self) -> list[str]:
-        """Owners whose leases are past half of their time and in use."""
-        now_s = self.clock.boot_s()
-        return [o for o, a in self.accounts.items() if 0 < a.expires_s - now_s < self._lease_s / 2]
-
-    def renewed(self, owner_id: str, asked_s: float) -> None:
-        """Leases were extended; counted from before we asked."""
-        account = self.accounts.get(owner_id)
-        if account is not None:
-            account.expires_s = asked_s + self._lease_s
-
     async def close(self) -> None:
         """Wait for trips under way."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -268,18 +257,22 @@ class Leases:
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
     ) -> LeaseAnswer:
         try:
-            if account.expires_s and not self.in_grace(account):
-                await self._back(account.owner_id)  # now nobody has it, whether it was taken or not
-                account.lapse()
-            asked_s = self.clock.boot_s()
-            ask = account.ask(self._holder_id, self._lease_s, least_e10, amount_e10, overdraft_e10)
-            self.trips += 1
-            answer = await self._trip(ask)
+            while True:
+                if account.expires_s and not self.in_grace(account):
+                    await self._back(account.owner_id)  # nobody has it, whether it was taken or not
+                    account.lapse()
+                asked_s = self.clock.boot_s()
+                wants = least_e10, amount_e10, overdraft_e10
+                ask = account.ask(self._holder_id, self.lease_s, *wants)
+                self.trips += 1
+                answer = await self._trip(ask)
+                if not account.expires_s or self.in_grace(account):
+                    break  # else we were stopped: what we had before may have been taken back
         finally:
             account.trip = None
         account.free_e10 += answer.amount_e10
         account.granted_e10 = answer.amount_e10  # 0, nothing to be had: no refill until one asks
-        account.expires_s = asked_s + self._lease_s  # a trip renews whatever we have
+        account.expires_s = asked_s + self.lease_s  # a trip renews whatever we have
         if answer.amount_e10:
             account.refused = None
         return answer

@@ -7,8 +7,12 @@ For every call the last thing known decides:
     HOLD, SENT             ``recovered``, charged at the input estimate: the provider may have it
     HOLD alone             void: nothing was sent
 
+Of a response that runs on in the background (`Call.background_id`) that is a part: the rest is
+charged when it is read. Booked is also whose it is.
+
 Replaying twice, or a copied folder, changes nothing: request ids are booked once. Only after the
-commit are the dead process's leases closed and its folder deleted.
+commit are the dead process's leases closed and its folder deleted. A folder of which a part cannot
+be read is not deleted but put aside.
 """
 
 from __future__ import annotations
@@ -24,13 +28,19 @@ import stamina
 from lava_adapters.contract import Usage
 from lava_proxy.books import segment as wal
 from lava_proxy.books.codec import decode_call, decode_result, meter_id_of
-from lava_proxy.books.journal import JournalError, lock_folder, read_folder, remove_folder
-from lava_proxy.books.quarantine import POISON, quarantine
+from lava_proxy.books.journal import (
+    JournalError,
+    keep_folder,
+    lock_folder,
+    read_folder,
+    remove_folder,
+)
+from lava_proxy.books.quarantine import POISON, hold_back, set_apart
 from lava_proxy.core.clock import Clock
 from lava_proxy.rules.charge import Counts
 from lava_proxy.rules.price import PRICE_ASSUMED, UNPRICED, cost
 from lava_proxy.rules.pricebook import PriceBook, price_of
-from lava_proxy.rules.settlement import Booked, Call, Meter, Settlement
+from lava_proxy.rules.settlement import BACKGROUND, Booked, Call, Meter, Settlement
 from lava_proxy.store import credit
 from lava_proxy.store import directory as directory_store
 from lava_proxy.store.database import Database, StoreConflict
@@ -61,6 +71,8 @@ class Replayed:
     calls: int
     booked: int
     void: int
+    damaged: tuple[str, ...] = ()
+    """Files that hold more than could be read."""
 
 
 async def take_over(
@@ -74,8 +86,12 @@ async def take_over(
         except JournalError:
             continue  # its process lives
         try:
-            done.append(await replay_folder(folder, database, clock, prices))
-            remove_folder(folder)
+            replayed = await replay_folder(folder, database, clock, prices)
+            done.append(replayed)
+            if replayed.damaged:
+                log.error("journal %s is kept in %s", folder.name, keep_folder(folder))
+            else:
+                remove_folder(folder)
         finally:
             os.close(lock_fd)
     return done
@@ -92,17 +108,7 @@ async def replay_folder(
 ) -> Replayed:
     """Book what a folder holds and close its holder's leases. The caller has the folder's lock.
     The folder stays: deleting it late is safe."""
-    traces: dict[int, _Trace] = {}
-    for record in read_folder(folder):
-        trace = traces.setdefault(record.seq, _Trace())
-        if record.kind == wal.HOLD:
-            trace.hold = record.facts
-        elif record.kind == wal.SENT:
-            trace.sent = True
-        elif record.kind == wal.PROGRESS:
-            trace.counts = record.counts
-        else:
-            trace.result = record.facts
+    traces, damaged = _traces(folder)
     known = [trace for trace in traces.values() if trace.hold]  # the others were committed
     meters = await _meters(database, known)
     rows: list[Settlement] = []
@@ -119,7 +125,8 @@ async def replay_folder(
             else _recovered(call, trace, clock, prices)
         )
         if meter_id is not None and call.meter is None:
-            await quarantine(database, row, LookupError(f"there is no meter {meter_id}"))
+            error = LookupError(f"there is no meter {meter_id}")
+            await hold_back(database, row, error, _known_e10(row), clock.now(), trace.hold)
         else:
             rows.append(row)
     booked = await _book(database, clock, rows)
@@ -128,7 +135,26 @@ async def replay_folder(
     fresh = sum(1 for row in booked if row.fresh)
     if known:
         log.warning("replayed %s: %d calls, %d booked now", folder.name, len(known), fresh)
-    return Replayed(folder.name, len(known), fresh, void)
+    if damaged:
+        log.error("journal %s: %s cannot be read to the end", folder.name, ", ".join(damaged))
+    return Replayed(folder.name, len(known), fresh, void, tuple(damaged))
+
+
+def _traces(folder: Path) -> tuple[dict[int, _Trace], list[str]]:
+    """What is known of each call, and the files that are damaged."""
+    traces: dict[int, _Trace] = {}
+    damaged: list[str] = []
+    for record in read_folder(folder, damaged):
+        trace = traces.setdefault(record.seq, _Trace())
+        if record.kind == wal.HOLD:
+            trace.hold = record.facts
+        elif record.kind == wal.SENT:
+            trace.sent = True
+        elif record.kind == wal.PROGRESS:
+            trace.counts = record.counts
+        else:
+            trace.result = record.facts
+    return traces, damaged
 
 
 def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Settlement:
@@ -142,7 +168,12 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
     price = price_of(
         prices.of(call.merchant_id), policy, call.provider, (call.model,), call.created_at
     )
-    flags = (UNPRICED,) if price is None else (PRICE_ASSUMED,) if price.assumed else ()
+    flags = [UNPRICED] if price is None else [PRICE_ASSUMED] if price.assumed else []
+    response_id = call.background_id
+    if response_id is not None:
+        flags.append(BACKGROUND)
+    reads = response_id is not None and f"/{response_id}" in call.endpoint
+    managed = call.provider_key_type == "managed"
     usage = Usage(
         input_tokens=inputs,
         output_tokens=outputs,
@@ -157,8 +188,13 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
         cost=None if price is None else cost(price.rates, usage),
         model=call.model,
         price_version=None if price is None else price.version,
-        flags=flags,
+        flags=tuple(flags),
         completed_at=clock.now(),
+        response_id=response_id,
+        metered_object=response_id,
+        metered="part",
+        reads_object=reads,
+        object_ids=(response_id,) if response_id is not None and managed and not reads else (),
     )
 
 
@@ -180,7 +216,7 @@ async def _book(database: Database, clock: Clock, rows: Sequence[Settlement]) ->
 
 
 async def _book_batch(database: Database, clock: Clock, rows: Sequence[Settlement]) -> list[Booked]:
-    """One transaction, or those of its halves: a row that is poison is quarantined alone, because a
+    """One transaction, or those of its halves: a row that is poison is set apart alone, because a
     journal that cannot be replayed would keep every process from starting."""
     try:
         retries = stamina.retry_context(on=StoreConflict, attempts=CONFLICTS_MAX, wait_max=1.0)
@@ -190,9 +226,13 @@ async def _book_batch(database: Database, clock: Clock, rows: Sequence[Settlemen
                     return await settle(conn, rows, clock.now())
     except POISON as error:
         if len(rows) == 1:
-            log.error("replay: row %s is quarantined: %s", rows[0].call.request_id, error)
-            await quarantine(database, rows[0], error)
-            return []
+            most_e10 = _known_e10(rows[0])
+            return [await set_apart(database, rows[0], error, most_e10, clock.now())]
     half = len(rows) // 2
     left = await _book_batch(database, clock, rows[:half])
     return left + await _book_batch(database, clock, rows[half:])
+
+
+def _known_e10(row: Settlement) -> int:
+    """What is known of a charge that cannot be computed: HOLD does not say what was held."""
+    return row.cost.total_e10 if row.cost else 0

@@ -3,6 +3,8 @@
 Format: an 8-byte header (``LAVAJ`` + version as 3 digits), then records of
 ``<u32 length> <u32 crc32 of type and payload> <u8 type> <payload>``. A length of 0 is the end: the
 preallocated tail is zeros. Whatever fails its CRC ends the segment: a prefix, never a wrong amount.
+A process that was killed in a store leaves nothing behind what it tore; where a whole record still
+follows, the file is damaged, which its reader is told: the rest is evidence, not rubbish.
 
 Records are stored through a shared memory map, not with ``write()``: the pages belong to the kernel
 from the moment of the store, so they survive ``kill -9`` just the same, and a store costs a tenth.
@@ -17,12 +19,12 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 HEADER = b"LAVAJ001"
-HOLD, SENT, PROGRESS, SETTLE = 1, 2, 3, 4
+HOLD, SENT, PROGRESS, SETTLE = KINDS = (1, 2, 3, 4)
 
 FRAME = struct.Struct("<IIB")
 SEQ = struct.Struct("<Q")
@@ -108,27 +110,47 @@ class Record:
     counts: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
-def read_segment(data: bytes, name: str = "segment") -> Iterator[Record]:
-    """Records up to the first that is torn or damaged. An unknown version is an error: guessing at
-    money is worse than stopping. A file without a whole header is a crash at creation: nothing was
-    promised."""
+def read_segment(data: bytes, name: str = "segment") -> Generator[Record, None, bool]:
+    """Records up to the first that is torn or damaged; at the end, whether it is damaged: records
+    stand behind that cannot be trusted. An unknown version is an error: guessing at money is worse
+    than stopping. A file without a whole header is a crash at creation: nothing was promised."""
     head = data[: len(HEADER)]
     if len(data.rstrip(b"\0")) < len(HEADER) and HEADER.startswith(head.rstrip(b"\0")):
-        return
+        return False
     if head != HEADER:
         raise JournalError(f"{name}: not a journal of this version (it starts with {head!r})")
     at = len(HEADER)
     while at + FRAME.size <= len(data):
-        length, crc, kind = FRAME.unpack_from(data, at)
-        at += FRAME.size
-        payload = data[at : at + length]
-        if not 0 < length == len(payload) or zlib.crc32(payload, kind) != crc:
-            return
-        at += length
+        found = _framed(data, at)
+        if found is None:
+            return _more_behind(data, at)
+        kind, payload = found
         record = _parse(kind, payload)
-        if record is None:
-            return
+        if record is None:  # whole, but not of this version
+            return True
         yield record
+        at += FRAME.size + len(payload)
+    return False
+
+
+def _framed(data: bytes, at: int) -> tuple[int, bytes] | None:
+    """Kind and payload of the record at `at`, if there is one and it is whole. A head that was torn
+    before its kind may have the right CRC: the kind only starts it."""
+    length, crc, kind = FRAME.unpack_from(data, at)
+    start = at + FRAME.size
+    if not kind or not 0 < length <= len(data) - start:
+        return None
+    payload = data[start : start + length]
+    return (kind, payload) if zlib.crc32(payload, kind) == crc else None
+
+
+def _more_behind(data: bytes, at: int) -> bool:
+    """Whether a whole record begins anywhere behind `at`."""
+    end = len(data.rstrip(b"\0"))
+    return any(
+        data[start + FRAME.size - 1] in KINDS and _framed(data, start) is not None
+        for start in range(at + 1, end - FRAME.size)
+    )
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,8 +8,8 @@ When a batch fails, the class of the error decides (store/database.py maps them)
 
 * the database is away or in conflict: wait with full jitter, try the same rows again. When it is
   back, grants go first and what has piled up is booked at a capped rate (`_catch_up`);
-* a row is poison (data that PostgreSQL refuses): halve the batch until the row stands alone, keep
-  it whole in the quarantine table with the error, go on with the others;
+* a row is poison (data that PostgreSQL refuses): halve the batch until the row stands alone, set
+  it apart (books/quarantine.py: its money is booked all the same), go on with the others;
 * anything else is a defect or a wrong schema: the writer stops, admission closes, rows stay in the
   journal.
 """
@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from lava_proxy.books.quarantine import POISON, quarantine
+from lava_proxy.books.quarantine import POISON, set_apart
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError, unavailable
 from lava_proxy.rules.settlement import Booked, Settlement
@@ -272,14 +272,12 @@ class Writer:
 
     async def _quarantine(self, item: Item, error: Exception) -> Booked:
         row = item.settlement
-        log.error("ledger: row %s is quarantined: %s", row.call.request_id, error)
         if item.done is not None and not item.done.done():
             item.done.set_exception(
                 LavaError("validation_error", f"the books refuse this report: {error}")
             )
             return Booked(row.call.request_id, row.call.owner_id, 0, False)
-        await quarantine(self._database, row, error)
-        return Booked(row.call.request_id, row.call.owner_id, 0, False, quarantined=True)
+        return await set_apart(self._database, row, error, item.estimate_e10, self._clock.now())
 
     def _fail_waiting(self, why: str) -> None:
         """Those who wait hear of it now. Their rows stay: a report may be booked after a 503."""

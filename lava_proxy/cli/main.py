@@ -13,6 +13,7 @@ import typer
 from lava_proxy import __version__
 from lava_proxy.cli import tools
 from lava_proxy.cli.prices import prices_app
+from lava_proxy.cli.quarantine import quarantine_app
 from lava_proxy.cli.run import run
 from lava_proxy.cli.wallet import wallet_app
 from lava_proxy.cli.webhooks import webhooks_app
@@ -30,6 +31,7 @@ app = typer.Typer(
 keys_app = typer.Typer(help="Secret keys of merchants.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.add_typer(prices_app, name="prices")
+app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(wallet_app, name="wallet")
 app.add_typer(webhooks_app, name="webhooks")
 
@@ -104,6 +106,10 @@ def replay(
         typer.echo(
             f"{done.holder_id}: {done.calls} calls, {done.booked} booked now, {done.void} void"
         )
+        if done.damaged:
+            typer.echo(
+                f"{done.holder_id}: damaged, its end is not booked: {done.damaged}", err=True
+            )
 
 
 @app.command()
@@ -123,6 +129,12 @@ def audit(
     )
     for difference in found.differences:
         typer.echo(f"{difference.check}: {dict(difference.facts)}", err=True)
+    if found.quarantined:
+        typer.echo(
+            f"{found.quarantined} rows are not booked, {format_e10(found.quarantined_e10)} USD by"
+            " what is known: see lava-proxy quarantine list",
+            err=True,
+        )
     typer.echo("the books add up" if found.sound else "THE BOOKS DO NOT ADD UP")
     raise typer.Exit(0 if found.sound else 1)
 

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from lava_proxy.books.journal import JournalError, lock_folder
-from lava_proxy.books.prices import load_prices
+from lava_proxy.books.prices import load_history, load_prices
 from lava_proxy.books.replay import Replayed, replay_folder, take_over
+from lava_proxy.books.share import Share
 from lava_proxy.core.clock import SystemClock
 from lava_proxy.core.environment import unknown_names
 from lava_proxy.core.errors import LavaError
@@ -28,11 +29,12 @@ from lava_proxy.store import keys as key_store
 from lava_proxy.store import outbox
 from lava_proxy.store import prices as price_store
 from lava_proxy.store.audit import Audit, audit
+from lava_proxy.store.corrections import Change
 from lava_proxy.store.database import Database, StoreError, connect
 from lava_proxy.store.embedded import start_embedded
 from lava_proxy.store.migrate import migrate, status
 from lava_proxy.store.prices import PriceRow
-from lava_proxy.store.reratings import Change, rerate
+from lava_proxy.store.reratings import rerate
 
 
 @asynccontextmanager
@@ -147,8 +149,8 @@ async def rerate_requests(settings: Settings, *, dry: bool) -> list[Change]:
     now = SystemClock().now()
     names = registry_of(settings).price_names
     async with open_database(settings) as database:
-        prices = await load_prices(database, now, names)
-        return [change async for change in rerate(database, prices, now, dry=dry)]
+        prices = await load_history(database, now, names)
+        return [change async for change in rerate(Share(database, 1), prices, now, dry=dry)]
 
 
 async def deliveries(settings: Settings, status: str, most: int) -> list[Mapping[str, object]]:
@@ -212,14 +214,16 @@ async def examine(settings: Settings) -> list[tuple[bool, str]]:
 
 def _providers(settings: Settings) -> list[tuple[bool, str]]:
     """The provider table can be read; bases and managed keys are of providers in it, and usable."""
+    lines: list[tuple[bool, str]] = []
     try:
         registry = registry_of(settings)
+        known = {provider.id for provider in registry.providers}
+        keys = sorted(settings.provider_keys)
+        lines += [(provider in known, f"managed key for {provider}") for provider in keys]
         egress_of(settings, registry)
     except ConfigurationError as error:
-        return [(False, str(error))]
-    keys = sorted(settings.provider_keys)
-    known = {provider.id for provider in registry.providers}
-    return [(provider in known, f"managed key for {provider}") for provider in keys]
+        lines.append((False, str(error)))
+    return lines
 
 
 async def ask_payments(settings: Settings) -> tuple[bool, str]:

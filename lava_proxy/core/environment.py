@@ -8,26 +8,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
-from lava_proxy.core.settings import (
-    FOREIGN,
-    PREFIX,
-    PROVIDER_KEY_PREFIX,
-    ConfigurationError,
-    Settings,
-)
+from lava_proxy.core import provider_keys
+from lava_proxy.core.settings import FOREIGN, PREFIX, ConfigurationError, Settings
 
 
 def load_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
     """Settings from `environ` (used for the provider keys; pydantic reads the rest itself)."""
-    keys = {
-        name[len(PROVIDER_KEY_PREFIX) :].lower().replace("_", "-"): SecretStr(value)
-        for name, value in environ.items()
-        if name.startswith(PROVIDER_KEY_PREFIX) and value
-    }
+    keys = provider_keys.keys_in(environ)
     try:
-        return Settings(**{"provider_keys": keys, **overrides})  # type: ignore[arg-type]
+        return Settings(**{provider_keys.FIELD: keys, **overrides})  # type: ignore[arg-type]
     except ValidationError as error:
         wrong = "; ".join(
             f"{PREFIX}{'.'.join(str(p) for p in e['loc']).upper()}: {e['msg']}"
@@ -38,8 +29,8 @@ def load_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
 
 def known_names() -> list[str]:
     """Every ``LAVA_*`` name that the gateway reads, the provider keys as a pattern."""
-    names = [PREFIX + name.upper() for name in Settings.model_fields if name != "provider_keys"]
-    return [*names, PROVIDER_KEY_PREFIX + "<PROVIDER>"]
+    names = [PREFIX + name.upper() for name in Settings.model_fields if name != provider_keys.FIELD]
+    return [*names, provider_keys.PREFIX + "<PROVIDER>"]
 
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
@@ -49,7 +40,7 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in known or name in FOREIGN:
             continue
-        if name.startswith(PROVIDER_KEY_PREFIX):
+        if name.startswith(provider_keys.PREFIX):
             continue
         near = difflib.get_close_matches(name, known, n=1)
         hint = f", did you mean {near[0]}?" if near else ""

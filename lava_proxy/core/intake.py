@@ -27,9 +27,9 @@ async def receive_body(
 ) -> bytes:
     """The whole body: 413 as soon as it is too large, 408 when it takes too long, 415 when it is
     compressed. The content type is not looked at: clients label JSON in every way."""
+    if (stated_bytes(headers) or 0) > bytes_max:
+        raise too_large(bytes_max)
     for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value) > bytes_max:
-            raise _too_large(bytes_max)
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             raise LavaError("unsupported_media_type", "send the body without a content encoding")
     try:
@@ -52,12 +52,21 @@ async def _receive_all(receive: Receive, bytes_max: int) -> bytes:
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > bytes_max:
-            raise _too_large(bytes_max)
+            raise too_large(bytes_max)
         more = message.get("more_body", False)
     return b"".join(pieces)
 
 
-def _too_large(bytes_max: int) -> LavaError:
+def stated_bytes(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
+    """How long the body is, where its head says so."""
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return None
+
+
+def too_large(bytes_max: int) -> LavaError:
+    """The body is longer than it may be."""
     return LavaError(
         "body_too_large",
         f"the body is over {bytes_max} bytes",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings
+
+from lava_proxy.core.provider_keys import KeySettings
 
 
-class PaymentSettings(BaseSettings):
+class PaymentSettings(KeySettings):
     """A part of `Settings`."""
 
     payments: Literal["manual", "stripe"] = Field(
@@ -38,6 +40,18 @@ class PaymentSettings(BaseSettings):
     checkout_session_s: float = Field(
         86_400.0, gt=0, le=30 * 86_400, description="How long a checkout session may be paid."
     )
+    payment_lookup_s: float = Field(
+        600.0,
+        ge=10,
+        description="A payment whose end nobody told us is looked up at the provider after so "
+        "long, then after pauses that double, at most 6 hours.",
+    )
+    payment_give_up_s: float = Field(
+        3600.0,
+        ge=60,
+        description="A payment that its payer began is ended, at the provider too, so long after "
+        "its checkout session's time; one into the wallet so long after it was begun.",
+    )
     auto_free_plan: bool = Field(
         False, description="Every new customer is put on its merchant's Free plan, which is made."
     )
@@ -56,3 +70,7 @@ class PaymentSettings(BaseSettings):
     top_up_monthly_max: int = Field(
         500, ge=0, le=10**6, description="Most USD of top-ups per customer and calendar month."
     )
+
+    def lookup_after(self, now: datetime) -> datetime:
+        """When a payment that is asked for now is looked up at the provider."""
+        return now + timedelta(seconds=self.payment_lookup_s)

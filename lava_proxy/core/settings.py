@@ -13,10 +13,9 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from lava_proxy.core.money import parse_e10
-from lava_proxy.core.payment_settings import PaymentSettings
+from lava_proxy.core.webhook_settings import WebhookSettings
 
 PREFIX = "LAVA_"
-PROVIDER_KEY_PREFIX = "LAVA_PROVIDER_KEY_"
 FOREIGN = frozenset({"LAVA_SECRET_KEY", "LAVA_RECORDINGS"})
 """Names with our prefix that belong to clients and to our own tests."""
 
@@ -25,7 +24,7 @@ class ConfigurationError(Exception):
     """The configuration is wrong; the message says which name and what to do."""
 
 
-class Settings(PaymentSettings):
+class Settings(WebhookSettings):
     """The gateway's settings. Keyword arguments win over the environment."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
@@ -84,6 +83,20 @@ class Settings(PaymentSettings):
     # Request limits
     body_limit_bytes: int = Field(32 * 2**20, ge=1024, description="Largest request body.")
     body_timeout_s: float = Field(60.0, gt=0, description="Longest time a request body may take.")
+    upload_limit_bytes: int = Field(
+        512 * 2**20,
+        ge=1024,
+        description="Largest upload (recording, picture, file) that passes through: its body is "
+        "not kept.",
+    )
+    upload_least_bytes_s: int = Field(
+        32 * 2**10,
+        ge=1,
+        description="An upload may take the body's time, and a second for so many bytes of it.",
+    )
+    uploads_max: int = Field(
+        256, ge=1, description="Uploads under way at once, per process; then 503."
+    )
     header_limit_bytes: int = Field(64 * 2**10, ge=1024, description="Request headers in all.")
     client_stall_s: float = Field(
         60.0, gt=0, description="A reader that takes nothing for so long is treated as gone."
@@ -124,8 +137,9 @@ class Settings(PaymentSettings):
     )
     client_drain_providers: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Provider ids, comma separated: when the client leaves, the answer is read to "
-        "its end and billed by the provider's own usage, instead of being cancelled.",
+        description="Provider ids, comma separated, beside those whose rows say so: when the "
+        "client leaves, the answer is read to its end and billed by the provider's own usage, "
+        "instead of being cancelled.",
     )
     client_drain_max_s: float = Field(
         60.0, gt=0, description="Longest time an answer is read on without its client."
@@ -194,6 +208,17 @@ class Settings(PaymentSettings):
         "one; 0: for ever. Roll-ups and request ids stay.",
     )
 
+    rerate_interval_s: float = Field(
+        60.0,
+        ge=0,
+        description="How often requests without a price are looked at again; 0: only when asked.",
+    )
+    rerate_after_s: float = Field(
+        600.0,
+        ge=0,
+        description="So old a price must be for that: time to take back a mistake.",
+    )
+
     # Directory (keys, customers, meters in memory)
     directory_poll_s: float = Field(
         2.0, gt=0, description="Net below LISTEN/NOTIFY: how often changes are looked for."
@@ -201,36 +226,6 @@ class Settings(PaymentSettings):
     directory_entries: int = Field(100_000, ge=16, description="Entries of each kind in memory.")
     auth_stale_s: float = Field(
         300.0, gt=0, description="With PostgreSQL away, known keys are honoured for so long."
-    )
-
-    # Webhooks
-    webhook_timeout_s: float = Field(
-        10.0, gt=0, description="Longest that one delivery of a webhook may take."
-    )
-    webhook_sends_max: int = Field(
-        20, ge=1, le=1000, description="Deliveries under way at once, per process."
-    )
-    webhook_sends_per_endpoint: int = Field(
-        2, ge=1, le=100, description="Of these, to one webhook; one while it fails."
-    )
-    webhook_interval_s: float = Field(
-        1.0,
-        gt=0,
-        description="How often the outbox is looked at; a change of balance waits so "
-        "long for others of its customer.",
-    )
-    webhook_retry_s: float = Field(
-        259_200.0, gt=0, description="A delivery that has not succeeded for so long is dead."
-    )
-    webhook_keep_s: float = Field(
-        2_592_000.0, gt=0, description="Events are kept for so long, for lists and resending."
-    )
-    webhook_credit_low: str = Field(
-        "1.00", description="customer.credit.low is sent below so much credit, in USD."
-    )
-    webhook_allow_private: bool = Field(
-        False,
-        description="For development: webhooks may be http, on any port, at private addresses.",
     )
 
     # Operation

@@ -38,6 +38,7 @@ from lava_proxy.manage import (
     reference,
     reports,
     requests,
+    reratings,
     secret_keys,
     services,
     spend_keys,
@@ -73,6 +74,7 @@ ROUTES: tuple[Route, ...] = (
     *payment_methods.ROUTES,
     *credit_bundles.ROUTES,
     *checkout_sessions.ROUTES,
+    *reratings.ROUTES,  # before the route that takes any id there
     *prices.ROUTES,
     *secret_keys.ROUTES,
     *spend_keys.ROUTES,

@@ -30,6 +30,7 @@ SERVICE_TYPES: Mapping[str, str] = {
     "completions": "llm",
     "generate": "llm",
     "invoke": "llm",
+    "interactions": "llm",
     "embeddings": "embeddings",
     "embed": "embeddings",
     "rerank": "rerank",

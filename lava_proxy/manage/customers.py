@@ -145,9 +145,10 @@ async def delete(desk: Desk, call: Call) -> Answer:
     now = desk.books.now()
     async with desk.writing() as conn:
         found = await store.find(conn, call.merchant_id, call.params[0])
-        if found is not None and found.subscription_id is not None:
+        if found is not None:
             await subscriptions.lock_account(conn, found.customer_id)
-            await subscriptions.end(conn, found.customer_id, found.subscription_id, now)
+            # Whichever they are on by now: they may have changed it in this moment.
+            await subscriptions.end(conn, found.customer_id, None, now)
         gone = await store.delete(conn, call.merchant_id, call.params[0], now)
         if gone is not None:
             news = outbox.Event(call.merchant_id, outbox.DELETED, gone)

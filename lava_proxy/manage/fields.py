@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Set
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Annotated, NoReturn, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -30,6 +30,7 @@ SECONDS_MAX = 10**9
 NAME_MAX_CHARS = 255
 URL_MAX_CHARS = 2048
 
+_MILLISECOND = Decimal("0.001")
 _DATE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -154,16 +155,12 @@ def _cost(value: object) -> int:
 
 
 def _milliseconds(value: object) -> int:
-    """Seconds with at most three decimal places, exactly."""
+    """Seconds to the nearest millisecond, half up: clients send what their clocks say."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise ValueError("must be a number of seconds")
     if not 0 <= value <= SECONDS_MAX:
         raise ValueError(f"must be from 0 to {SECONDS_MAX}")
-    numerator, denominator = value.as_integer_ratio()
-    milliseconds, rest = divmod(numerator * 1000, denominator)
-    if rest:
-        raise ValueError("may have at most three decimal places")
-    return milliseconds
+    return int(Decimal(value).quantize(_MILLISECOND, ROUND_HALF_UP).scaleb(3))
 
 
 def _date(value: object) -> datetime:
@@ -196,9 +193,7 @@ Milliseconds = Annotated[
     int,
     PlainValidator(
         _milliseconds,
-        json_schema_input_type=Annotated[
-            float, Field(ge=0, le=SECONDS_MAX, multiple_of=Decimal("0.001"))
-        ],
+        json_schema_input_type=Annotated[float, Field(ge=0, le=SECONDS_MAX)],
     ),
 ]
 """Seconds as a number -> milliseconds."""

@@ -7,7 +7,8 @@ from typing_extensions import TypedDict
 from lava_proxy.core.money import format_e10
 from lava_proxy.manage.call import Answer, Call, Route
 from lava_proxy.manage.desk import Desk
-from lava_proxy.manage.fields import customer_named, read_query
+from lava_proxy.manage.fields import read_query
+from lava_proxy.manage.filters import narrowed
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, read_page
 from lava_proxy.manage.text import time_text
 from lava_proxy.store import ledger as store
@@ -32,8 +33,7 @@ async def page(desk: Desk, call: Call) -> Answer:
     """Entries, newest first. A request id that nobody used has none; an unknown customer is 404."""
     query = read_query(call, PARAMETERS)
     page = read_page("ledger", query)
-    name = customer_named(query)
-    customer_id = None if name is None else (await desk.customer(call, name)).customer_id
+    customer_id, _ = await narrowed(desk, call, query)
     async with desk.reading() as conn:
         rows = await store.page(
             conn,

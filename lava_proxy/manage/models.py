@@ -1,7 +1,8 @@
 """``/v1/models``: what may be named at `/v1/chat/completions` and `/v1/messages`.
 
-Listed is what has a known price at a provider that we have a key for. More may be called than is
-listed: a model that is newer than the price list, or ``provider/model`` of any provider.
+Listed is what has a known price, bundled or set, at a provider that we have a key for. More may be
+called than is listed: a model that is newer than the price list, or ``provider/model`` of any
+provider.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ async def page(desk: Desk, call: Call) -> Answer:
     key = await _spend_key(desk, call)
     if desk.listed_models is None:  # the same for the life of the process
         desk.listed_models = await asyncio.to_thread(_listed, desk)  # some 50 ms of work
-    shown = desk.listed_models if key is None else _of_key(desk, key, desk.listed_models)
+    known = _with_overrides(desk, key, desk.listed_models)
+    shown = known if key is None else _of_key(desk, key, known)
     made_s = desk.models.checked_s
     data: list[ModelView] = [
         {"id": one.id, "object": "model", "created": made_s, "owned_by": one.provider}
@@ -69,6 +71,23 @@ async def _spend_key(desk: Desk, call: Call) -> SpendKey | None:
     if code is not None:
         raise LavaError(code)
     return key
+
+
+def _with_overrides(
+    desk: Desk, key: SpendKey | None, bundled: Sequence[ListedModel]
+) -> Sequence[ListedModel]:
+    """The list with models that only the operator has a price for, or the key's merchant."""
+    prices = desk.books.prices.of(key.merchant.merchant_id if key else "")
+    there = {one.id for one in bundled}
+    more = {
+        one
+        for provider_id, model in prices.named()
+        if provider_id in desk.books.settings.provider_keys
+        and (provider := desk.registry.by_id(provider_id)) is not None
+        for one in _of(desk.models, provider, model)
+        if one.id not in there
+    }
+    return sorted([*bundled, *more], key=lambda one: one.id) if more else bundled
 
 
 def _of_key(desk: Desk, key: SpendKey, known: Sequence[ListedModel]) -> Sequence[ListedModel]:

@@ -15,7 +15,6 @@ from typing import Literal
 from typing_extensions import TypedDict
 
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.money import format_e10
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk
 from lava_proxy.payments.events import BadSignature, ProviderEvent
@@ -100,7 +99,7 @@ async def _move(
     if event.kind == "reversed":
         return await reversals.settle_up(conn, payment.payment_id, now)
     if event.kind == "succeeded":
-        return await _paid(conn, payment, event, now)
+        return await store.paid(conn, payment, event.provider_ref, event.amount_e10, now)
     if event.provider_ref is not None:
         await store.note_ref(conn, payment.payment_id, event.provider_ref)
     needs_action = event.kind == "requires_action"
@@ -125,24 +124,6 @@ async def _move(
             message=event.message,
         )
     return False
-
-
-async def _paid(conn: Connection, payment: ToldOf, event: ProviderEvent, now: datetime) -> bool:
-    """The money is there, for the first time and in full; else somebody has to look at it."""
-    if event.amount_e10 < payment.amount_e10:
-        log.error(
-            "%s: %s paid instead of %s (%s); it counts as not paid",
-            payment.payment_id,
-            format_e10(event.amount_e10),
-            format_e10(payment.amount_e10),
-            event.provider_ref,
-        )
-        return False
-    if payment.status == "succeeded":
-        if payment.provider_ref not in (None, event.provider_ref) and event.provider_ref:
-            log.error("%s is paid twice: refund %s", payment.payment_id, event.provider_ref)
-        return False
-    return await payments.succeeded(conn, payment.payment_id, event.provider_ref, now)
 
 
 ROUTES = (

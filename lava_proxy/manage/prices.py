@@ -7,6 +7,7 @@ they are shown, and only the command line makes them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -24,8 +25,8 @@ from lava_proxy.rules.bundled import MODEL_NAME_MAX
 from lava_proxy.rules.catalog import OVERRIDE_UNITS, Match, Override, compile_override
 from lava_proxy.rules.rates import RateError
 from lava_proxy.store import prices as store
-from lava_proxy.store.database import Connection
-from lava_proxy.store.prices import PriceRow
+from lava_proxy.store.database import Connection, StoreConflict, StoreDown
+from lava_proxy.store.prices import PRICES_MAX, PriceRow
 
 PARAMETERS = PAGE_PARAMETERS | {"provider"}
 
@@ -82,11 +83,12 @@ async def create(desk: Desk, call: Call) -> Answer:
         refuse("rates", str(error))
 
     async def work(conn: Connection) -> Answer:
-        await store.create(conn, wanted)
+        if not await store.create(conn, wanted, PRICES_MAX):
+            raise LavaError("conflict", f"there are {PRICES_MAX} prices; take some away first")
         return answer(view(wanted))
 
     made = await once(desk, call, work)
-    await desk.books.refresh_prices()
+    await _use(desk)
     return made
 
 
@@ -119,8 +121,15 @@ async def remove(desk: Desk, call: Call) -> Answer:
         raise LavaError("forbidden", "this price is the operator's")
     if not gone:
         raise no_such("price")
-    await desk.books.refresh_prices()
+    await _use(desk)
     return answer(Deleted(id=call.params[0], deleted=True))
+
+
+async def _use(desk: Desk) -> None:
+    """This worker uses it at once; where that fails the work is done all the same, and the next
+    look at the change feed finds it, as the other workers do."""
+    with suppress(StoreDown, StoreConflict):
+        await desk.books.refresh_prices()
 
 
 def view(row: PriceRow) -> PriceView:
@@ -142,7 +151,7 @@ def _position(row: PriceRow) -> Position:
 
 
 ROUTES = (
-    Route("POST", "prices", create, answer=PriceView, body=NewPrice),
+    Route("POST", "prices", create, answer=PriceView, body=NewPrice, errors=("conflict",)),
     Route("GET", "prices", page, answer=PageView[PriceView], query=PARAMETERS),
     Route("GET", "prices/*", retrieve, answer=PriceView),
     Route("DELETE", "prices/*", remove, answer=Deleted),

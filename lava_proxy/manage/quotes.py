@@ -184,6 +184,12 @@ ROUTES = (
         create,
         answer=QuoteView,
         body=NewQuote,
-        errors=("not_found", "forward_endpoint_not_supported", "model_unpriced", "unbounded_call"),
+        errors=(
+            "not_found",
+            "forward_endpoint_not_supported",
+            "model_unpriced",
+            "meter_not_on_plan",
+            "unbounded_call",
+        ),
     ),
 )

@@ -4,12 +4,13 @@ The work is done, so a report is never refused for want of credit: what no credi
 debt. It goes through the ledger writer like any call, and is answered after its commit. The id is
 the merchant's, and is kept for ever with a hash of what was reported: the same report again answers
 the stored request, any other under that id is 409 and changes nothing. So a caller who got 503 or
-nothing just sends it again.
+nothing just sends it again, also after the customer's plan changed.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from hashlib import sha256
 
 import orjson
@@ -34,6 +35,7 @@ from lava_proxy.rules import price
 from lava_proxy.rules import settlement as rules
 from lava_proxy.rules.charge import Counts
 from lava_proxy.rules.entitlement import tier_cycle
+from lava_proxy.rules.settlement import Customer, Meter
 from lava_proxy.store import requests as store
 from lava_proxy.wire.metadata import check_metadata
 
@@ -75,17 +77,46 @@ class Report(Body):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A report with what it names."""
+
+    body: Report
+    customer: Customer
+    meter: Meter
+    metadata: dict[str, str]
+
+    @property
+    def content_hash(self) -> bytes:
+        """By meaning: a customer's id and reference are the same customer."""
+        body, counts = self.body, self.body.counts
+        facts = [
+            self.customer.customer_id,
+            self.meter.meter_id,
+            [getattr(counts, name) for name in Counts.__dataclass_fields__],
+            self.metadata,
+            body.cost,
+        ]
+        return sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).digest()
+
+
 async def create(desk: Desk, call: Call) -> Answer:
     """Book a report, or answer what was booked under its id."""
-    row = await _settlement(desk, call)
+    named = await _named(desk, call)
+    try:
+        row = _settlement(desk, call, named)
+    except LavaError as error:
+        booked = await _booked(desk, call, named) if error.code == "meter_not_on_plan" else None
+        if booked is None:
+            raise
+        return booked  # its plan changed since
     return await once_apart(desk, call, lambda _: _book(desk, row))
 
 
-async def _settlement(desk: Desk, call: Call) -> rules.Settlement:
+async def _named(desk: Desk, call: Call) -> _Named:
     body = read_fields(Report, call)
     # In the order that jsonb keeps, so that the first answer is also that of every repeat.
     pairs = sorted(check_metadata(body.metadata).items(), key=lambda pair: (len(pair[0]), pair[0]))
-    metadata = dict(pairs)
     name = customer_named({"customer_id": body.customer_id, "connection_id": body.connection_id})
     if name is None:
         refuse("customer_id", "is required")
@@ -97,6 +128,11 @@ async def _settlement(desk: Desk, call: Call) -> rules.Settlement:
             f"the meter {meter.slug} charges a percentage: send the field cost",
             details=[{"path": "cost", "message": "is required by a percentage meter"}],
         )
+    return _Named(body, customer, meter, dict(pairs))
+
+
+def _settlement(desk: Desk, call: Call, named: _Named) -> rules.Settlement:
+    body, customer, meter = named.body, named.customer, named.meter
     now = desk.books.now()
     return rules.Settlement(
         call=rules.Call(
@@ -114,7 +150,7 @@ async def _settlement(desk: Desk, call: Call) -> rules.Settlement:
             endpoint=ENDPOINT,
             stream=False,
             created_at=now,
-            metadata=metadata or None,
+            metadata=named.metadata or None,
         ),
         outcome="completed",
         usage_source="reported",
@@ -122,7 +158,7 @@ async def _settlement(desk: Desk, call: Call) -> rules.Settlement:
         cost=None if body.cost is None else price.Cost(0, body.cost, body.cost),
         model=None,
         completed_at=now,
-        content_hash=_content_hash(body, customer.customer_id, meter.meter_id, metadata),
+        content_hash=named.content_hash,
     )
 
 
@@ -136,24 +172,24 @@ async def _book(desk: Desk, row: rules.Settlement) -> Answer:
         raise _away() from None
     if made.fresh and made.charge is not None:
         return answer(view(store.as_booked(row, made.charge)))
+    merchant_id, request_id = row.call.merchant_id, row.call.request_id
     async with desk.reading() as conn:
-        booked = await store.find(conn, row.call.merchant_id, row.call.request_id)
-    if booked is None or booked.content_hash != row.content_hash:
+        booked = await store.find(conn, merchant_id, request_id)
+        known = booked or await store.taken(conn, merchant_id, request_id)
+    if known is None or known.content_hash != row.content_hash:
         raise LavaError("idempotency_conflict", "this request_id was booked with other content")
+    if booked is None:
+        raise LavaError("conflict", "this report was booked, and its month is not kept any more")
     return answer(view(booked))
 
 
-def _content_hash(body: Report, customer_id: str, meter_id: str, metadata: dict[str, str]) -> bytes:
-    """By meaning: a customer's id and reference are the same customer."""
-    counts = body.counts
-    facts = [
-        customer_id,
-        meter_id,
-        [getattr(counts, name) for name in Counts.__dataclass_fields__],
-        metadata,
-        body.cost,
-    ]
-    return sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).digest()
+async def _booked(desk: Desk, call: Call, named: _Named) -> Answer | None:
+    """What was booked of this very report before; None where nothing was."""
+    async with desk.reading() as conn:
+        booked = await store.find(conn, call.merchant_id, named.body.request_id)
+    if booked is None or booked.content_hash != named.content_hash:
+        return None
+    return answer(view(booked))
 
 
 def _away() -> LavaError:
@@ -171,7 +207,7 @@ ROUTES = (
         create,
         answer=RequestView,
         body=Report,
-        errors=("not_found", "idempotency_conflict", "meter_needs_cost"),
+        errors=("not_found", "conflict", "meter_needs_cost", "meter_not_on_plan"),
         paced=False,  # traffic, like a forwarded call: the writer's queue bounds it
     ),
 )

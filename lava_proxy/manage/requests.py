@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NotRequired, cast
 
 from typing_extensions import TypedDict
@@ -10,8 +11,8 @@ from typing_extensions import TypedDict
 from lava_proxy.core.money import format_e10, format_rate_e12
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
-from lava_proxy.manage.fields import customer_named, read_query
-from lava_proxy.manage.filters import metadata_filters
+from lava_proxy.manage.fields import read_query
+from lava_proxy.manage.filters import metadata_filters, narrowed
 from lava_proxy.manage.paging import (
     PAGE_PARAMETERS,
     Page,
@@ -75,11 +76,11 @@ class ChargeView(TypedDict):
 
 
 class RerateView(TypedDict):
-    """What a request came to once its price was known; the rest of it is as it was booked."""
+    """That a price came late: as what the request was booked. All else shows what it came to."""
 
-    cost: str
-    charge: str
-    price_version: str
+    booked_cost: str
+    booked_charge: str
+    booked_price_version: str | None
     rerated_at: str
 
 
@@ -120,13 +121,11 @@ async def retrieve(desk: Desk, call: Call) -> Answer:
 
 
 async def page(desk: Desk, call: Call) -> Answer:
-    """Requests, newest first. An unknown customer or meter is 404."""
+    """Requests, newest first. An unknown customer or meter is 404, a deleted one is not."""
     query = read_query(call, PARAMETERS)
     page = read_page("requests", query)
-    customer, meter = customer_named(query), query.get("meter_id")
     wanted = metadata_filters(query.get("metadata_filters"))
-    customer_id = None if customer is None else (await desk.customer(call, customer)).customer_id
-    meter_id = None if meter is None else (await desk.meter(call, meter)).meter_id
+    customer_id, meter_id = await narrowed(desk, call, query)
     if wanted is None:
         return Page(page.kind, None, page.limit).answer([], view, _position)
     async with desk.reading() as conn:
@@ -143,7 +142,9 @@ async def page(desk: Desk, call: Call) -> Answer:
 
 
 def view(row: RequestRow) -> RequestView:
-    """A request as the API shows it: optional members are absent rather than null."""
+    """A request as the API shows it: optional members are absent rather than null. Where a price
+    came late it shows what it came to, so that usage is the sum of the requests."""
+    now = _present(row)
     shown: RequestView = {
         "request_id": row.request_id,
         "status": row.status,
@@ -153,12 +154,12 @@ def view(row: RequestRow) -> RequestView:
         "endpoint": row.endpoint,
         "stream": row.stream,
         "usage_source": row.usage_source,
-        "model_usage": _model_usage(row),
-        "cost": format_e10(row.cost_e10),
+        "model_usage": _model_usage(now),
+        "cost": format_e10(now.cost_e10),
         "charge": {
-            "amount": format_e10(row.charge_e10),
-            "rate_type": row.rate_type or "fixed",
-            "breakdown": [_part(line, row.tier_type or "") for line in row.breakdown],
+            "amount": format_e10(now.charge_e10),
+            "rate_type": now.rate_type or "fixed",
+            "breakdown": [_part(line, now.tier_type or "") for line in now.breakdown],
         },
         "metadata": dict(row.metadata),
         "created_at": time_text(row.created_at),
@@ -169,7 +170,7 @@ def view(row: RequestRow) -> RequestView:
         "meter_id": row.meter_id,
         "model": row.model,
         "response_id": row.response_id,
-        "price_version": row.price_version,
+        "price_version": now.price_version,
         "duration_ms": row.duration_ms,
         "time_to_first_byte_ms": row.first_byte_ms,
         "timestamp": time_text(row.completed_at) if row.completed_at else None,
@@ -177,13 +178,30 @@ def view(row: RequestRow) -> RequestView:
     return cast(RequestView, {**shown, **{n: v for n, v in optional.items() if v is not None}})
 
 
+def _present(row: RequestRow) -> RequestRow:
+    """A row with what it came to. Where the parts of the new cost are not known, all is output."""
+    rerated = row.rerated
+    if rerated is None:
+        return row
+    input_e10 = rerated.input_cost_e10 or 0
+    return replace(
+        row,
+        input_cost_e10=input_e10,
+        output_cost_e10=rerated.cost_e10 - input_e10,
+        cost_e10=rerated.cost_e10,
+        charge_e10=rerated.charge_e10,
+        price_version=rerated.version,
+        breakdown=row.breakdown if rerated.breakdown is None else rerated.breakdown,
+    )
+
+
 def _rerated(row: RequestRow) -> RerateView | None:
     if row.rerated is None:
         return None
     return {
-        "cost": format_e10(row.rerated.cost_e10),
-        "charge": format_e10(row.rerated.charge_e10),
-        "price_version": row.rerated.version,
+        "booked_cost": format_e10(row.cost_e10),
+        "booked_charge": format_e10(row.charge_e10),
+        "booked_price_version": row.price_version,
         "rerated_at": time_text(row.rerated.at),
     }
 

@@ -2,7 +2,8 @@
 
 The offset of `start` is the time zone: days are its days, at a fixed offset, so none has 23 hours.
 `end` counts as a whole instant, as `start` does. An item is there for every day of the range, also
-for those on which nothing happened.
+for those on which nothing happened. Of months whose rows are not kept any more only quarters of an
+hour are known: one counts where it begins; and nothing of them by metadata.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing_extensions import TypedDict
 from lava_proxy.core.money import format_e10
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk
-from lava_proxy.manage.fields import Date, customer_named, read_query, refuse
-from lava_proxy.manage.filters import metadata_filters
+from lava_proxy.manage.fields import Date, read_query, refuse
+from lava_proxy.manage.filters import metadata_filters, narrowed
 from lava_proxy.manage.text import time_text
 from lava_proxy.store import usage as store
 from lava_proxy.store.usage import QUARTER, Range, Used
@@ -25,6 +26,7 @@ PARAMETERS = frozenset(
     {"start", "end", "customer_id", "connection_id", "meter_id", "metadata_filters"}
 )
 DAYS_MAX = 400
+FUTURE = ("start", "must not be in the future where there is no end")
 
 _DATE: TypeAdapter[datetime] = TypeAdapter(Date)
 _DAY = timedelta(days=1)
@@ -60,15 +62,15 @@ class UsageView(TypedDict):
 
 
 async def retrieve(desk: Desk, call: Call) -> Answer:
-    """Usage of a range. An unknown customer or meter is 404."""
+    """Usage of a range. An unknown customer or meter is 404, a deleted one is not."""
     query = read_query(call, PARAMETERS)
     offset, since = _start(query.get("start"))
-    end = _instant("end", query["end"]) if "end" in query else desk.books.now()
+    end = _instant("end", query["end"])[1] if "end" in query else desk.books.now()
+    if end < since:
+        refuse(*(("end", "must not be before start") if "end" in query else FUTURE))
     span, days = _range(offset, since, end)
-    customer, meter = customer_named(query), query.get("meter_id")
     wanted = metadata_filters(query.get("metadata_filters"))
-    customer_id = None if customer is None else (await desk.customer(call, customer)).customer_id
-    meter_id = None if meter is None else (await desk.meter(call, meter)).meter_id
+    customer_id, meter_id = await narrowed(desk, call, query)
     used: dict[datetime, Used] = {}
     if wanted is not None:
         async with desk.reading() as conn:
@@ -93,24 +95,24 @@ def _start(text: str | None) -> tuple[timedelta, datetime]:
     """The offset of the caller's days, and the first instant."""
     if text is None:
         refuse("start", "is required")
-    since = _instant("start", text)
-    offset = datetime.fromisoformat(text).utcoffset() or timedelta()
+    offset, since = _instant("start", text)
     if offset % QUARTER:
         refuse("start", "must have an offset of whole quarters of an hour")
     return offset, since
 
 
-def _instant(name: str, text: str) -> datetime:
+def _instant(name: str, text: str) -> tuple[timedelta, datetime]:
+    """The offset and the instant. A plus that was not percent-encoded came as a space."""
+    text = text.replace(" ", "+")
     try:
-        return _DATE.validate_python(text)
+        at = _DATE.validate_python(text)
+        return datetime.fromisoformat(text).utcoffset() or timedelta(), at
     except (ValidationError, OverflowError):
         refuse(name, 'must be a date and time with an offset, such as "2026-12-01T00:00:00-05:00"')
 
 
 def _range(offset: timedelta, since: datetime, end: datetime) -> tuple[Range, int]:
     """What to read, and how many days it touches."""
-    if end < since:
-        refuse("end", "must not be before start")
     try:
         local = since.replace(tzinfo=None) + offset
         midnight = local.replace(hour=0, minute=0, second=0, microsecond=0) - offset

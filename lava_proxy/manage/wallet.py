@@ -89,6 +89,7 @@ async def fund(desk: Desk, call: Call) -> Answer:
 
 async def _open(desk: Desk, call: Call, payment_id: str, amount_e10: int) -> PaymentRow:
     """The payment before anybody is asked for it; the one that is there where it was asked for."""
+    now = desk.books.now()
     async with desk.writing() as conn:
         await store.open_payment(
             conn,
@@ -98,7 +99,8 @@ async def _open(desk: Desk, call: Call, payment_id: str, amount_e10: int) -> Pay
             purpose="wallet",
             amount_e10=amount_e10,
             provider=desk.payments.name,
-            now=desk.books.now(),
+            now=now,
+            look_at=desk.books.settings.lookup_after(now),
         )
         row = await store.find(conn, call.merchant_id, payment_id)
     if row is None:
@@ -133,7 +135,8 @@ async def _note(desk: Desk, call: Call, payment_id: str, told: ChargeAnswer) -> 
         if told.outcome == "succeeded":
             await store.succeeded(conn, payment_id, told.provider_ref, now)
         elif told.outcome == "pending":
-            await store.wait_for_provider(conn, payment_id, told.provider_ref)
+            look_at = desk.books.settings.lookup_after(now)
+            await store.wait_for_provider(conn, payment_id, told.provider_ref, look_at)
         else:
             await store.failed(
                 conn,

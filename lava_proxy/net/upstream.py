@@ -17,10 +17,12 @@ import ssl
 from functools import cache
 
 from lava_proxy.net.http1.answer import Answer, UpstreamEnded
+from lava_proxy.net.http1.connection import Connection
 from lava_proxy.net.http1.pool import Pool, Timeouts
 from lava_proxy.net.http1.request import Headers, Origin, parse_origin, request_head, split_url
+from lava_proxy.net.http1.upload import Upload
 
-__all__ = ["Answer", "Timeouts", "UpstreamEnded", "Upstreams"]
+__all__ = ["Answer", "Timeouts", "Upload", "UpstreamEnded", "Upstreams"]
 
 SWEEP_S = 0.25
 """How often deadlines are looked at, so how late a timeout may come."""
@@ -53,19 +55,22 @@ class Upstreams:
 
     async def send(self, method: str, url: str, headers: Headers, body: bytes) -> Answer:
         """Send a request and wait for the answer's head. Raises `LavaError`."""
-        text, target = split_url(url)
-        pool = self._pools.get(text) or self._pool(parse_origin(text))
+        pool, target = self._place(url)
         head = request_head(method, target, pool.authority, headers, len(body))
-        connection = pool.take()
-        if connection is None:
-            self._watch(pool.loop)
-            connection = await pool.open()
+        connection = pool.take() or await self._open(pool)
         waiter = connection.begin(head, body, head_only=method == "HEAD")
         try:
             return await waiter
         except asyncio.CancelledError:
             connection.abandon(waiter)
             raise
+
+    async def upload(self, method: str, url: str, headers: Headers, size: int) -> Upload:
+        """Send the head of a request whose body of `size` bytes follows. Raises `LavaError`."""
+        pool, target = self._place(url)
+        head = request_head(method, target, pool.authority, headers, size)
+        connection = pool.take() or await self._open(pool)
+        return Upload(connection, connection.begin_upload(head))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -76,6 +81,15 @@ class Upstreams:
         self._pools.clear()
         if closing:
             await asyncio.wait(closing, timeout=CLOSING_MAX_S)
+
+    def _place(self, url: str) -> tuple[Pool, bytes]:
+        """Where a URL leads, and the request's target there."""
+        text, target = split_url(url)
+        return self._pools.get(text) or self._pool(parse_origin(text)), target
+
+    async def _open(self, pool: Pool) -> Connection:
+        self._watch(pool.loop)
+        return await pool.open()
 
     def _pool(self, origin: Origin) -> Pool:
         """One pool per origin: a provider that hangs uses up its own connections only."""

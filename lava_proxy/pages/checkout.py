@@ -22,7 +22,7 @@ from lava_proxy.pages.form import asks_who, buyer_in, mistakes, same_terms
 from lava_proxy.pages.state import CAN_PAY, Offer, offer_of, state_of
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, CheckoutAsk, Payments, PaymentsDown
 from lava_proxy.store import checkout_sessions as store
-from lava_proxy.store import payments, subscriptions
+from lava_proxy.store import lookups, payments, subscriptions
 from lava_proxy.store.checkout_sessions import Buyer, SessionRow
 from lava_proxy.store.database import Connection
 from lava_proxy.store.news import credit_moved
@@ -79,7 +79,7 @@ class Counter:
             unpayable = self.provider.refusal(offer.amount_e10)
             if unpayable is not None:
                 raise LavaError("conflict", f"the price {unpayable}")
-            if offer.later:
+            if offer.later and not offer.amount_e10:
                 await self._change_later(conn, row, now)
                 due = None
             else:
@@ -102,7 +102,7 @@ class Counter:
         """A downgrade: free of charge, with the cycle's end. The account is locked."""
         if row.subscription_id is None or row.plan_id is None:
             raise LavaError("conflict", "there is nothing to change")
-        await subscriptions.downgrade(conn, row.subscription_id, row.plan_id)
+        await subscriptions.change_later(conn, row.subscription_id, row.plan_id, now)
         await store.complete(conn, row.checkout_session_id, row.customer_id, now)
         if row.customer_id is not None:
             await credit_moved(conn, row.customer_id, now)
@@ -112,6 +112,7 @@ class Counter:
     ) -> _Due:
         """Write the payment down, or open the one that is there again. All is locked."""
         payment_id = row.payment_id or new_id("payment", test=row.test)
+        look_at = self.books.settings.lookup_after(now)
         if row.payment_id is None:
             plan = row.checkout_mode == "subscription"
             await payments.open_payment(
@@ -127,9 +128,10 @@ class Counter:
                 credit_bundle_id=None if plan else row.credit_bundle_id,
                 checkout_session_id=row.checkout_session_id,
                 due_at=now,
+                look_at=look_at,
             )
         else:
-            await store.ask_again(conn, payment_id, self.provider.name, now)
+            await store.ask_again(conn, payment_id, self.provider.name, now, look_at)
         buyer_id = await store.begin(conn, row, payment_id, buyer)
         email = row.email if row.customer_id is not None else buyer.email
         return _Due(row, payment_id, buyer_id, offer.amount_e10, email)
@@ -151,6 +153,7 @@ class Counter:
         if not due.amount_e10:
             return ChargeAnswer("succeeded")
         row, what = due.row, due.row.plan_name or due.row.bundle_name or ""
+        attempt = (row.attempts or 0) + 1
         page = await self.provider.checkout(
             CheckoutAsk(
                 reference=due.payment_id,
@@ -161,10 +164,13 @@ class Counter:
                 success_url=page_url,
                 cancel_url=page_url,
                 email=due.email,
+                attempt=attempt,
             )
         )
         if page.redirect_url is not None:
-            return ChargeAnswer("requires_action", redirect_url=page.redirect_url)
+            return ChargeAnswer(
+                "requires_action", redirect_url=page.redirect_url, page_ref=page.provider_ref
+            )
         return await self.provider.charge(
             ChargeAsk(
                 payment_id=due.payment_id,
@@ -176,7 +182,7 @@ class Counter:
                 payer_present=True,
                 provider_ref=row.provider_ref,
                 return_url=page_url,
-                attempt=(row.attempts or 0) + 1,
+                attempt=attempt,
             )
         )
 
@@ -197,6 +203,10 @@ class Counter:
                 message=answer.message,
             )
             return None
-        await payments.wait_for_provider(conn, due.payment_id, answer.provider_ref)
+        await payments.wait_for_provider(
+            conn, due.payment_id, answer.provider_ref, settings.lookup_after(now)
+        )
+        if answer.page_ref is not None:
+            await lookups.note_page(conn, due.payment_id, answer.page_ref)
         await store.set_redirect(conn, due.row.checkout_session_id, answer.redirect_url)
         return None

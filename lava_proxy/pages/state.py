@@ -24,7 +24,8 @@ class Offer:
     amount_e10: int
     """Due now."""
     later: bool = False
-    """A downgrade: nothing is due, the change waits for the end of the cycle."""
+    """A downgrade: the change waits for the end of the cycle, and so does the price, unless a
+    payment of it was begun before."""
     why_not: Refusal | Literal["no_customer"] | None = None
 
     @property
@@ -46,8 +47,6 @@ def offer_of(row: SessionRow, now: datetime) -> Offer:
     )
     if row.customer_gone:
         return Offer(0, why_not="no_customer")
-    if row.payment_amount_e10 is not None:
-        return Offer(row.payment_amount_e10, why_not=why_not)
     amount_e10 = price_e10 or 0
     later = row.checkout_mode == "subscription" and waits_for_cycle_end(
         active_amount_e10=row.active_amount_e10,
@@ -56,6 +55,8 @@ def offer_of(row: SessionRow, now: datetime) -> Offer:
         past_due=row.past_due,
         now=now,
     )
+    if row.payment_amount_e10 is not None:
+        return Offer(row.payment_amount_e10, later, why_not)
     return Offer(0 if later else amount_e10, later, why_not)
 
 

@@ -15,7 +15,9 @@ from lava_proxy.payments.seam import (
     ChargeAsk,
     CheckoutAnswer,
     CheckoutAsk,
+    Lookup,
     PayerAsk,
+    Standing,
     StoredMethod,
 )
 
@@ -40,6 +42,14 @@ class Manual:
     async def checkout(self, ask: CheckoutAsk) -> CheckoutAnswer:
         """There is nowhere to send the payer."""
         return CheckoutAnswer()
+
+    async def look_up(self, ask: Lookup) -> Standing | None:
+        """An order stands, once its payer was told of it, until the operator says something."""
+        return Standing("pending") if ask.answered else None
+
+    async def call_off(self, ask: Lookup) -> Standing | None:
+        """Only the operator knows whether somebody pays."""
+        return await self.look_up(ask)
 
     async def methods(self, payer_ref: str) -> Sequence[StoredMethod]:
         """Nothing is kept."""

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol
 
 from lava_proxy.payments.events import ProviderEvent
 
 Outcome = Literal["succeeded", "declined", "requires_action", "pending"]
 """`pending`: the provider will tell us later (its webhook), or nobody knows yet; ask again."""
+State = Literal["succeeded", "declined", "waits", "pending", "over"]
+"""How a payment stands: it waits for its payer, is pending at their bank, or is over, so that it
+cannot be made any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,38 @@ class ChargeAnswer:
     message: str | None = None
     redirect_url: str | None = None
     """Where the payer confirms (3-D Secure), for `requires_action`."""
+    page_ref: str | None = None
+    """The provider's id of the page at `redirect_url`, where it is one to pay on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A payment whose end nobody told us."""
+
+    payment_id: str
+    owner_id: str
+    """Who pays: a customer, one who will be made by this payment, or the merchant."""
+    payer_ref: str | None
+    provider_ref: str | None
+    page_ref: str | None
+    paged: bool
+    """Whether it may be on a page of the provider's, under an id that we did not get to keep."""
+    created_at: datetime
+    answered: bool
+    """Whether the provider's answer to the ask was written down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a payment stands at the provider."""
+
+    state: State
+    provider_ref: str | None = None
+    payer_ref: str | None = None
+    amount_e10: int = 0
+    """succeeded: what was paid."""
+    code: str | None = None
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +114,8 @@ class CheckoutAsk:
     success_url: str
     cancel_url: str
     email: str | None = None
+    attempt: int = 1
+    """Counts up when the page before ended unpaid: then it is another page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +163,14 @@ class Payments(Protocol):
 
     async def checkout(self, ask: CheckoutAsk) -> CheckoutAnswer:
         """A page to pay on, or to leave a means of payment on."""
+        ...
+
+    async def look_up(self, ask: Lookup) -> Standing | None:
+        """What became of a payment; nobody is asked for money. None: there is no such."""
+        ...
+
+    async def call_off(self, ask: Lookup) -> Standing | None:
+        """As `look_up`, and where it is not made by then, it never will be (`over`)."""
         ...
 
     async def methods(self, payer_ref: str) -> Sequence[StoredMethod]:

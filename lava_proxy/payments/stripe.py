@@ -28,6 +28,7 @@ import stripe
 
 from lava_proxy.core.ids import is_test
 from lava_proxy.payments import stripe_asks as asks
+from lava_proxy.payments import stripe_lookups as lookups
 from lava_proxy.payments import stripe_objects as objects
 from lava_proxy.payments.events import ProviderEvent
 from lava_proxy.payments.seam import (
@@ -35,8 +36,10 @@ from lava_proxy.payments.seam import (
     ChargeAsk,
     CheckoutAnswer,
     CheckoutAsk,
+    Lookup,
     PayerAsk,
     PaymentsDown,
+    Standing,
     StoredMethod,
 )
 from lava_proxy.payments.stripe_events import read_event
@@ -45,7 +48,6 @@ TIMEOUT_S = 20.0
 THREADS = 8
 RETRIES = 1
 """By the library itself, with the same idempotency key, when no answer came."""
-LIST_MAX = 100
 OPEN = ("requires_payment_method", "requires_confirmation")
 """An intent that waits for a means of payment."""
 NO_CARD = ChargeAnswer("declined", code="no_payment_method", message="no card is on file")
@@ -146,13 +148,24 @@ class StripePayments:
         its setup mode. No page where `charge` does not ask Stripe either."""
         if (self._live and is_test(ask.reference)) or objects.refusal(ask.amount_e10 or 0):
             return CheckoutAnswer()
+        key = f"{ask.reference}-page" + (f"-{ask.attempt}" if ask.attempt > 1 else "")
         made = await self._asked(
             lambda: self._client.v1.checkout.sessions.create(
                 asks.page(ask),  # type: ignore[arg-type]
-                {"idempotency_key": f"{ask.reference}-page"},
+                {"idempotency_key": key},
             )
         )
         return CheckoutAnswer(made.url, made.id)
+
+    async def look_up(self, ask: Lookup) -> Standing | None:
+        """Its page, or else its intent, by their ids or by the marks that they bear."""
+        if self._live and is_test(ask.payment_id):
+            return None
+        return await self._asked(lambda: lookups.standing(self._client, ask))
+
+    async def call_off(self, ask: Lookup) -> Standing | None:
+        """Its page expires, or its intent is cancelled; Stripe does neither to one that is made."""
+        return await self._asked(lambda: lookups.call_off(self._client, ask))
 
     async def methods(self, payer_ref: str) -> Sequence[StoredMethod]:
         """The cards of a Stripe customer, the default one first."""
@@ -160,7 +173,7 @@ class StripePayments:
             self._asked(lambda: self._client.v1.customers.retrieve(payer_ref)),
             self._asked(
                 lambda: self._client.v1.payment_methods.list(
-                    {"customer": payer_ref, "type": "card", "limit": LIST_MAX}
+                    {"customer": payer_ref, "type": "card", "limit": lookups.LIST_MAX}
                 )
             ),
         )
@@ -195,15 +208,9 @@ class StripePayments:
         await self._asked(lambda: self._client.v1.payment_methods.detach(payment_method_id))
 
     async def _known_intent(self, ask: ChargeAsk, payer_ref: str) -> stripe.PaymentIntent | None:
-        intents, ref = self._client.v1.payment_intents, ask.provider_ref
-        if ref is not None:
-            return await self._asked(lambda: intents.retrieve(ref))
-        newest = await self._asked(lambda: intents.list({"customer": payer_ref, "limit": LIST_MAX}))
-        for intent in newest.data:
-            marks = objects.plain(intent).get("metadata") or {}
-            if marks.get(objects.PAYMENT) == ask.payment_id:
-                return intent
-        return None
+        return await self._asked(
+            lambda: lookups.intent_of(self._client, ask.payment_id, ask.provider_ref, payer_ref)
+        )
 
     async def _method(self, ask: ChargeAsk, payer_ref: str) -> str | None:
         if ask.payment_method_id is not None:

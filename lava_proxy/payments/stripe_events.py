@@ -16,11 +16,17 @@ from typing import Any
 import stripe
 
 from lava_proxy.payments.events import BadSignature, EventKind, ProviderEvent, Reversal
-from lava_proxy.payments.stripe_objects import CENT_E10, OWNER, PAYMENT, Facts, error_of
+from lava_proxy.payments.stripe_objects import (
+    OWNER,
+    PAYMENT,
+    Facts,
+    e10_of,
+    error_of,
+    id_of,
+)
 
 VOID_REFUNDS = ("failed", "canceled")
 """A refund that will never be; also one that had succeeded may fail, and stays so."""
-CENTS_MAX = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +76,10 @@ def _intent(kind: EventKind) -> Reader:
             head.at,
             kind,
             **_marks(intent),
-            provider_ref=_id(intent.get("id")),
-            payer_ref=_id(intent.get("customer")),
-            method_ref=_id(tried) if kind == "failed" else _id(intent.get("payment_method")),
-            amount_e10=_e10(intent.get("amount_received")) if kind == "succeeded" else 0,
+            provider_ref=id_of(intent.get("id")),
+            payer_ref=id_of(intent.get("customer")),
+            method_ref=id_of(tried) if kind == "failed" else id_of(intent.get("payment_method")),
+            amount_e10=e10_of(intent.get("amount_received")) if kind == "succeeded" else 0,
             code=code,
             message=message,
         )
@@ -88,9 +94,9 @@ def _checkout(head: _Head, session: Facts) -> ProviderEvent:
         head.at,
         "succeeded" if session.get("payment_status") == "paid" else "card_saved",
         **_marks(session),
-        provider_ref=_id(session.get("payment_intent")),
-        payer_ref=_id(session.get("customer")),
-        amount_e10=_e10(session.get("amount_total")),
+        provider_ref=id_of(session.get("payment_intent")),
+        payer_ref=id_of(session.get("customer")),
+        amount_e10=e10_of(session.get("amount_total")),
     )
 
 
@@ -100,8 +106,8 @@ def _setup(head: _Head, setup: Facts) -> ProviderEvent:
         head.at,
         "card_saved",
         **_marks(setup),
-        payer_ref=_id(setup.get("customer")),
-        method_ref=_id(setup.get("payment_method")),
+        payer_ref=id_of(setup.get("customer")),
+        method_ref=id_of(setup.get("payment_method")),
     )
 
 
@@ -129,13 +135,13 @@ def _dispute(head: _Head, dispute: Facts) -> ProviderEvent:
 def _reversal(kind: Any, ref: object, about: Facts, amount: str, over: bool) -> Reversal | None:
     if not isinstance(ref, str):
         return None
-    return Reversal(ref, kind, _e10(about.get(amount)), over)
+    return Reversal(ref, kind, e10_of(about.get(amount)), over)
 
 
 def _reversed(
     head: _Head, about: Facts, reversal: Reversal | None, code: str | None = None
 ) -> ProviderEvent:
-    ref = _id(about.get("payment_intent"))
+    ref = id_of(about.get("payment_intent"))
     if reversal is None or ref is None:  # of a charge without an intent: none of ours
         return ProviderEvent(head.event_id, head.at)
     return ProviderEvent(
@@ -168,17 +174,4 @@ READERS: Mapping[str, Reader] = {
 def _marks(about: Facts) -> dict[str, Any]:
     found = about.get("metadata")
     marks = found if isinstance(found, dict) else {}
-    return {"payment_id": _id(marks.get(PAYMENT)), "owner_id": _id(marks.get(OWNER))}
-
-
-def _id(value: object) -> str | None:
-    """An id, whether Stripe sends it or the whole object."""
-    if isinstance(value, dict):
-        value = value.get("id")
-    return value if isinstance(value, str) else None
-
-
-def _e10(cents: object) -> int:
-    """Whole cents; what is absurd is nothing."""
-    known = isinstance(cents, int) and not isinstance(cents, bool) and 0 <= cents <= CENTS_MAX
-    return cents * CENT_E10 if known else 0  # type: ignore[operator]
+    return {"payment_id": id_of(marks.get(PAYMENT)), "owner_id": id_of(marks.get(OWNER))}

@@ -17,6 +17,8 @@ CURRENCY = "usd"
 LEAST_CENTS = 50
 """https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts (USD)"""
 MOST_CENTS = 99_999_999
+CENTS_MAX = 10**12
+"""A figure beyond this is absurd."""
 
 PAYMENT, OWNER = "lava_payment_id", "lava_owner_id"
 """Metadata of ours on everything that we make at Stripe."""
@@ -97,6 +99,19 @@ def default_of(customer: Facts) -> str | None:
     """The card that a Stripe customer chose, if any."""
     default = (customer.get("invoice_settings") or {}).get("default_payment_method")
     return default if isinstance(default, str) else customer.get("default_source")
+
+
+def id_of(value: object) -> str | None:
+    """An id, whether Stripe sends it or the whole object."""
+    if isinstance(value, dict):
+        value = value.get("id")
+    return value if isinstance(value, str) else None
+
+
+def e10_of(cents: object) -> int:
+    """Whole cents; what is absurd is nothing."""
+    known = isinstance(cents, int) and not isinstance(cents, bool) and 0 <= cents <= CENTS_MAX
+    return cents * CENT_E10 if known else 0  # type: ignore[operator]
 
 
 def plain(made: stripe.StripeObject) -> Facts:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from lava_adapters.contract import AskError
+from lava_adapters.contract import Ask, AskError
 from lava_proxy.books.holds import CREDIT, Holds
 from lava_proxy.books.leases import Hold
 from lava_proxy.core.errors import LavaError
@@ -20,7 +20,6 @@ from lava_proxy.rules.estimate import input_tokens_estimate
 from lava_proxy.rules.gauge import FREE
 from lava_proxy.rules.holding import Wanted, check_bounded, hold_on_credit
 from lava_proxy.rules.limits import Want
-from lava_proxy.rules.quote import Quote
 from lava_proxy.rules.settlement import Call
 from lava_proxy.wire.target import check_path
 
@@ -70,13 +69,18 @@ def read_ask(run: Run, method: str, content_type: str, body: bytes) -> None:
     try:
         ask = adapter.ask(method, target.path, target.query, content_type, body)
     except AskError as error:
-        where = f"{error.path}: " if error.path else ""
-        raise LavaError("invalid_request", f"{where}{error}") from None
+        raise unreadable(error) from None
     ask = provider.named(ask, route, run.params)
     # A signed body cannot be changed.
     run.ask = (
         ask if run.signed is None else replace(ask, capable_of_cap=False, capable_of_usage=False)
     )
+
+
+def unreadable(error: AskError) -> LavaError:
+    """The request is wrong in a way that matters to the bill."""
+    where = f"{error.path}: " if error.path else ""
+    return LavaError("invalid_request", f"{where}{error}")
 
 
 async def check_objects(gateway: Gateway, run: Run) -> None:
@@ -104,35 +108,71 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
 
     Raises 402 when the call cannot be paid.
     """
-    ask, caller = run.ask, run.caller
-    if ask is None or caller is None:
-        raise LavaError("internal_error")
-    meter = caller.meter
-    billable = meter is not None and not caller.token.disable_billing
-    now = gateway.books.now()
-    budgets = limits.wants(gateway, run, now)
-    call = run.call = _call(run, method, gateway.books.journal.holder_id, budgets, now, billable)
-    wanted = _wanted(gateway, run, body_bytes, now)
-    plan = hold_on_credit(wanted, meter) if meter is not None and billable else None
-    run.gauge = FREE if plan is None else plan.gauge
-    caps: list[int | None] = []
+    call, budgets = _known(gateway, run, method)
+    caller = run.caller
     holds = Holds()
     try:
-        caps += await limits.open_limits(gateway, run, holds, budgets, wanted)
-        if caller.customer is not None and plan is not None:
-            check_bounded(plan)
-            gateway.books.condition.refuse_prepaid_if_draining()
-            hold = await _hold(gateway, run, plan)
-            holds.add(CREDIT, hold, plan.gauge)
-            caps.append(plan.cap_for(hold.amount_e10))
+        caps = await _open(gateway, run, holds, budgets, body_bytes)
         run.seq = gateway.books.admit(call)
     except BaseException:
         holds.give_back()
         raise
-    if caller.spend_key is not None:
+    if caller is not None and caller.spend_key is not None:
         gateway.books.key_uses.note(caller.spend_key.spend_key_id, call.created_at)
     run.holds = holds if holds.parts else None
     return min((cap for cap in caps if cap is not None), default=None)
+
+
+async def probe(gateway: Gateway, run: Run, method: str, body_bytes: int) -> None:
+    """Refuse, before its body has passed, a call that could not be paid as far as it is known: what
+    `admit` will open is opened and given back. Of an unknown model only that there is credit."""
+    call, budgets = _known(gateway, run, method)
+    holds = Holds()
+    try:
+        if call.model is not None:
+            await _open(gateway, run, holds, budgets, body_bytes)
+        elif call.customer_id is not None and call.billable:
+            gateway.books.condition.refuse_prepaid_if_draining()
+            holds.add(CREDIT, await _hold(gateway, run, 1, 1))
+    finally:
+        holds.give_back()
+
+
+def admit_refused(gateway: Gateway, run: Run, method: str) -> None:
+    """Write HOLD for a call that the provider has answered before it had all of it."""
+    run.ask = Ask(free=True, makes_output=False)
+    run.seq = gateway.books.admit(_known(gateway, run, method)[0])
+
+
+def _known(gateway: Gateway, run: Run, method: str) -> tuple[Call, Sequence[Want]]:
+    """The call, by what is known of it, and the budgets that it needs beside its credit."""
+    if run.caller is None:
+        raise LavaError("internal_error")
+    billable = run.caller.meter is not None and not run.caller.token.disable_billing
+    now = gateway.books.now()
+    budgets = limits.wants(gateway, run, now)
+    call = run.call = _call(run, method, gateway.books.journal.holder_id, budgets, now, billable)
+    return call, budgets
+
+
+async def _open(
+    gateway: Gateway, run: Run, holds: Holds, budgets: Sequence[Want], body_bytes: int
+) -> list[int | None]:
+    """Open a hold on each budget; answers the output caps that make them affordable."""
+    caller, call = run.caller, run.call
+    if caller is None or call is None:
+        raise LavaError("internal_error")
+    wanted = _wanted(gateway, run, body_bytes, call.created_at)
+    plan = hold_on_credit(wanted, caller.meter) if caller.meter and call.billable else None
+    run.gauge = FREE if plan is None else plan.gauge
+    caps = await limits.open_limits(gateway, run, holds, budgets, wanted)
+    if caller.customer is not None and plan is not None:
+        check_bounded(plan)
+        gateway.books.condition.refuse_prepaid_if_draining()
+        hold = await _hold(gateway, run, plan.least_e10, plan.want_e10)
+        holds.add(CREDIT, hold, plan.gauge)
+        caps.append(plan.cap_for(hold.amount_e10))
+    return caps
 
 
 def _wanted(gateway: Gateway, run: Run, body_bytes: int, now: datetime) -> Wanted:
@@ -186,14 +226,14 @@ def _call(
     )
 
 
-async def _hold(gateway: Gateway, run: Run, plan: Quote) -> Hold:
+async def _hold(gateway: Gateway, run: Run, least_e10: int, want_e10: int) -> Hold:
     caller = run.caller
     if caller is None or caller.customer is None or caller.meter is None:
         raise LavaError("internal_error")
     leases = gateway.books.leases
     account = leases.account(caller.customer.customer_id)
     overdraft = caller.meter.overdraft_e10 if caller.meter.enforcement == "soft" else 0
-    held = await leases.hold(account, plan.least_e10, plan.want_e10, overdraft)
+    held = await leases.hold(account, least_e10, want_e10, overdraft)
     if isinstance(held, Hold):
         return held
     details: dict[str, object] = {

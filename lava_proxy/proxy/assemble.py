@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import ipaddress
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,10 +12,12 @@ from urllib.parse import urlsplit
 from lava_adapters.models import Models
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
+from lava_proxy.core.provider_keys import name_of
 from lava_proxy.core.providers import named_hosts
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.net.google_account import TOKEN_HOST
 from lava_proxy.net.upstream import Timeouts, Upstreams
+from lava_proxy.proxy import silence
 from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.managed import ManagedKeys
@@ -41,6 +44,10 @@ def egress_of(settings: Settings, registry: Registry) -> Egress:
     known = {provider.id for provider in registry.providers}
     for name in sorted(set(settings.client_drain_providers) - known):
         raise ConfigurationError(f"LAVA_CLIENT_DRAIN_PROVIDERS: there is no provider {name!r}")
+    for name in sorted(settings.provider_keys.keys() - known):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f", did you mean {name_of(near[0])}?" if near else ""
+        raise ConfigurationError(f"{name_of(name)}: there is no provider {name!r}{hint}")
     return Egress(_origins_of(registry, settings), ManagedKeys(settings, registry))
 
 
@@ -121,7 +128,9 @@ def sweep(gateway: Gateway) -> None:
     gateway.keys.tend()
     leases = gateway.books.leases
     over = {a.owner_id for a in leases.accounts.values() if a.held_e10 and not leases.in_grace(a)}
-    gateway.open_runs.sweep(gateway.books.clock.boot_s(), over)
+    now_s = gateway.books.clock.boot_s()
+    gateway.open_runs.sweep(now_s, over)
+    silence.journal(gateway, now_s)
     runs = gateway.open_runs.runs
     gateway.metrics.sample_open(
         calls=len(runs),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from urllib.parse import unquote
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.invariant import invariant
@@ -21,7 +22,7 @@ from lava_proxy.proxy.tally import tally
 from lava_proxy.rules.charge import Counts, counts_of, highest_rate, units_of
 from lava_proxy.rules.estimate import Final
 from lava_proxy.rules.gauge import FREE
-from lava_proxy.rules.settlement import Call, Outcome, Settlement
+from lava_proxy.rules.settlement import Call, Metered, Outcome, Settlement
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settle
         completed_at=gateway.books.now(),
         object_ids=_objects_made(run),
         metered_object=_metered_object(run, final),
+        metered=_metered(run, final),
         reads_object=run.reads_object,
         duration_ms=_since_start_ms(run, gateway.books.clock.boot_s()),
         first_byte_ms=_since_start_ms(run, run.first_byte_s),
@@ -179,14 +181,27 @@ def _objects_made(run: Run) -> tuple[str, ...]:
 
 
 def _metered_object(run: Run, final: Final) -> str | None:
-    """The stored response whose final usage this is: it can be read again by its id."""
-    if run.tap is None or run.route is None or final.source != "provider":
+    """The stored response that is counted here, as a whole or in part: it can be read again by its
+    id. A row without counts says nothing of it."""
+    ask, tap, route = run.ask, run.tap, run.route
+    if ask is None or tap is None or route is None or route.kind not in STORED_KINDS:
         return None
-    return run.tap.reader.response_id if run.route.kind in STORED_KINDS else None
+    if final.source != "provider" and counts_of(final.usage) == NO_COUNTS:
+        return None
+    return tap.reader.response_id or (ask.object_ids[0] if run.reads_object else None)
 
 
-OBJECT_KINDS = frozenset({"responses", "conversations"})
-STORED_KINDS = READING_KINDS | {"responses"}
+def _metered(run: Run, final: Final) -> Metered:
+    """How much of it."""
+    if final.source == "provider":
+        return "whole"
+    query = run.target.query if run.target else ""
+    return "stretch" if run.reads_object and "starting_after=" in unquote(query) else "part"
+
+
+OBJECT_KINDS = frozenset({"responses", "conversations", "interactions", "prediction"})
+STORED_KINDS = READING_KINDS | {"responses", "interactions", "prediction"}
+NO_COUNTS = Counts()
 
 
 def _since_start_ms(run: Run, at_s: float | None) -> int | None:

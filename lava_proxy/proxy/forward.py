@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import lru_cache
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.net.upstream import Answer
-from lava_proxy.proxy import admission, by_model, fallback, finish, outbound, rewriting
+from lava_proxy.proxy import (
+    admission,
+    asking,
+    by_model,
+    fallback,
+    finish,
+    outbound,
+    rewriting,
+    uploading,
+)
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
+from lava_proxy.proxy.opening import HTTP_ERROR, encoded, open_tap
 from lava_proxy.proxy.refuse import refuse
-from lava_proxy.proxy.relay import HTTP_ERROR, encoded, open_tap, relay
+from lava_proxy.proxy.relay import relay
 from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.proxy.sending import send_cut, send_end, send_rest
+from lava_proxy.proxy.tally import read_rest
+from lava_proxy.proxy.targeting import target_of
 from lava_proxy.proxy.watch import Watcher
 from lava_proxy.wire.headers import guard
 from lava_proxy.wire.metadata import read_metadata
 from lava_proxy.wire.sigv4 import signed_headers
-from lava_proxy.wire.target import Target, parse_prefix, parse_target, split_named
 from lava_proxy.wire.token import Credential, find_credential
 
 log = logging.getLogger(__name__)
@@ -82,6 +92,8 @@ async def forward(
             watcher.stop()
         if run.answer is not None:
             run.answer.close()
+        elif run.upload is not None:
+            run.upload.close()
 
 
 async def _take_in(
@@ -94,7 +106,7 @@ async def _take_in(
     gateway.books.condition.refuse_if_closed()
     method, query = scope["method"], scope["query_string"]
     named = by_model.begin(gateway, run, method, path, query)
-    target = named or rewriting.begin(gateway, run, path, query) or _target(gateway, path, query)
+    target = named or rewriting.begin(gateway, run, path, query) or target_of(gateway, path, query)
     run.target = target
     credential = find_credential(scope["headers"], target.key)
     run.signed = signed_headers(scope["headers"])
@@ -105,6 +117,9 @@ async def _take_in(
     else:
         rewriting.strip_suffix(gateway, run)
         admission.find_route(gateway, run, method)
+        passing = await uploading.take_in(gateway, run, scope, receive, credential)
+        if passing is not None:
+            return passing
     body = await read_body(
         scope, receive, limit_bytes=settings.body_limit_bytes, timeout_s=settings.body_timeout_s
     )
@@ -135,7 +150,7 @@ async def _pay(
     key = await outbound.provider_key(gateway, run)
     cap = await admission.admit(gateway, run, scope["method"], len(body))
     run.exchange.on(Event.ADMITTED)
-    body = outbound.body(run, body, cap)
+    body = outbound.body(gateway, run, body, cap)
     return outbound.headers(gateway, run, scope, credential, key, body), body
 
 
@@ -153,8 +168,12 @@ async def _exchange(
     gateway.books.journal.sent(run.seq)
     run.exchange.on(Event.SENDING)
     asked_s = clock.boot_s()
-    url = outbound.url(gateway, run)
-    answer = await gateway.upstreams.send(scope["method"], url, headers, body)
+    if run.upload is not None:
+        answer = await uploading.finish(run.upload, body)
+    else:
+        url = outbound.url(gateway, run)
+        answer = await gateway.upstreams.send(scope["method"], url, headers, body)
+        answer = await asking.again(gateway, run, scope["method"], headers, answer)
     run.answer = answer
     run.waited_s += clock.boot_s() - asked_s
     failed = answer.status >= HTTP_ERROR
@@ -201,6 +220,8 @@ def _event_of(run: Run, error: BaseException) -> Event:
     elif run.task is not None:
         run.task.uncancel()
     if stop == "gone":
+        if state is State.BODY:
+            read_rest(run)
         reader = run.tap.reader if run.tap else None
         if state is State.BODY and reader is not None and reader.ended and reader.final:
             return Event.CLIENT_GONE_DONE
@@ -260,24 +281,3 @@ async def _last_words(run: Run, event: Event, send: Send, error: BaseException |
     else:
         await send_rest(run, send)
         raise StreamCut
-
-
-def _target(gateway: Gateway, path: bytes, query: bytes) -> Target:
-    return _parse(gateway.registry_hosts, path, query, gateway.prefixes)
-
-
-@lru_cache(maxsize=4096)
-def _parse(
-    hosts: frozenset[str], path: bytes, query: bytes, prefixes: tuple[tuple[str, str], ...]
-) -> Target:
-    """All URL forms of docs/architecture.md; errors are not cached."""
-    if path.startswith((b"/v1/forward", b"/forward")):
-        named = split_named(path)
-        if named is not None and dict(prefixes).get(named[0]):
-            return parse_prefix(dict(prefixes)[named[0]], named[1], query)
-        return parse_target(path, query, plain_hosts=hosts)
-    name, _, rest = path.lstrip(b"/").partition(b"/")
-    base = dict(prefixes).get(name.decode("latin-1"))
-    if base is None:  # one of our paths, written with escapes
-        raise LavaError("not_found", "There is no such route.")
-    return parse_prefix(base, b"/" + rest, query)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lava_adapters.models import Models
 from lava_adapters.registry import Registry
@@ -18,6 +18,26 @@ from lava_proxy.proxy.watch import Watchers
 from lava_proxy.rules.estimate import Profile
 from lava_proxy.rules.quote import OutputLimits
 from lava_proxy.telemetry.metrics import Metrics
+
+UNASKED_FOR_S = 3600.0
+UNASKED_MAX = 1024
+"""Servers remembered at most: part of a server's name comes from callers."""
+
+
+class UnaskedServers:
+    """Servers that refuse to be asked for usage, each remembered for an hour."""
+
+    def __init__(self) -> None:
+        self._until_s: dict[tuple[str, str], float] = {}
+
+    def knows(self, server: tuple[str, str], now_s: float) -> bool:
+        return bool(self._until_s) and self._until_s.get(server, 0.0) > now_s
+
+    def note(self, server: tuple[str, str], now_s: float) -> None:
+        if len(self._until_s) >= UNASKED_MAX:
+            self._until_s = {k: v for k, v in self._until_s.items() if v > now_s}
+        if len(self._until_s) < UNASKED_MAX:
+            self._until_s[server] = now_s + UNASKED_FOR_S
 
 
 @dataclass(slots=True)
@@ -45,6 +65,7 @@ class Gateway:
     """Hosts that the operator named: they may be plain http, have ports, be private."""
     response_prefixes: dict[str, tuple[bytes, ...]]
     count: Callable[[str], int] | None = None
+    unasked_servers: UnaskedServers = field(default_factory=UnaskedServers)
     draining: bool = False
 
     def origin(self, host: str) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 from lava_adapters.registry import Provider, Registry
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.settings import PROVIDER_KEY_PREFIX, ConfigurationError, Settings
+from lava_proxy.core.provider_keys import name_of
+from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.net.google_account import AccountError, ServiceAccount, read_account
 from lava_proxy.net.google_tokens import AccessTokens
 from lava_proxy.net.upstream import Upstreams
@@ -52,7 +53,7 @@ class ManagedKeys:
         if provider.id not in self._keys and provider.id not in self._tokens:
             raise LavaError(
                 "forward_endpoint_not_supported",
-                f"there is no managed key for {provider.id}: set {_variable(provider)}, "
+                f"there is no managed key for {provider.id}: set {name_of(provider.id)}, "
                 "or send your own in the token's provider_key",
             )
 
@@ -76,19 +77,19 @@ def _key(provider: Provider, text: str) -> Key | ServiceAccount:
     if provider.service_account and ("/" in text or text.endswith(".json")):
         return _account(provider, Path(text))
     if not (text.isascii() and text.isprintable()) or " " in text:
-        raise ConfigurationError(f"{_variable(provider)}: must be printable ASCII without spaces")
+        raise ConfigurationError(f"{name_of(provider.id)}: must be printable ASCII without spaces")
     if not provider.aws_service or ":" not in text:
         return text
     keys = parse_keys(text)
     if keys is None:
         raise ConfigurationError(
-            f"{_variable(provider)}: must be a Bedrock API key, ACCESS:SECRET or "
+            f"{name_of(provider.id)}: must be a Bedrock API key, ACCESS:SECRET or "
             "ACCESS:SECRET:SESSION"
         )
     for host in provider.hosts:
         if region_of(host) is None:
             raise ConfigurationError(
-                f"{_variable(provider)}: the host {host} names no region to sign for"
+                f"{name_of(provider.id)}: the host {host} names no region to sign for"
             )
     return keys
 
@@ -97,10 +98,6 @@ def _account(provider: Provider, path: Path) -> ServiceAccount:
     try:
         return read_account(path.read_bytes())
     except OSError as error:
-        raise ConfigurationError(f"{_variable(provider)}: {path}: {error.strerror}") from None
+        raise ConfigurationError(f"{name_of(provider.id)}: {path}: {error.strerror}") from None
     except AccountError as error:
-        raise ConfigurationError(f"{_variable(provider)}: {path}: {error}") from None
-
-
-def _variable(provider: Provider) -> str:
-    return PROVIDER_KEY_PREFIX + provider.id.upper().replace("-", "_")
+        raise ConfigurationError(f"{name_of(provider.id)}: {path}: {error}") from None

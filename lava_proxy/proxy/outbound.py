@@ -82,22 +82,33 @@ def headers(
     return kept
 
 
-def body(run: Run, original: bytes, cap: int | None) -> bytes:
+def body(gateway: Gateway, run: Run, original: bytes, cap: int | None) -> bytes:
     """The body, untouched but for usage that must be asked for and a cap that must hold."""
     adapter, ask = run.adapter, run.ask
     if adapter is None or ask is None:
         raise LavaError("internal_error")
+    provider = run.provider
     run.asked_usage = bool(
-        run.provider is not None
-        and run.provider.usage_opt_in
+        provider is not None
+        and provider.usage_opt_in
         and ask.capable_of_usage
         and not ask.wants_usage
+        and not gateway.unasked_servers.knows(server(run), gateway.books.clock.boot_s())
     )
+    if run.asked_usage and provider is not None and not provider.aws_service:
+        run.unasked = original, cap  # not of what we sign: that is sent once
     if not run.asked_usage and cap is None:
         return original
     if cap is not None:
         run.flags.add("output_capped")
     return adapter.edit(ask, original, usage=run.asked_usage, output_cap=cap)
+
+
+def server(run: Run) -> tuple[str, str]:
+    """Whose knowledge of the API is the same: a host, at a path (Azure's has the deployment in it)
+    and a version if the query names one."""
+    target = run.target
+    return run.host, f"{target.path}?{target.query}" if target else ""
 
 
 def url(gateway: Gateway, run: Run) -> str:

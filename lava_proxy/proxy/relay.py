@@ -20,60 +20,10 @@ from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Send
 from lava_proxy.proxy.run import Run
-from lava_proxy.proxy.running import Running
 from lava_proxy.proxy.sending import message, rest_of, returns_at_once, send_head
-from lava_proxy.rules.gauge import FREE
 from lava_proxy.wire.event import Event as Piece
-from lava_proxy.wire.sieve import sieves
-from lava_proxy.wire.tap import Tap
 
 Begin = Callable[[dict[str, object]], Coroutine[object, None, None]]
-
-_EMPTY_BODIES = frozenset({204, 304})
-_WHOLE = frozenset({Framing.JSON, Framing.OPAQUE})
-
-HTTP_ERROR = 400
-
-
-def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -> None:
-    """Set up the counting of an answer, by its head."""
-    adapter, ask, provider, call = run.adapter, run.ask, run.provider, run.call
-    if adapter is None or ask is None or provider is None or call is None:
-        raise TypeError("a call is answered after it was admitted")
-    framing = adapter.framing(ask, answer.content_type)
-    if encoded(answer):
-        run.flags.add("encoded_answer")
-        framing = Framing.OPAQUE
-    reader = adapter.reader(ask)
-    if reader.reads_headers:
-        reader.headers(
-            answer.status,
-            {n.decode("latin-1"): v.decode("latin-1") for n, v in answer.headers},
-        )
-    by_character = call.meter is not None and call.meter.tariff.unit == "characters_1m"
-    count = len if by_character else gateway.count
-    reader.read_text = by_character
-    tap = Tap(framing, reader, sieved=sieves(ask, injected=asked_usage), count=count)
-    money = run.holds.money if run.holds is not None else []
-    first = money[0] if money else (None, FREE)
-    running = Running(
-        tap,
-        ask,
-        inputs=call.input_tokens,
-        hold=first[0],
-        gauge=first[1],
-        beside=money[1:],
-        profile=gateway.profiles[provider.id],
-        learned_e3=gateway.books.learned.factor_e3(provider.id, ask.model or ""),
-        hidden_rate=provider.hidden_tokens_per_s if ask.stream and provider.hides(ask.model) else 0,
-        slice_tokens=gateway.settings.output_slice_tokens,
-        cuttable=ask.stream and not ask.background and answer.status < HTTP_ERROR,
-        token_factor_e3=None if by_character or count is None else provider.token_factor_e3,
-    )
-    tap.gate = running.gate
-    if run.managed:
-        tap.on_failed = run.conceal
-    run.tap, run.running, run.framing = tap, running, framing
 
 
 async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event:
@@ -84,7 +34,8 @@ async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event
     except ClientGone:
         if not gateway.open_runs.left(run, gateway.books.clock.boot_s()):
             raise
-    return await _Relay(gateway, run, answer, send).run()
+    run.waiting = relaying = _Relay(gateway, run, answer, send)
+    return await relaying.run()
 
 
 class _Relay:
@@ -108,9 +59,9 @@ class _Relay:
         "_run",
         "_running",
         "_send",
-        "_since_s",
         "_tap",
         "_trouble",
+        "since_s",
     )
 
     def __init__(self, gateway: Gateway, run: Run, answer: Answer, send: Send) -> None:
@@ -127,8 +78,8 @@ class _Relay:
         self._journal = gateway.books.journal
         self._boot_s = gateway.books.clock.boot_s
         self._body = run.exchange.state is State.BODY
-        self._journaled = -1
-        self._since_s = self._boot_s()
+        self._journaled = 0 if run.running.packed else -1
+        self.since_s = self._boot_s()
         """Since when we wait for the provider."""
         self._left: list[Piece] | None = None
         """Read and counted by `push`, but stopped at the gate."""
@@ -166,8 +117,8 @@ class _Relay:
                 await self._send_now(pieces)
                 if not await _afford(self._gateway, self._run):
                     return Event.CUT
-                self._since_s = self._boot_s()
-                pieces = self.count(b"", self._since_s, last=last)
+                self.since_s = self._boot_s()
+                pieces = self.count(b"", self.since_s, last=last)
             if last:
                 self._run.last_pieces = pieces
                 return _ended(self._run, answer)
@@ -194,7 +145,7 @@ class _Relay:
                     self._trouble = rest_of(sending, waiting)
                     self._run.sending_since_s = self._boot_s()
                     return False
-            self._since_s = self._boot_s()
+            self.since_s = self._boot_s()
         except BaseException as error:  # nobody above us could take it
             self._trouble = error
             return False
@@ -203,10 +154,11 @@ class _Relay:
     def count(self, piece: bytes, now_s: float, *, last: bool) -> list[Piece]:
         """The events that may go out, counted and journaled. No await between here and the send."""
         run, tap = self._run, self._tap
-        waited_s = now_s - self._since_s
+        waited_s = now_s - self.since_s
         run.waited_s += waited_s
         if waited_s > 1.0 and self._body:
             self._running.silence(int(waited_s * 1000))
+            self.since_s = now_s  # should the call end before this piece is sent: counted already
         if piece and run.first_byte_s is None:
             run.first_byte_s = now_s
         if tap.held is not None:
@@ -223,7 +175,17 @@ class _Relay:
                 self._journal.progress(
                     run.seq, running.inputs, outputs, running.input_characters, running.characters
                 )
+            elif running.packed:
+                self._journal_unread()
         return pieces
+
+    def _journal_unread(self) -> None:
+        """PROGRESS of what can only be read at its end: by its size."""
+        running = self._running
+        made, characters = running.unread(self._tap.part_bytes * running.packed)
+        self._journal.progress(
+            self._run.seq, running.inputs, made, running.input_characters, characters
+        )
 
     def _covered(self, now_s: float) -> bool:
         """False when we were stopped for so long that somebody else has the money."""
@@ -239,7 +201,7 @@ class _Relay:
             except OSError:  # how servers may say that nobody listens any more
                 self._gone()
             run.sending_since_s = None
-        self._since_s = self._boot_s()
+        self.since_s = self._boot_s()
 
     def _gone(self) -> None:
         """Nobody listens: raise, unless the answer is read to its end all the same."""
@@ -257,7 +219,7 @@ class _Relay:
         except OSError:
             self._gone()
         self._run.sending_since_s = None
-        self._since_s = self._boot_s()
+        self.since_s = self._boot_s()
 
 
 async def _afford(gateway: Gateway, run: Run) -> bool:
@@ -281,13 +243,3 @@ def _ended(run: Run, answer: Answer) -> Event:
     if not answer.delimited and not reader.ended and run.framing is not Framing.OPAQUE:
         return Event.ENDED_SHORT
     return Event.ENDED
-
-
-def encoded(answer: Answer) -> bool:
-    """Whether the body is compressed, although we asked for it as it is."""
-    if answer.status in _EMPTY_BODIES:
-        return False
-    return any(
-        name == b"content-encoding" and value.strip().lower() not in (b"", b"identity")
-        for name, value in answer.headers
-    )

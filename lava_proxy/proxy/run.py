@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from lava_adapters.contract import Adapter, Ask, Framing
 from lava_adapters.registry import Provider, Route
 from lava_proxy.books.holds import Holds
-from lava_proxy.net.upstream import Answer
+from lava_proxy.net.upstream import Answer, Upload
 from lava_proxy.proxy.caller import Caller
 from lava_proxy.proxy.exchange import Exchange, State
 from lava_proxy.proxy.rewrite import Rewrite
@@ -23,6 +23,12 @@ from lava_proxy.wire.tap import Tap
 from lava_proxy.wire.target import Target
 
 Stop = Literal["gone", "deadline", "lease"]
+
+
+class Waiting(Protocol):
+    """What waits for the provider's next piece."""
+
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +85,13 @@ class Run:
     call: Call | None = None
     holds: Holds | None = None
     seq: int = 0
+    upload: Upload | None = None
+    """The request itself, where its body passes through."""
     answer: Answer | None = None
     tap: Tap | None = None
     running: Running | None = None
+    waiting: Waiting | None = None
+    """Its relay, once there is one."""
     waited_s: float = 0.0
     """Time spent waiting for the provider: not ours."""
     first_byte_s: float | None = None
@@ -98,6 +108,8 @@ class Run:
     """Hides a managed key in what follows: an error of the provider's may echo it."""
     asked_usage: bool = False
     """We asked for the usage chunk; the caller did not."""
+    unasked: tuple[bytes, int | None] | None = None
+    """The caller's body and our cap: what is sent should the provider not know that question."""
     framing: Framing | None = None
     last_pieces: list[Event] = field(default_factory=list)
     """What is still to be sent once the books are closed."""
@@ -116,8 +128,9 @@ class Run:
             self.mask = Masks(self.upstream_secrets)
 
     def part(self) -> None:
-        """The call is over. It and its tap point at each other; parted, they are freed at once and
-        not by the garbage collector, which stops every stream for as long as it looks."""
+        """The call is over. It points at its tap and its relay, and they at it; parted, they are
+        freed at once and not by the garbage collector, which stops every stream meanwhile."""
+        self.waiting = None
         if self.tap is not None:
             self.tap.gate = self.tap.on_failed = None
 
@@ -140,6 +153,8 @@ class OpenRuns:
         self.runs: set[Run] = set()
         self.drains = 0
         """Calls whose client has left and whose answer is read all the same."""
+        self.uploads = 0
+        """Requests whose bodies are passing through."""
 
     def go_on(self, run: Run, following: Run) -> Run:
         """The next attempt of a call whose provider has failed; who cancelled that call just now

@@ -40,8 +40,9 @@ class Running:
         "_by_character",
         "_covered",
         "_gauge",
-        "_hidden_rate",
+        "_held_whole",
         "_learned_e3",
+        "_longest",
         "_mixed",
         "_most",
         "_profile",
@@ -49,10 +50,12 @@ class Running:
         "_token_factor_e3",
         "characters",
         "hidden",
+        "hidden_rate",
         "hold",
         "input_characters",
         "inputs",
         "outputs",
+        "packed",
         "reader",
         "reported",
         "tap",
@@ -72,12 +75,14 @@ class Running:
         slice_tokens: int,
         cuttable: bool,
         token_factor_e3: int | None = None,
+        reads: bool = False,
         beside: Sequence[tuple[Hold, Gauge]] = (),
     ) -> None:
         """`hold` and `gauge` are the budget that is watched first, `beside` further ones.
         `cuttable`: the answer is a stream that may be cut; others are only counted.
-        `token_factor_e3`: the tap counts tokens exactly, by a vocabulary that this provider's
-        own differs from by so much."""
+        `reads`: it repeats what another call made.
+        `token_factor_e3`: the tap counts tokens exactly, by a vocabulary that this provider's own
+        differs from by so much."""
         self.tap = tap
         self.reader = tap.reader
         self.hold = hold
@@ -92,10 +97,18 @@ class Running:
         """Assumed output that was not shown."""
         self.reported = NO_USAGE
         """What the provider had reported when the last delivered event went out."""
+        self.packed = 0
+        """Answers of which nothing can be read before their end: how many bytes of text each of
+        their bytes stands for, more than one where they are compressed. Others: 0."""
+        self._held_whole = FREE if cuttable or reads else gauge
+        makes = ask.makes_output or reads
+        self._longest = (ask.output_cap or UNBOUNDED) * ask.choices if makes else 0
+        """No answer has more output tokens."""
         self._gauge = gauge if hold is not None and cuttable else FREE
         self._profile = profile
         self._learned_e3 = learned_e3
-        self._hidden_rate = hidden_rate
+        self.hidden_rate = hidden_rate
+        """Output tokens to assume for a second of silence; 0 where a silence is just that."""
         self._slice = slice_tokens
         self._token_factor_e3 = token_factor_e3
         self._by_character = self._gauge.kind == "characters"
@@ -115,8 +128,22 @@ class Running:
 
     def silence(self, ms: int) -> None:
         """The provider sent nothing for so long: reasoning that is not shown, by assumed rate."""
-        if self._hidden_rate and ms >= HIDDEN_AFTER_MS:
-            self.hidden += hidden_tokens(ms, self._hidden_rate)
+        self.hidden = min(self.hidden + self._unseen(ms), self._longest)
+
+    def assumed(self, silent_ms: int) -> int:
+        """Output tokens delivered, with those of a silence that still lasts. No more of these than
+        can be held; no await."""
+        hidden = min(self.hidden + self._unseen(silent_ms), self._longest)
+        made = self._visible(self._learned_e3) + hidden
+        if made > self._covered and not self._by_character and not self._extend(made):
+            made = self._covered
+            for held, _ in self._budgets():
+                held.refill()  # for the next time we are asked
+        return max(made, self.outputs)
+
+    def _unseen(self, ms: int) -> int:
+        rate = self.hidden_rate
+        return hidden_tokens(ms, rate) if rate and ms >= HIDDEN_AFTER_MS else 0
 
     def gate(self) -> bool:
         """Whether the event just read may go out; if so it counts as delivered. An answer whose
@@ -141,6 +168,16 @@ class Running:
         self.characters = self.tap.counted
         self.reported = usage
         return True
+
+    def unread(self, text_bytes: int) -> tuple[int, int]:
+        """Output tokens and characters when so much text came that no reader has counted. Not more
+        than was asked for, nor, of what is not cut but held whole, than is held."""
+        made = estimate_tokens(0, text_bytes, 0, self._profile, self._learned_e3)
+        most, gauge = self._longest, self._held_whole
+        if self.hold is not None and gauge.kind == "tokens":
+            most = min(most, gauge.affordable_outputs(self.hold.amount_e10, self.inputs))
+        made = self.outputs + max(0, min(made, most - self.outputs))
+        return made, self.characters + (text_bytes if self._longest else 0)
 
     def shortfalls(self) -> list[tuple[Hold, int, int]]:
         """Holds that lack something for the event that `gate` stopped: how much, and how much with

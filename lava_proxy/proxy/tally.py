@@ -6,17 +6,17 @@ from dataclasses import replace
 
 from lava_adapters.contract import NO_USAGE, Ask, Usage
 from lava_proxy.core.invariant import invariant
+from lava_proxy.proxy import silence
 from lava_proxy.proxy.exchange import Step
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
-from lava_proxy.rules.estimate import Final, final_counts
+from lava_proxy.rules.estimate import Final, final_counts, input_tokens_estimate
 from lava_proxy.rules.price import ABSURD, COUNT_MAX
-from lava_proxy.rules.settlement import Call
+from lava_proxy.rules.settlement import BACKGROUND, Call
+from lava_proxy.wire.partial import text_bytes
 
 NO_USAGE_SEEN = "no_usage"
 ZERO_USAGE = "zero_usage"
-BACKGROUND = "background"
-"""The response runs on at the provider, and is charged when its usage is read by its id."""
 
 
 def tally(gateway: Gateway, run: Run, step: Step) -> Final:
@@ -28,14 +28,19 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
     if running is None or tap is None:  # the client left before the answer's head
         return _timed(call, ask, final_counts(NO_USAGE, False, input_tokens=call.input_tokens))
     reader = tap.reader
-    if ask.background and not reader.final and reader.response_id and not reader.failed:
+    if step.outcome != "completed" or running.packed > 1:
+        read_rest(run)
+    if step.outcome not in ("completed", "cut_off"):
+        silence.count_last(run, gateway.books.clock.boot_s())
+    stored = run.reads_object or (ask.background and reader.response_id is not None)
+    runs_on = stored and not reader.final and not reader.failed
+    if runs_on:
         run.flags.add(BACKGROUND)
-        return Final(NO_USAGE, "estimate")
     cut = step.outcome == "cut_off"
     usage = running.usage() if cut else reader.usage()
     whole = step.outcome == "completed" and reader.final
     outputs = running.outputs
-    if step.outcome == "client_gone":
+    if step.outcome == "client_gone" and not running.packed:
         outputs += _lag_allowance(gateway, run, outputs)
     if whole:
         _learn(gateway, run, usage)
@@ -44,20 +49,41 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
         and usage == NO_USAGE
         and ask.makes_output
         and not ask.spoken_tokens
+        and not runs_on
     ):
         run.flags.add(NO_USAGE_SEEN)
     if whole and not usage.output_tokens and reader.delta_bytes:
         run.flags.add(ZERO_USAGE)
+    if ask.images and outputs and usage.images is None and not whole:
+        usage = replace(usage, images=ask.images)  # made before the first byte came
     usage = _characters(run, _sane(run, usage), ask)
     found = final_counts(
         usage,
         reader.final and not cut,
-        input_tokens=running.inputs,
+        input_tokens=running.inputs or _asked(ask, outputs if runs_on else 0),
         output_tokens=outputs,
     )
     if step.outcome == "completed":
         found = _spoken(ask, found)
     return _timed(call, ask, found)
+
+
+def _asked(ask: Ask, outputs: int) -> int:
+    """The prompt of a background response: it is not charged before some of its output is seen."""
+    return input_tokens_estimate(ask.text_bytes, ask.media_tokens) if outputs else 0
+
+
+def read_rest(run: Run) -> None:
+    """What came of a JSON document, or of a long event, whose end will not come: read if it turns
+    out to be whole, else counted by its text."""
+    tap, running = run.tap, run.running
+    if tap is None or running is None or tap.held is not None:
+        return
+    size, part = tap.rest()
+    text = text_bytes(part) * size // len(part) if part else 0
+    text = text or size * running.packed
+    if text:
+        running.outputs, running.characters = running.unread(text)
 
 
 def _spoken(ask: Ask, final: Final) -> Final:

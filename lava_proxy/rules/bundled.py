@@ -62,6 +62,11 @@ _BILLED_AT_LEAST_MS: Mapping[tuple[str, str], int] = {
 _TIER_FACTS = ("service_tier", "speed", "processing")
 """The members of a price context that an answer's service tier may mean ("flex", "fast",
 "batch")."""
+SUFFIX = "{suffix}"
+"""Ends the name of a router's price lists: each of its servers has one."""
+_UNVERSIONED: Mapping[str, str] = {"aws": "-1:0"}
+"""What a model's name ends with in the data where a provider also takes it without: bedrock-mantle
+says ``openai.gpt-oss-20b`` for ``openai.gpt-oss-20b-1:0``."""
 _PROVIDER_NAME = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 
 
@@ -71,10 +76,30 @@ def compile_rates(
     """The bundled price of a model at one time, or None when it is unknown there."""
     if len(model) > MODEL_NAME_MAX or not model:
         return None
+    provider, model = _list_of(provider, model)
     try:
         return _compile_bundled(provider, model, at, service_tier)
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         return None  # data that its own library finds invalid is no price
+
+
+def lists_of(name: str) -> list[tuple[Provider, str]]:
+    """The lists that a name in the provider table means, each with the suffix of its models."""
+    if SUFFIX not in name:
+        provider = _provider(name.lower())
+        return [] if provider is None else [(provider, "")]
+    head = name.removesuffix(SUFFIX)
+    every = data_snapshot.get_snapshot().providers
+    return [(p, ":" + p.id.removeprefix(head)) for p in every if p.id.startswith(head)]
+
+
+def _list_of(provider: str, model: str) -> tuple[str, str]:
+    """The list and the name in it, where each of a router's servers has a list of its own: what is
+    behind the model's last colon names it."""
+    if SUFFIX not in provider:
+        return provider, model
+    name, _, suffix = model.rpartition(":")
+    return provider.removesuffix(SUFFIX) + suffix.lower(), name
 
 
 def window(provider_name: str, model: str) -> int | None:
@@ -100,12 +125,15 @@ def bucket(at: datetime) -> datetime:
 def dearest(provider_name: str, at: datetime) -> Rates | None:
     """The price of the provider's dearest model for text: for a million tokens in and a million
     out, at the highest tier. None where the provider, or every price of it, is unknown."""
-    provider = _provider(provider_name.lower())
-    if provider is None:
-        return None
     try:
-        priced = [(_text_price(model.get_prices(at)), model.id, model) for model in provider.models]
-        most, _, model = max(priced, key=lambda each: each[:2])
+        priced = [
+            (_text_price(model.get_prices(at)), model.id, provider, model)
+            for provider, _ in lists_of(provider_name)
+            for model in provider.models
+        ]
+        if not priced:
+            return None
+        most, _, provider, model = max(priced, key=lambda each: each[:2])
         return _compile_model(provider, model, model.id, at, None) if most > 0 else None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         return None
@@ -131,13 +159,20 @@ def _provider(name: str) -> Provider | None:
 
 
 def _found(provider: Provider, model: str) -> ModelInfo | None:
-    return provider.find_model(model, all_providers=data_snapshot.get_snapshot().providers)
+    every = data_snapshot.get_snapshot().providers
+    info = provider.find_model(model, all_providers=every)
+    if info is None and (version := _UNVERSIONED.get(provider.id)):
+        info = provider.find_model(model + version, all_providers=every)
+    return info
 
 
 def _model(provider_name: str, model: str) -> ModelInfo | None:
     """The model in the data, whether or not it has a price."""
-    provider = _provider(provider_name.lower())
-    if provider is None or not 0 < len(model) <= MODEL_NAME_MAX:
+    if not 0 < len(model) <= MODEL_NAME_MAX:
+        return None
+    name, model = _list_of(provider_name.lower(), model)
+    provider = _provider(name)
+    if provider is None:
         return None
     try:
         return _found(provider, model)

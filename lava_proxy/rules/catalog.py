@@ -178,6 +178,14 @@ class Catalog:
             self._dearest[provider] = (today, most)
         return most
 
+    def named(self) -> list[tuple[str, str]]:
+        """(provider, model) of every override for one model that makes text."""
+        return [
+            (provider, rates.model)
+            for (provider, _), rates in self._exact.items()
+            if rates.text_priced
+        ]
+
     def _find(
         self, provider: str, model: str, at: datetime, service_tier: str | None
     ) -> Rates | None:

@@ -94,6 +94,10 @@ def charge(tariff: Tariff, before: int, units: int, cost_e10: int | None = None)
         lines = _percentage_lines(tariff, before, units, cost_e10 or 0)
     else:
         lines = _fixed_lines(tariff, before, units)
+    return _in_range(lines)
+
+
+def _in_range(lines: tuple[Line, ...]) -> Charge:
     amount_e10 = sum(line.amount_e10 for line in lines)
     if amount_e10 > AMOUNT_MAX_E10:
         raise MoneyError(f"charge out of range: {amount_e10}")
@@ -124,10 +128,10 @@ def _fixed_lines(tariff: Tariff, before: int, units: int) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def recharged(lines: Sequence[Line], units: int, cost_e10: int) -> int:
+def recharged(lines: Sequence[Line], units: int, cost_e10: int) -> Charge:
     """What a percentage meter that spread `units` like this charges for another cost."""
-    pieces = [(line.tier, line.units) for line in lines]
-    return sum(line.amount_e10 for line in _spread(pieces, units, cost_e10))
+    spread = _spread([(line.tier, line.units) for line in lines], units, cost_e10)
+    return _in_range(spread)
 
 
 def _percentage_lines(tariff: Tariff, before: int, units: int, cost_e10: int) -> tuple[Line, ...]:

@@ -13,6 +13,8 @@ Cycles are UTC days, ISO weeks, calendar months, or all time.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -25,6 +27,12 @@ Shape = Literal["openai", "anthropic"]
 LEASED = frozenset({"money", "requests", "wallet"})
 """Budgets that workers lease and that calls use up."""
 COST = frozenset({"money", "wallet", "spent"})
+CYCLE_FORMS: Mapping[Cycle, re.Pattern[str]] = {
+    "daily": re.compile(r"\d{4}-\d\d-\d\d"),
+    "weekly": re.compile(r"\d{4}-W\d\d"),
+    "monthly": re.compile(r"\d{4}-\d\d"),
+}
+"""Names of cycles that end; those of one kind sort by their time."""
 NOTHING_CAME = frozenset({"void", "refused"})
 
 
@@ -128,6 +136,15 @@ def cycle_ends(cycle: Cycle, at: datetime) -> datetime | None:
     if cycle == "weekly":
         return day + timedelta(days=7 - day.weekday())
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
+def ended_before(owner_id: str, at: datetime) -> bool:
+    """Whether this is the account of a key's limit in a cycle that was over by then."""
+    _, _, name = owner_id.rpartition(":")
+    return any(
+        form.fullmatch(name) is not None and name < cycle_name(cycle, at)
+        for cycle, form in CYCLE_FORMS.items()
+    )
 
 
 def drawn(kind: str, row: Settlement) -> int:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from genai_prices import data_snapshot
 from genai_prices.types import TieredPrices
+
+from lava_proxy.rules.bundled import lists_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +29,18 @@ class Listed:
 
 def listed(prices: str, at: datetime) -> Iterator[Listed]:
     """The models of a provider of the data that have a price per token and are not given up."""
-    snapshot = data_snapshot.get_snapshot()
-    provider = data_snapshot.find_provider_by_id(snapshot.providers, prices)
-    for info in () if provider is None else provider.models:
-        price = info.get_prices(at)
-        row = Listed(
-            info.id,
-            _base(price.input_mtok),
-            _base(price.output_mtok),
-            _base(price.cache_read_mtok),
-            _base(price.cache_write_mtok),
-        )
-        if row.input is not None and not info.deprecated:
-            yield row
+    for provider, suffix in lists_of(prices):
+        for info in provider.models:
+            price = info.get_prices(at)
+            row = Listed(
+                info.id + suffix,
+                _base(price.input_mtok),
+                _base(price.output_mtok),
+                _base(price.cache_read_mtok),
+                _base(price.cache_write_mtok),
+            )
+            if row.input is not None and not info.deprecated:
+                yield row
 
 
 def _base(price: Decimal | TieredPrices | None) -> Decimal | None:

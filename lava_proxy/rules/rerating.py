@@ -8,34 +8,45 @@ percentage is spread over the tiers as it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lava_adapters.contract import Usage
-from lava_proxy.rules.charge import Line, charge, recharged
-from lava_proxy.rules.price import UNPRICED, cost
+from lava_proxy.rules.charge import Charge
+from lava_proxy.rules.price import UNPRICED, Cost, cost
 from lava_proxy.rules.rates import Rates
-from lava_proxy.rules.tiers import Tariff
+from lava_proxy.rules.settlement import Settlement
+
+METERED_BEFORE = "metered_before"
+LATE = frozenset({"unpriced", "price_assumed"})
+"""Flags of rows whose price may come late."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rerated:
-    """What a request comes to now."""
+    """What a request comes to now; `charge`: None where it stays."""
 
-    cost_e10: int
-    charge_e10: int
+    cost: Cost
+    charge: Charge | None
     version: str
 
 
-def recost(rates: Rates, usage: Usage, booked_version: str | None) -> int | None:
-    """The cost by `rates`; None where they tell nothing new."""
-    made = cost(rates, usage)
-    return None if rates.version == booked_version or UNPRICED in made.flags else made.total_e10
+def waits(row: Settlement) -> bool:
+    """Whether a row waits for a price: booked without any, or at an assumed one. Where only a part
+    had no price the rest was priced by more than the row holds, so those stay; what was charged
+    with another row (a stored response that is read again) costs nothing at any price."""
+    found = LATE.intersection(row.flags)
+    if not found or row.model is None or row.status != "completed" or METERED_BEFORE in row.flags:
+        return False
+    return row.price_version is None or "price_assumed" in found
 
 
-def recharge(tariff: Tariff, lines: Sequence[Line], before: int, units: int, cost_e10: int) -> int:
-    """The charge of a percentage meter for this cost. `lines`: how the units fell into the tiers;
-    where nothing was charged there are none, and the tariff says it, `before` units on."""
-    if lines:
-        return recharged(lines, units, cost_e10)
-    return charge(tariff, before, units, cost_e10).amount_e10
+def recost(
+    candidates: Iterable[Rates], usage: Usage, booked_version: str | None
+) -> tuple[Cost, str] | None:
+    """The cost by the first price that tells something new, and its version; None if none does."""
+    for rates in candidates:
+        made = cost(rates, usage)
+        if rates.version != booked_version and UNPRICED not in made.flags:
+            return made, rates.version
+    return None

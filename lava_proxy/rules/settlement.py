@@ -28,6 +28,13 @@ Outcome = Literal[
     "void",
 ]
 
+Metered = Literal["whole", "part", "stretch"]
+"""How much of a stored object a row counts: all, by the provider's last word; from the start until
+somewhere; from somewhere on."""
+
+BACKGROUND = "background"
+"""Flag: the response runs on at the provider; the rest is charged when it is read by its id."""
+
 
 @dataclass(frozen=True, slots=True)
 class Merchant:
@@ -106,6 +113,9 @@ class Call:
     budgets: tuple[tuple[str, str], ...] = ()
     """(kind, account) of each budget beside the customer's credit that the call's use is booked on;
     kinds as in `rules.limits`."""
+    background_id: str | None = None
+    """The response that runs on at the provider, or is read, once its name is known: what else it
+    comes to is charged when it is read by that name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +143,10 @@ class Settlement:
     content_hash: bytes | None = None
     """What was reported, for `POST /v1/requests`; None for calls through the gateway."""
     metered_object: str | None = None
-    """The stored object at the provider whose usage this is."""
+    """The stored object at the provider whose usage this is: paid once, see `store/claims.py`."""
+    metered: Metered = "whole"
     reads_object: bool = False
-    """The call read the object rather than made it: charged only if nobody was charged before."""
+    """The call read the object rather than made it."""
     object_ids: tuple[str, ...] = ()
     """Objects that this call made at the provider with a managed key."""
 

@@ -70,6 +70,9 @@ class Audit:
     spent_e10: int
     expired_e10: int
     debt_e10: int
+    quarantined: int
+    """Rows that could not be booked and that nobody has decided on, and what they may come to."""
+    quarantined_e10: int
     full: bool
 
     @property
@@ -87,6 +90,8 @@ class LastAudit:
     sound_age_s: float | None
     """Since one that found nothing."""
     differences: int
+    quarantined: int
+    quarantined_e10: int
 
 
 async def audit(database: Database, *, full: bool = True) -> Audit:
@@ -120,7 +125,13 @@ async def last_audit(conn: Connection) -> LastAudit:
     row = await Q["state"].fetchrow(conn)
     if row is None:
         raise LookupError("no audit state")
-    return LastAudit(row["age_s"], row["sound_age_s"], row["differences"])
+    return LastAudit(
+        row["age_s"],
+        row["sound_age_s"],
+        row["differences"],
+        row["quarantined"],
+        row["quarantined_e10"],
+    )
 
 
 async def _look(conn: Connection, since: int) -> Audit:

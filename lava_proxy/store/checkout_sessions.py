@@ -88,6 +88,8 @@ class SessionRow:
     cycle_end_at: datetime | None
     plan_ends: bool
     """It will be left, for another or for none."""
+    waits: bool
+    """For the plan that this session sells."""
     past_due: bool
     active_name: str | None
     active_amount_e10: int | None
@@ -186,9 +188,13 @@ async def begin(conn: Connection, row: SessionRow, payment_id: str, buyer: Buyer
     return buyer_id
 
 
-async def ask_again(conn: Connection, payment_id: str, provider: str, now: datetime) -> None:
+async def ask_again(
+    conn: Connection, payment_id: str, provider: str, now: datetime, look_at: datetime
+) -> None:
     """The payer tries once more: the same payment, so it is made once at most."""
-    await PAYMENTS["ask_again"].execute(conn, payment_id=payment_id, provider=provider, now=now)
+    await PAYMENTS["ask_again"].execute(
+        conn, payment_id=payment_id, provider=provider, now=now, look_at=look_at
+    )
 
 
 async def set_redirect(conn: Connection, checkout_session_id: str, url: str | None) -> None:

@@ -16,6 +16,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import signal
 import stat
@@ -59,7 +60,10 @@ SETTINGS: Mapping[str, str] = {
 _SOCKET = ".s.PGSQL.5432"
 _SOCKET_PATH_MAX = 103  # sun_path is 104 bytes on macOS, 108 on Linux, with a final NUL.
 _POLL_S = 0.02
-_LOG_TAIL_BYTES = 2000
+_LOG_TAIL_BYTES = 4000
+_GRAVE = re.compile("PANIC|FATAL|could not|error:")
+_CALLERS = re.compile("not yet accepting|starting up|shutting down|recovery mode|postmaster exit")
+"""What the server says to those who want to connect meanwhile."""
 _ORPHANS_ALIVE = "pre-existing shared memory block"
 
 _log = logging.getLogger(__name__)
@@ -110,6 +114,27 @@ class Cluster:
         except (OSError, ValueError, psutil.Error):
             return None
 
+    @property
+    def made(self) -> bool:
+        """Whether there is a cluster."""
+        return (self._path / "PG_VERSION").exists()
+
+    def revive(self) -> None:
+        """Start a server that ended under its users. Never makes a cluster: where the files are
+        gone, an empty one would be somebody else's books."""
+        if not self.made:
+            raise ConfigurationError(f"embedded PostgreSQL: {self._path} is gone or has no files")
+        deadline_s = time.monotonic() + self._timeout_s
+        while self.postmaster() is None:
+            if time.monotonic() > deadline_s:
+                raise self.failure("its former processes do not end")
+            try:
+                self.start()
+            except ConfigurationError:
+                if self.postmaster() is None:
+                    raise
+                # It recovers from its end for longer than pg_ctl waits.
+
     def start(self) -> None:
         """Start the server that `postmaster` did not find. When it returns, ask again."""
         # They name nobody of ours (see `postmaster`), yet PostgreSQL would believe them.
@@ -141,9 +166,11 @@ class Cluster:
 
     def failure(self, what: str) -> ConfigurationError:
         """An error with the end of the server's log."""
-        last = "\n".join(self._log_tail().splitlines()[-6:])
+        lines = self._log_tail().splitlines()
+        said = [line for line in lines if _GRAVE.search(line) and not _CALLERS.search(line)]
+        last = "\n".join((said or lines)[-6:])
         return ConfigurationError(
-            f"embedded PostgreSQL: {what}; see {self._log_path}, {ADVICE}. Its last lines:\n{last}"
+            f"embedded PostgreSQL: {what}; see {self._log_path}, {ADVICE}. It said:\n{last}"
         )
 
     def _make(self) -> None:
@@ -165,6 +192,11 @@ class Cluster:
         unfinished.rename(self._path)
 
     def _check_version(self) -> None:
+        if not self.made:
+            raise ConfigurationError(
+                f"{self._path} is no PostgreSQL cluster (it has no PG_VERSION): restore it from a "
+                f"backup, choose another LAVA_DATA_DIR, {ADVICE}"
+            )
         version = (self._path / "PG_VERSION").read_text().strip()
         if version != str(MAJOR):
             raise ConfigurationError(

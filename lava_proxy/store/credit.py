@@ -179,9 +179,12 @@ def _take(rows: Iterable[asyncpg.Record], amount_e10: int) -> tuple[list[tuple[s
     return list(split.takes), split.rest_e10
 
 
-async def renew(conn: Connection, owner_id: str, holder_id: str, lease_s: float) -> None:
-    """Give a holder more time on what it has."""
-    await Q["renew_leases"].execute(conn, owner_id=owner_id, holder_id=holder_id, lease_s=lease_s)
+async def renew(conn: Connection, owner_id: str, holder_id: str, lease_s: float) -> int:
+    """Give a holder more time on what it has; answers how many leases that is."""
+    renewed: int = await Q["renew_leases"].fetchval(
+        conn, owner_id=owner_id, holder_id=holder_id, lease_s=lease_s
+    )
+    return renewed
 
 
 async def close_holder(conn: Connection, holder_id: str, now: datetime) -> int:

@@ -8,10 +8,11 @@ Who is there is known by locks, not by a list of process ids, on which a killed 
 * Who leaves tries to turn the shared lock into an exclusive one. That works only for the last,
   who then stops the server.
 
-If every process was killed, the server stays up with nobody attached; the next one attaches to it
-and stops it when it leaves. A forked child shares its parent's lock: the server stays until both
-have ended. Those who share must see each other's processes: one machine, or one container. Not for
-Windows (no flock).
+A server that dies under its users is started again by one of them (store/keeper.py), through the
+same gate. If every process was killed, the server stays up with nobody attached; the next one
+attaches to it and stops it when it leaves. A forked child shares its parent's lock: the server
+stays until both have ended. Those who share must see each other's processes: one machine, or one
+container. Not for Windows (no flock).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -34,6 +35,9 @@ from lava_proxy.store.sql import load
 DATABASE = "lava"
 START_TIMEOUT_S = 60.0
 """Longest start, a crash recovery included."""
+
+FAILED = "postgres.failed"
+"""When the last try to start it again failed, on the clock that all processes share."""
 
 _POLL_S = 0.05
 
@@ -56,6 +60,10 @@ async def start_embedded(
     server = EmbeddedServer(_absolute(data_dir), settings or {}, timeout_s)
     await server.attach()
     return server
+
+
+class RecentlyFailed(Exception):
+    """Another process could not start the server a moment ago."""
 
 
 class EmbeddedServer:
@@ -86,8 +94,8 @@ class EmbeddedServer:
         await asyncio.to_thread(_make_folder, self._data_dir)
         async with _gate(self._data_dir, self._timeout_s):
             self._users_fd = _lock_file(self._data_dir / "postgres.users")
-            fcntl.flock(self._users_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             try:
+                self._share(self._users_fd)
                 await asyncio.to_thread(self._cluster.prepare)
                 connection = await self._connect_or_start()
                 try:
@@ -97,6 +105,45 @@ class EmbeddedServer:
             except BaseException:
                 await asyncio.to_thread(self._let_go)
                 raise
+
+    def _share(self, users_fd: int) -> None:
+        """Become a user. A cluster that vanished under its users is not made anew: they would go on
+        as if the empty one held their books."""
+        if not self._cluster.made and not _locked(users_fd):
+            raise ConfigurationError(
+                f"the PostgreSQL cluster in {self._data_dir} is gone while other processes use it: "
+                "stop them, and restore it"
+            )
+        fcntl.flock(users_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    async def revive(self, quiet_s: float) -> bool:
+        """Start the server if it ended; whether this call did. Of several processes one does.
+
+        Raises `ConfigurationError` when it does not start, and `RecentlyFailed` when that was so
+        less than `quiet_s` ago.
+        """
+        async with _gate(self._data_dir, self._timeout_s):
+            if self._users_fd is None or self.pid is not None:
+                return False
+            self._refuse_within(quiet_s)
+            try:
+                await asyncio.to_thread(self._cluster.revive)
+            except (ConfigurationError, OSError):
+                self._note_failure()
+                raise
+            return True
+
+    def _refuse_within(self, quiet_s: float) -> None:
+        try:
+            ago_s = time.monotonic() - float((self._data_dir / FAILED).read_text())
+        except (OSError, ValueError):
+            return
+        if 0 <= ago_s < quiet_s:  # In the future: before a restart of the machine.
+            raise RecentlyFailed
+
+    def _note_failure(self) -> None:
+        with suppress(OSError):
+            (self._data_dir / FAILED).write_text(str(time.monotonic()))
 
     async def release(self) -> None:
         """Let go; the last one out stops the server. A second call does nothing."""

@@ -64,6 +64,7 @@ _BY_CLASS: dict[str, type[StoreError]] = {
     "22": StorePoison,
     "23": StorePoison,
     "53": StoreDown,
+    "58": StoreDown,  # Its machine: an I/O error, a file that is gone.
     "54": StorePoison,  # Too large for a row, an index entry, a string.
 }
 _STALE_PLAN = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)

@@ -1,5 +1,6 @@
 """The plan that new customers are put on by themselves: one per merchant, free, made when it is
-first needed, and the merchant's to change; once deleted it is not made again."""
+first needed, and the merchant's to change; once deleted it is not made again. Who leaves another
+plan comes back to it (`subscriptions.leave`)."""
 
 from __future__ import annotations
 

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lava_proxy.store.database import Connection
+from lava_proxy.rules.estimate import Learned
+from lava_proxy.store.database import Connection, Database, StoreConflict, StoreDown
 from lava_proxy.store.sql import load
 
 Q = load("learned")
 
 Factors = Mapping[tuple[str, str], int]
 """(provider, model) -> the provider's count over our estimate, in millionths."""
+
+
+async def share(database: Database, learned: Learned) -> None:
+    """Tell all workers what was learned here, and take what they know. What could not be told is
+    kept for the next time."""
+    fresh = learned.take_fresh()
+    try:
+        async with database.transaction() as conn:
+            if fresh:
+                await save(conn, fresh)
+            known = await newest(conn, learned.models_max)
+    except (StoreDown, StoreConflict):
+        learned.keep_fresh(fresh)
+        raise
+    learned.adopt(known)
 
 
 async def save(conn: Connection, factors: Factors) -> None:

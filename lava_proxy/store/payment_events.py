@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from lava_proxy.core.money import format_e10
+from lava_proxy.store import payments
 from lava_proxy.store.database import Connection
 from lava_proxy.store.sql import load
 
 Q = load("payment_events")
+
+log = logging.getLogger(__name__)
 
 KEPT_DAYS = 90
 """Stripe sends a message for three days, and by hand again for thirty."""
@@ -47,6 +52,27 @@ async def find(
         conn, provider=provider, payment_id=payment_id, ref=ref
     )
     return None if row is None else ToldOf(**dict(row))
+
+
+async def paid(
+    conn: Connection, payment: ToldOf, ref: str | None, amount_e10: int, now: datetime
+) -> bool:
+    """The provider has the money, for the first time and in full: deliver. Else somebody has to
+    look at it. True where money moved."""
+    if amount_e10 < payment.amount_e10:
+        log.error(
+            "%s: %s paid instead of %s (%s); it counts as not paid",
+            payment.payment_id,
+            format_e10(amount_e10),
+            format_e10(payment.amount_e10),
+            ref,
+        )
+        return False
+    if payment.status == "succeeded":
+        if payment.provider_ref not in (None, ref) and ref:
+            log.error("%s is paid twice: refund %s", payment.payment_id, ref)
+        return False
+    return await payments.succeeded(conn, payment.payment_id, ref, now)
 
 
 async def note_ref(conn: Connection, payment_id: str, ref: str) -> None:

@@ -93,9 +93,10 @@ async def open_payment(
     credit_bundle_id: str | None = None,
     checkout_session_id: str | None = None,
     due_at: datetime | None = None,
+    look_at: datetime | None = None,
 ) -> None:
     """Write a payment down, before anybody is asked for it. `due_at`: the provider is to be asked,
-    and has not answered yet."""
+    and has not answered yet. `look_at`: when to look it up there, if its end is not known then."""
     await Q["open_payment"].execute(
         conn,
         payment_id=payment_id,
@@ -109,6 +110,7 @@ async def open_payment(
         credit_bundle_id=credit_bundle_id,
         checkout_session_id=checkout_session_id,
         due_at=due_at,
+        look_at=look_at,
         now=now,
     )
 
@@ -130,13 +132,13 @@ async def claim(
 
 async def succeeded(conn: Connection, payment_id: str, ref: str | None, now: datetime) -> bool:
     """The money is there: do what it pays for. False where that was done before."""
-    row = await _lock(conn, payment_id)
+    row = await lock(conn, payment_id)
     if row is None or row["status"] == "succeeded":
         return False
     session_id: str | None = row["checkout_session_id"]
     if session_id is not None and row["customer_id"] is None:
         await checkout_sessions.record_buyer(conn, session_id, payment_id, now)
-        row = await _lock(conn, payment_id) or row
+        row = await lock(conn, payment_id) or row
     grant_id, subscription_id = await deliver(conn, row, now)
     await Q["settle_payment"].execute(
         conn,
@@ -169,7 +171,7 @@ async def failed(
 ) -> bool:
     """The provider declined. A renewal is tried again until its grace is over, then the
     subscription ends; a top-up makes the next one wait. False where nothing changes."""
-    row = await _lock(conn, payment_id)
+    row = await lock(conn, payment_id)
     if row is None or row["status"] in ("succeeded", "cancelled", "failed"):
         return False
     status, next_at = ("requires_action" if needs_action else "failed"), None
@@ -190,14 +192,16 @@ async def failed(
         next_at=next_at,
     )
     if row["purpose"] == "renewal" and next_at is None:
-        await subscriptions.end(conn, row["customer_id"], row["subscription_id"], now)
+        await subscriptions.leave(conn, row["customer_id"], row["subscription_id"], now, now)
         await credit_moved(conn, row["customer_id"], now)
     return True
 
 
-async def wait_for_provider(conn: Connection, payment_id: str, ref: str | None) -> None:
-    """The answer will come by itself."""
-    await Q["wait_for_provider"].execute(conn, payment_id=payment_id, ref=ref)
+async def wait_for_provider(
+    conn: Connection, payment_id: str, ref: str | None, look_at: datetime
+) -> None:
+    """The answer will come by itself; or it is looked up."""
+    await Q["wait_for_provider"].execute(conn, payment_id=payment_id, ref=ref, look_at=look_at)
 
 
 async def find(conn: Connection, merchant_id: str, payment_id: str) -> PaymentRow | None:
@@ -225,7 +229,8 @@ def _payment(row: asyncpg.Record) -> PaymentRow:
     return PaymentRow(**{name: row[name] for name in PaymentRow.__dataclass_fields__})
 
 
-async def _lock(conn: Connection, payment_id: str) -> asyncpg.Record | None:
+async def lock(conn: Connection, payment_id: str) -> asyncpg.Record | None:
+    """A payment, to be moved; whose it is locked before it."""
     customer_id = await Q["payer_of_payment"].fetchval(conn, payment_id=payment_id)
     if customer_id is not None:
         await subscriptions.lock_account(conn, customer_id)

@@ -16,6 +16,8 @@ from lava_proxy.store.sql import load
 
 Q = load("prices")
 
+PRICES_MAX = 1000
+"""Prices of one merchant: every worker keeps all in memory. Calls that race may make a few more."""
 SHOWN_MAX = 10_000
 """Most that the command line lists."""
 
@@ -46,9 +48,11 @@ async def next_change(conn: Connection, now: datetime) -> datetime | None:
     return at
 
 
-async def create(conn: Connection, wanted: PriceRow) -> None:
-    await Q["insert_price"].execute(
+async def create(conn: Connection, wanted: PriceRow, most: int = PRICES_MAX) -> bool:
+    """Add a price; False where its merchant has `most` already."""
+    made = await Q["insert_price"].fetchval(
         conn,
+        most=most,
         price_id=wanted.price_id,
         merchant_id=wanted.merchant_id,
         provider=wanted.provider,
@@ -58,6 +62,7 @@ async def create(conn: Connection, wanted: PriceRow) -> None:
         effective_from=wanted.effective_from,
         created_at=wanted.created_at,
     )
+    return made is not None
 
 
 async def find(conn: Connection, merchant_id: str, price_id: str) -> PriceRow | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -18,15 +19,19 @@ from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
 
 Q = load("requests")
+S = load("settle")
 
 
 @dataclass(frozen=True, slots=True)
 class Rerating:
-    """What a request came to once its price was known."""
+    """What a request came to once its price was known. `input_cost_e10`, `breakdown`: None where
+    they are not known apart, or stayed."""
 
     version: str
     cost_e10: int
     charge_e10: int
+    input_cost_e10: int | None
+    breakdown: Sequence[Part] | None
     at: datetime
 
 
@@ -68,10 +73,23 @@ class RequestRow:
     rerated: Rerating | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A request id that was booked, and what was reported under it."""
+
+    content_hash: bytes | None
+
+
 async def find(conn: Connection, merchant_id: str, request_id: str) -> RequestRow | None:
     """A merchant's request by id."""
     row = await Q["find_request"].fetchrow(conn, merchant_id=merchant_id, request_id=request_id)
     return None if row is None else _request(row)
+
+
+async def taken(conn: Connection, merchant_id: str, request_id: str) -> Taken | None:
+    """Whether an id was ever booked, also where the request is not kept any more."""
+    row = await S["booked_request"].fetchrow(conn, merchant_id=merchant_id, request_id=request_id)
+    return None if row is None else Taken(row["content_hash"])
 
 
 async def page(
@@ -117,23 +135,32 @@ def as_booked(row: Settlement, charge: Charge) -> RequestRow:
     )
 
 
-_RERATED = ("rerated_version", "rerated_cost_e10", "rerated_charge_e10", "rerated_at")
 _COUNTS = tuple(Counts.__dataclass_fields__)
 
 
 def _request(row: asyncpg.Record) -> RequestRow:
     values = dict(row)
     counts = Counts(**{name: values.pop(name) for name in _COUNTS})
-    lines = [
-        Part(Tier(start, rate_e12), units, amount_e10)
-        for start, rate_e12, units, amount_e10 in values.pop("breakdown")
-    ]
+    breakdown = _parts(values.pop("breakdown"))
     metadata = values.pop("metadata") or {}
-    rerated = Rerating(*(values.pop(name) for name in _RERATED))
+    rerated = _rerating(values)
     return RequestRow(
-        **values,
-        counts=counts,
-        breakdown=lines,
-        metadata=metadata,
-        rerated=rerated if rerated.version else None,
+        **values, counts=counts, breakdown=breakdown, metadata=metadata, rerated=rerated
     )
+
+
+def _rerating(values: dict[str, Any]) -> Rerating | None:
+    """Takes what a late price changed out of a row's values."""
+    names = ("version", "cost_e10", "charge_e10", "input_cost_e10", "breakdown", "at")
+    found = {name: values.pop(f"rerated_{name}") for name in names}
+    if found["version"] is None:
+        return None
+    lines = found.pop("breakdown")
+    return Rerating(**found, breakdown=None if lines is None else _parts(lines))
+
+
+def _parts(lines: Sequence[Sequence[int]]) -> list[Part]:
+    return [
+        Part(Tier(start, rate_e12), units, amount_e10)
+        for start, rate_e12, units, amount_e10 in lines
+    ]

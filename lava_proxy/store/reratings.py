@@ -1,101 +1,166 @@
 """Re-rating: requests whose price came late, corrected by new ledger rows.
 
-One request, one transaction: the account is locked, the rerating noted (once per request: whoever
-comes second changes nothing), the difference taken from free credit, or debt, or given back as
-credit, and the ledger and the usage of its quarter of an hour brought up to date. The request
-itself stays as it was booked. Limits and leases are not touched: those were kept by what was known
-then.
+Requests that wait are looked through model by model (`unrated.py`); those of a model that has a
+price now are corrected one by one, oldest first, one transaction each (`corrections.py`), once:
+whoever comes second changes nothing. A process that dies, or a database that goes away, leaves
+whole corrections behind and the rest waiting. The request itself stays as it was booked.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import asyncpg
+import stamina
 
 from lava_adapters.contract import Usage
-from lava_proxy.core.ids import is_test, new_id
-from lava_proxy.rules.charge import Line
-from lava_proxy.rules.credit import burn
-from lava_proxy.rules.pricebook import PriceBook
-from lava_proxy.rules.rerating import Rerated, recharge, recost
+from lava_proxy.core.money import MoneyError
+from lava_proxy.rules.charge import Charge, Line, charge, recharged
+from lava_proxy.rules.pricehistory import PriceHistory
+from lava_proxy.rules.rerating import Rerated, recost
 from lava_proxy.rules.tiers import Tier
-from lava_proxy.store import directory
-from lava_proxy.store.database import Connection, Database
-from lava_proxy.store.entries import Entries
-from lava_proxy.store.ledger import announce_credit
+from lava_proxy.store import directory, unrated
+from lava_proxy.store.corrections import Change, change_of, correct
+from lava_proxy.store.database import Connection, Database, StoreConflict, StorePoison
 from lava_proxy.store.sql import load
+from lava_proxy.store.unrated import FIRST, Group
 
 Q = load("reratings")
-C = load("credit")
-S = load("settle")
 
 ROWS_AT_A_TIME = 200
+MODELS_AT_A_TIME = 200
+CONFLICTS_MAX = 5
+TURN_S = 600.0
+POISON = (StorePoison, MoneyError, OverflowError)
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A request that was re-rated."""
 
-    merchant_id: str
-    request_id: str
-    model: str
-    cost_change_e10: int
-    charge_change_e10: int
-    version: str
+class Rooms(Protocol):
+    """Where connections come from: a share of the database."""
+
+    def reading(self) -> AbstractAsyncContextManager[Connection]: ...
+
+    def writing(self) -> AbstractAsyncContextManager[Connection]: ...
+
+
+@asynccontextmanager
+async def turn(database: Database) -> AsyncIterator[bool]:
+    """Whether no other process re-rates by itself now; so it is inside the block."""
+    async with database.apart(TURN_S) as lock, lock.transaction():
+        yield await Q["alone"].fetchval(lock)
 
 
 async def rerate(
-    database: Database, prices: PriceBook, now: datetime, *, dry: bool = False
-) -> AsyncIterator[Change]:
-    """Re-rate all requests whose price is known now; `dry`: only tell."""
-    at, last = _BEGINNING, ""
+    rooms: Rooms,
+    prices: PriceHistory,
+    now: datetime,
+    *,
+    merchant_id: str | None = None,
+    dry: bool = False,
+) -> AsyncGenerator[Change, None]:
+    """Re-rate all requests whose price is known now, or those of one merchant; `dry`: only tell.
+    Each change is told of once it is committed, so the caller may stop anywhere."""
+    one_pass = _Pass(rooms, prices, now, dry)
+    behind = FIRST
     while True:
-        async with database.connection() as conn:
-            rows = await Q["without_a_price"].fetch(
-                conn, after_at=at, after_id=last, most=ROWS_AT_A_TIME
-            )
-        for row in rows:
-            async with database.transaction() as conn:
-                found = await _found(conn, prices, row, now)
-                change = None if found is None else _change(row, found)
-                if change is not None and not dry and not await _book(conn, row, change, now):
-                    change = None
-            if change is not None:  # told of only once it is committed
+        async with rooms.reading() as conn:
+            groups = await unrated.groups(conn, behind, MODELS_AT_A_TIME, merchant_id)
+        for group in groups:
+            await asyncio.sleep(0)  # looking prices up is work, and streams are waiting
+            async for change in one_pass.group(group):
                 yield change
-        if len(rows) < ROWS_AT_A_TIME:
+        if len(groups) < MODELS_AT_A_TIME:
             return
-        at, last = rows[-1]["created_at"], rows[-1]["request_id"]
+        behind = groups[-1]
 
 
-async def _found(
-    conn: Connection, prices: PriceBook, row: asyncpg.Record, now: datetime
-) -> Rerated | None:
-    rates = prices.of(row["merchant_id"]).rates(row["provider"], row["model"], now)
-    if rates is None:
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One look at all that waits."""
+
+    rooms: Rooms
+    prices: PriceHistory
+    now: datetime
+    dry: bool
+
+    async def group(self, group: Group) -> AsyncIterator[Change]:
+        """The requests for one model; none where nobody knows its price."""
+        mark = self.prices.mark(group.merchant_id, group.provider, group.names)
+        behind = (_BEGINNING, "")
+        while mark is not None:
+            async with self.rooms.reading() as conn:
+                rows = await unrated.waiting(conn, group, mark, behind, ROWS_AT_A_TIME)
+            for row in rows:
+                change = await self._patiently(group, row, mark)
+                if change is not None:
+                    yield change
+            if len(rows) < ROWS_AT_A_TIME:
+                return
+            behind = (rows[-1]["created_at"], rows[-1]["request_id"])
+
+    async def _patiently(self, group: Group, row: asyncpg.Record, mark: str) -> Change | None:
+        """One request; one that can never be booked is set aside, because it would be in the way
+        of all others for ever."""
+        try:
+            retries = stamina.retry_context(on=StoreConflict, attempts=CONFLICTS_MAX, wait_max=1.0)
+            async for attempt in retries:
+                with attempt:
+                    async with self.rooms.writing() as conn:
+                        return await self._one(conn, group, row, mark)
+        except POISON as error:
+            log.error("request %s cannot be re-rated: %s", row["request_id"], error)
+            if not self.dry:
+                async with self.rooms.writing() as conn:
+                    await unrated.tried_in_vain(conn, row, mark)
         return None
-    cost_e10 = recost(rates, _usage(row), row["price_version"])
-    if cost_e10 is None:
+
+    async def _one(
+        self, conn: Connection, group: Group, row: asyncpg.Record, mark: str
+    ) -> Change | None:
+        found = None if row["gone"] else await self._found(conn, group, row)
+        if self.dry:
+            return None if found is None else change_of(row, found)
+        if row["gone"]:
+            await unrated.waits_no_more(conn, row)
+        elif found is None:
+            await unrated.tried_in_vain(conn, row, mark)
+        else:
+            return await correct(conn, row, found, self.now)
         return None
-    charge_e10 = row["charge_e10"]
-    if row["rate_type"] == "percentage" and "unbilled" not in row["flags"]:
-        charge_e10 = await _recharged(conn, row, cost_e10)
-    return Rerated(cost_e10, charge_e10, rates.version)
+
+    async def _found(self, conn: Connection, group: Group, row: asyncpg.Record) -> Rerated | None:
+        candidates = self.prices.candidates(
+            group.merchant_id, group.provider, group.names, row["created_at"]
+        )
+        known = recost(candidates, _usage(row), row["price_version"])
+        if known is None:
+            return None
+        cost, version = known
+        by_cost = row["rate_type"] == "percentage" and "unbilled" not in row["flags"]
+        charge = await _recharged(conn, row, cost.total_e10) if by_cost else None
+        return Rerated(cost, charge, version)
 
 
-async def _recharged(conn: Connection, row: asyncpg.Record, cost_e10: int) -> int:
-    meter = await directory.meter_by_id(conn, row["meter_id"])
-    if meter is None:
-        return int(row["charge_e10"])
+async def _recharged(conn: Connection, row: asyncpg.Record, cost_e10: int) -> Charge | None:
     lines = [
         Line(Tier(start, rate_e12), units, amount_e10)
         for start, rate_e12, units, amount_e10 in row["breakdown"]
     ]
+    if lines:
+        return recharged(lines, row["units"], cost_e10)
+    meter = await directory.meter_by_id(conn, row["meter_id"])
+    if meter is None:
+        return None
     before = 0
-    if not lines and len(meter.tariff.tiers) > 1:
+    if len(meter.tariff.tiers) > 1:
         before = await Q["units_before"].fetchval(
             conn,
             merchant_id=row["merchant_id"],
@@ -105,130 +170,7 @@ async def _recharged(conn: Connection, row: asyncpg.Record, cost_e10: int) -> in
             before_at=row["created_at"],
             before_id=row["request_id"],
         )
-    return recharge(meter.tariff, lines, before, row["units"], cost_e10)
-
-
-def _change(row: asyncpg.Record, found: Rerated) -> Change:
-    return Change(
-        row["merchant_id"],
-        row["request_id"],
-        row["model"],
-        found.cost_e10 - row["cost_e10"],
-        found.charge_e10 - row["charge_e10"],
-        found.version,
-    )
-
-
-async def _book(conn: Connection, row: asyncpg.Record, change: Change, now: datetime) -> bool:
-    """False where somebody was first."""
-    customer_id: str | None = row["customer_id"]
-    debt_e10 = 0
-    if customer_id is not None:
-        (account,) = await S["lock_accounts"].fetch(conn, owner_ids=[customer_id])
-        debt_e10 = account["debt_e10"]
-    transaction_id = new_id("transaction")
-    noted = await Q["insert_rerating"].fetchval(
-        conn,
-        merchant_id=change.merchant_id,
-        request_id=change.request_id,
-        created_at=row["created_at"],
-        transaction_id=transaction_id,
-        price_version=change.version,
-        cost=row["cost_e10"] + change.cost_change_e10,
-        charge=row["charge_e10"] + change.charge_change_e10,
-        cost_change=change.cost_change_e10,
-        charge_change=change.charge_change_e10,
-        now=now,
-    )
-    if noted is None:
-        return False
-    if customer_id is not None and change.charge_change_e10 > 0:
-        await _take(conn, customer_id, change.charge_change_e10, now)
-    elif customer_id is not None and change.charge_change_e10 < 0:
-        await _give_back(conn, customer_id, change, debt_e10, now)
-    await _post(conn, row, change, transaction_id, now)
-    await Q["change_quarter"].execute(
-        conn,
-        merchant_id=change.merchant_id,
-        created_at=row["created_at"],
-        customer_id=customer_id,
-        meter_id=row["meter_id"],
-        cost_change=change.cost_change_e10,
-        charge_change=change.charge_change_e10,
-        managed_change=change.cost_change_e10 if row["provider_key_type"] == "managed" else 0,
-    )
-    return True
-
-
-async def _take(conn: Connection, owner_id: str, amount_e10: int, now: datetime) -> None:
-    """From credit that no worker holds; the rest is debt, as with every late row."""
-    free = await S["available_grants"].fetch(conn, owner_ids=[owner_id], now=now)
-    split = burn([(grant["grant_id"], grant["available_e10"]) for grant in free], amount_e10)
-    if split.takes:
-        await S["burn_grants"].execute(
-            conn,
-            grant_ids=[grant_id for grant_id, _ in split.takes],
-            amounts=[taken_e10 for _, taken_e10 in split.takes],
-        )
-    if split.rest_e10:
-        await _owe(conn, owner_id, split.rest_e10)
-
-
-async def _give_back(
-    conn: Connection, owner_id: str, change: Change, debt_e10: int, now: datetime
-) -> None:
-    """As credit of its own, because what paid may have ended since; old debt is paid from it."""
-    amount_e10 = -change.charge_change_e10
-    repaid_e10 = min(debt_e10, amount_e10)
-    await C["insert_grant"].execute(
-        conn,
-        grant_id=new_id("credit", test=is_test(owner_id)),
-        owner_id=owner_id,
-        merchant_id=change.merchant_id,
-        kind="operator",
-        amount=amount_e10,
-        spent=repaid_e10,
-        expires_at=None,
-        note=f"{change.request_id} re-rated",
-        created_at=now,
-    )
-    if repaid_e10:
-        await _owe(conn, owner_id, -repaid_e10)
-    await announce_credit(conn, owner_id)
-
-
-async def _owe(conn: Connection, owner_id: str, amount_e10: int) -> None:
-    await S["change_accounts"].execute(
-        conn, owner_ids=[owner_id], debts=[amount_e10], overdrafts=[0]
-    )
-
-
-async def _post(
-    conn: Connection, row: asyncpg.Record, change: Change, transaction_id: str, now: datetime
-) -> None:
-    merchant_id, customer_id = change.merchant_id, row["customer_id"]
-    pairs: list[tuple[str, Mapping[str, int]]] = [
-        (
-            "cost",
-            {
-                f"merchant:{merchant_id}:cost": -change.cost_change_e10,
-                f"provider:{row['provider']}": change.cost_change_e10,
-            },
-        )
-    ]
-    if customer_id is not None:
-        sides = {
-            f"customer:{customer_id}": -change.charge_change_e10,
-            f"merchant:{merchant_id}:revenue": change.charge_change_e10,
-        }
-        pairs.append(("charge", sides))
-    entries = Entries(now)
-    with entries.transaction(transaction_id, merchant_id, change.request_id, customer_id) as post:
-        for kind, amounts in pairs:
-            for account, amount_e10 in amounts.items():
-                if amount_e10:
-                    post(kind, account, amount_e10)
-    await entries.insert(conn)
+    return charge(meter.tariff, before, row["units"], cost_e10)
 
 
 def _usage(row: asyncpg.Record) -> Usage:

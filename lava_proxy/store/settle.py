@@ -25,7 +25,7 @@ import orjson
 
 from lava_proxy.rules.charge import Charge, charge, units_of
 from lava_proxy.rules.settlement import Booked, Settlement
-from lava_proxy.store import outbox
+from lava_proxy.store import outbox, unrated
 from lava_proxy.store.claims import claim_ids, claim_objects
 from lava_proxy.store.database import Connection, StorePoison
 from lava_proxy.store.lines import Line, columns
@@ -57,6 +57,7 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
         await _pay(conn, lines, accounts, now)
         await _write(conn, lines, now)
         await _write_back(conn, lines, accounts)
+        await unrated.wait(conn, lines)
         await outbox.emit(conn, news_of(lines), now)
         for place, line in zip(places, lines, strict=True):
             answers[place] = replace(

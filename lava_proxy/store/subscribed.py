@@ -45,6 +45,7 @@ class SubscriptionRow:
     total_e10: int
     cycle_e10: int
     bundle_e10: int
+    pending_payment_id: str | None
 
 
 async def page(

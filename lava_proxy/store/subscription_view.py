@@ -40,6 +40,8 @@ class ChangeView(TypedDict):
     name: NotRequired[str]
     period_amount: NotRequired[str]
     included_credit: NotRequired[str]
+    payment_id: NotRequired[str]
+    """What paid for it already; without it, the change is charged for when it happens."""
 
 
 class SubscriptionView(TypedDict):
@@ -95,6 +97,8 @@ def _change(row: SubscriptionRow) -> ChangeView | None:
         shown["name"] = row.next_name
         shown["period_amount"] = format_e10(row.next_amount_e10 or 0)
         shown["included_credit"] = format_e10(row.next_credit_e10 or 0)
+    if row.pending_payment_id is not None:
+        shown["payment_id"] = row.pending_payment_id
     return shown
 
 

@@ -10,8 +10,10 @@ that succeeds (`store/payments.py`).
 * The rule for what is left belongs to the cycle that grants it: `none` expires with its cycle,
   `full` does not expire until the subscription ends, so nothing has to move at a renewal, and what
   workers hold meanwhile comes back to where it was.
-* An upgrade ends the cycle at once: credit that would have ended with it ends now.
+* An upgrade ends the cycle at once: credit that would have ended with it ends now. A downgrade
+  waits for its end, also when it was paid for (`prepaid.py`).
 * When the subscription ends, so does all cycle credit. Bundles keep the date they were sold with.
+  Who left another plan is on the merchant's Free plan from then on, where there is one.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import asyncpg
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import is_test, new_id
 from lava_proxy.rules.cycle import cycle_at
+from lava_proxy.store import prepaid
 from lava_proxy.store.cycles import OPERATOR, begin, move, next_cycle
 from lava_proxy.store.database import Connection
 from lava_proxy.store.news import credit_moved
@@ -70,6 +73,8 @@ async def start(
         await Q["end_cycle_credit"].execute(conn, customer_id=customer_id, at=now, kept=True)
         await _drop(conn, subscription_id, ("renewal",), now)
         await move(conn, subscription_id, plan, seq, now, span)
+        if current["pending_payment_id"] is not None:
+            await prepaid.release(conn, current["pending_payment_id"], now)
     await begin(conn, customer_id, subscription_id, seq, plan, span, now, source, payment_id)
     return subscription_id
 
@@ -89,15 +94,28 @@ async def subscribe_free(
             raise LavaError("conflict", "the customer is on this plan")
         await start(conn, customer_id=customer_id, plan_id=plan_id, now=now)
         return
-    await downgrade(conn, current["subscription_id"], plan_id)
+    await change_later(conn, current["subscription_id"], plan_id, now)
     await credit_moved(conn, customer_id, now)
 
 
-async def downgrade(conn: Connection, subscription_id: str, plan_id: str) -> None:
-    """Change to another plan at the cycle's end. The account must be locked."""
-    await Q["pend"].execute(
-        conn, subscription_id=subscription_id, pending_type="downgrade", pending_plan_id=plan_id
+async def change_later(
+    conn: Connection,
+    subscription_id: str,
+    plan_id: str | None,
+    now: datetime,
+    payment_id: str | None = None,
+) -> None:
+    """With the cycle's end, change to another plan, paid for already by this payment, if any; or
+    (None) end. The account must be locked."""
+    before = await Q["pend"].fetchval(
+        conn,
+        subscription_id=subscription_id,
+        pending_type="cancellation" if plan_id is None else "downgrade",
+        pending_plan_id=plan_id,
+        payment_id=payment_id,
     )
+    if before is not None:
+        await prepaid.release(conn, before, now)
 
 
 async def cancel(
@@ -113,21 +131,38 @@ async def cancel(
     if row is None or row["subscription_id"] != subscription_id:
         raise LavaError("conflict", "the subscription is cancelled")
     if row["past_due_since"] is not None or row["cycle_end_at"] <= now:
-        await end(conn, customer_id, subscription_id, now)
+        await leave(conn, customer_id, subscription_id, now, now)
     else:
-        await Q["pend"].execute(
-            conn, subscription_id=subscription_id, pending_type="cancellation", pending_plan_id=None
-        )
+        await change_later(conn, subscription_id, None, now)
     await credit_moved(conn, customer_id, now)
     return customer_id
 
 
-async def end(conn: Connection, customer_id: str, subscription_id: str, at: datetime) -> None:
-    """Cancel now; its cycle credit ends, and nobody is asked to pay for it any more. The account
-    must be locked."""
-    await Q["end_subscription"].execute(conn, subscription_id=subscription_id, at=at)
+async def end(
+    conn: Connection, customer_id: str, subscription_id: str | None, at: datetime
+) -> None:
+    """Cancel now (None: whichever they are on); its cycle credit ends, and nobody is asked to pay
+    for it any more. The account must be locked."""
+    ended = await Q["end_subscription"].fetchrow(
+        conn, customer_id=customer_id, subscription_id=subscription_id, at=at
+    )
+    if ended is None:
+        return
     await Q["end_cycle_credit"].execute(conn, customer_id=customer_id, at=at, kept=False)
-    await _drop(conn, subscription_id, ("renewal", "top_up"), at)
+    await _drop(conn, ended["subscription_id"], ("renewal", "top_up"), at)
+    if ended["pending_payment_id"] is not None:
+        await prepaid.release(conn, ended["pending_payment_id"], at)
+
+
+async def leave(
+    conn: Connection, customer_id: str, subscription_id: str, at: datetime, now: datetime
+) -> None:
+    """End a subscription whose customer stays: they go on the merchant's Free plan, where there is
+    one. The account must be locked."""
+    await end(conn, customer_id, subscription_id, at)
+    plan_id = await Q["free_plan_after"].fetchval(conn, subscription_id=subscription_id)
+    if plan_id is not None and await on_sale(conn, customer_id, plan_id, now):
+        await start(conn, customer_id=customer_id, plan_id=plan_id, now=now)
 
 
 async def renew_due(conn: Connection, customer_id: str, now: datetime) -> None:
@@ -141,8 +176,10 @@ async def renew_due(conn: Connection, customer_id: str, now: datetime) -> None:
     if row is None or row["cycle_end_at"] > now or row["past_due_since"] is not None:
         return
     if row["pending_type"] == "cancellation":
-        await end(conn, customer_id, row["subscription_id"], row["cycle_end_at"])
+        await leave(conn, customer_id, row["subscription_id"], row["cycle_end_at"], now)
         await credit_moved(conn, customer_id, now)
+    elif row["pending_payment_id"] is not None:
+        await prepaid.begin(conn, row, now)
     elif row["period_amount_e10"]:
         await _ask_for_payment(conn, row, now)
         await credit_moved(conn, customer_id, now)
@@ -171,7 +208,7 @@ async def lapse(conn: Connection, customer_id: str, asked_before: datetime, now:
     for row in await Q["lapsed"].fetch(
         conn, customer_id=customer_id, asked_before=asked_before, most=1
     ):
-        await end(conn, customer_id, row["subscription_id"], now)
+        await leave(conn, customer_id, row["subscription_id"], now, now)
         await credit_moved(conn, customer_id, now)
 
 

@@ -83,6 +83,18 @@ async def by_day(
     return _days(rows)
 
 
+async def had_customer(conn: Connection, merchant_id: str, customer_id: str) -> bool:
+    """Whether this was ever the id of a customer of the merchant."""
+    found = await Q["had_customer"].fetchval(conn, merchant_id=merchant_id, customer_id=customer_id)
+    return bool(found)
+
+
+async def had_meter(conn: Connection, merchant_id: str, meter_id: str) -> bool:
+    """Whether this was ever the id of a meter of the merchant."""
+    found = await Q["had_meter"].fetchval(conn, merchant_id=merchant_id, meter_id=meter_id)
+    return bool(found)
+
+
 def _days(rows: list[asyncpg.Record]) -> dict[datetime, Used]:
     return {
         row["day"]: Used(row["requests"], row["tokens"], row["cost_e10"], row["charge_e10"])

@@ -20,7 +20,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, mult
 
 from lava_proxy import __version__
 from lava_proxy.core.errors import CODES
-from lava_proxy.telemetry.table import ANOMALIES, DELIVERIES, METRICS, OTHER, OUTCOMES, Metric
+from lava_proxy.telemetry.table import (
+    ANOMALIES,
+    DELIVERIES,
+    METRICS,
+    OTHER,
+    OUTCOMES,
+    SERVER_STATES,
+    STARTS,
+    Metric,
+)
 
 WORKERS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _E10 = 1e10
@@ -52,6 +61,8 @@ class Metrics:
         self._kinds = {kind: anomalies.labels(kind) for kind in ANOMALIES}
         deliveries = made.counters["lava_webhook_deliveries"]
         self._deliveries = {outcome: deliveries.labels(outcome) for outcome in DELIVERIES}
+        starts = made.counters["lava_embedded_postgres_starts"]
+        self._starts = {result: starts.labels(result) for result in STARTS}
         self._added = made.histograms["lava_gateway_added_seconds"]
         self._rows = made.counters["lava_ledger_rows"]
         self._flush = made.histograms["lava_ledger_flush_seconds"]
@@ -121,6 +132,19 @@ class Metrics:
         self._made.gauges["lava_audit_differences"].set(differences)
         if sound_age_s is not None:
             self._made.gauges["lava_audit_sound_age_seconds"].set(sound_age_s)
+
+    def embedded_state(self, state: str) -> None:
+        """What became of the embedded PostgreSQL: one of `SERVER_STATES`."""
+        self._made.gauges["lava_embedded_postgres_state"].set(SERVER_STATES[state])
+
+    def embedded_started(self, worked: bool) -> None:
+        """This process tried to start it again."""
+        self._starts["started" if worked else "failed"].inc()
+
+    def quarantined(self, rows: int, charge_e10: int) -> None:
+        """What could not be booked, and waits for somebody to decide."""
+        self._made.gauges["lava_quarantine_rows"].set(rows)
+        self._made.gauges["lava_quarantine_usd"].set(charge_e10 / _E10)
 
     def flushed(self, rows: int, seconds: float) -> None:
         """One transaction of the ledger writer was committed."""

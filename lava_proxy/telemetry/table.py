@@ -6,6 +6,7 @@ library adds it). Label values come from closed sets only; the sets that are our
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,8 @@ OUTCOMES = (
     "void",
 )
 DELIVERIES = ("delivered", "failed", "dead")
+SERVER_STATES: Mapping[str, int] = {"runs": 0, "starting": 1, "broken": 2}
+STARTS = ("started", "failed")
 DIRECTIONS = ("input", "output")
 ANOMALIES = (
     "no_usage",
@@ -40,6 +43,7 @@ ANOMALIES = (
     "upstream_protocol",
     "debt",
     "quarantined",
+    "journal_damaged",
 )
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -116,9 +120,16 @@ METRICS: tuple[Metric, ...] = (
     _worst("lava_books_state", "0 normal, 1 leases (database away), 2 drain, 3 closed."),
     _worst("lava_audit_differences", "What the last audit of the books found; 0 is right."),
     _worst("lava_audit_sound_age_seconds", "Time since an audit that found nothing."),
+    _worst("lava_quarantine_rows", "Rows that could not be booked and wait for a decision."),
+    _worst("lava_quarantine_usd", "What those may come to."),
     _gauge("lava_journal_open_calls", "Calls in the journal that are not committed."),
     _gauge("lava_journal_kept_bytes", "Journal that is kept for them."),
     _worst("lava_journal_failed", "1 after an I/O error: the process must be replaced."),
+    _worst(
+        "lava_embedded_postgres_state",
+        "0 it runs, 1 it ended and is started again, 2 it cannot be started.",
+    ),
+    _counter("lava_embedded_postgres_starts", "Tries to start it again after it ended.", "result"),
     _histogram(
         "lava_estimate_ratio",
         "The provider's final count over our own running count.",

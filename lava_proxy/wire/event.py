@@ -57,6 +57,15 @@ class Framer(Protocol):
         """The last byte that came out was not the end of an event: nothing may be added behind
         it, only the connection closed."""
 
+    @property
+    def part_bytes(self) -> int:
+        """Size of an event of which some is out and the end has not come: nothing has read it. Of a
+        JSON document that is all there is until the body ends."""
+
+    @property
+    def part(self) -> bytes:
+        """Its text, as far as it is kept."""
+
     def feed(self, piece: bytes) -> list[Event]: ...
 
     def finish(self) -> list[Event]:
@@ -86,6 +95,14 @@ class Carry:
     @property
     def mid_event(self) -> bool:
         return self.released > self.start
+
+    @property
+    def part_bytes(self) -> int:
+        return self.released - self.start + self._dropped if self.mid_event else 0
+
+    @property
+    def part(self) -> bytes:
+        return bytes(self.text[self.start : self.released])
 
     def take(self, end: int) -> tuple[bytes, bytes, bool]:
         """The event that ends at `end`: what of it is still to be sent, its text (head and tail if

@@ -8,6 +8,7 @@ answer pass unread and flags it.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from zlib import crc32
 
 from lava_adapters.awsframe import OVERHEAD, string_headers
@@ -17,6 +18,9 @@ from .event import DEFAULT_LIMITS, Carry, Event, Limits
 FRAME_BYTES_MAX = 25 * 2**20
 """AWS's own limits are 16 MiB of payload and 128 KiB of headers."""
 _PRELUDE = struct.Struct(">III")
+_CHECK = struct.Struct(">I")
+_HEADERS_KEPT_BYTES = 512
+"""A stream's header blocks are the same few again and again, and short: these are read once."""
 
 
 class FrameError(ValueError):
@@ -41,6 +45,14 @@ class EventStreamFramer:
     def mid_event(self) -> bool:
         return self._left > 0
 
+    @property
+    def part_bytes(self) -> int:
+        return self._carry.part_bytes
+
+    @property
+    def part(self) -> bytes:
+        return self._carry.part
+
     def feed(self, piece: bytes) -> list[Event]:
         events: list[Event] = []
         if self._left:
@@ -48,13 +60,17 @@ class EventStreamFramer:
             self._left -= len(loose)
             events.append(Event(loose, "", b"", True))
         carry = self._carry
+        whole = not carry.text and len(piece) >= OVERHEAD
+        if whole and int.from_bytes(piece[:4], "big") == len(piece):  # the usual piece
+            try:
+                _size(piece, 0)
+                return [*events, _event(piece)]
+            except ValueError:
+                carry.text += piece  # it is still to go out
+                raise
         carry.text += piece
         while len(carry.text) - carry.start >= _PRELUDE.size:
-            size, _, check = _PRELUDE.unpack_from(carry.text, carry.start)
-            if check != crc32(carry.text[carry.start : carry.start + 8]):
-                raise FrameError("prelude CRC")
-            if not OVERHEAD <= size <= FRAME_BYTES_MAX:
-                raise FrameError("frame length")
+            size = _size(carry.text, carry.start)
             end = carry.start + size
             if len(carry.text) < end:
                 if size > carry.limits.parse_bytes:
@@ -85,17 +101,39 @@ def _forget(carry: Carry) -> None:
     carry.text += waiting
 
 
+def _size(text: bytes | bytearray, start: int) -> int:
+    """The length of the frame that begins at `start`, which its own checksum covers."""
+    size: int
+    size, _, check = _PRELUDE.unpack_from(text, start)
+    if check != crc32(text[start : start + 8]):
+        raise FrameError("prelude CRC")
+    if not OVERHEAD <= size <= FRAME_BYTES_MAX:
+        raise FrameError("frame length")
+    return size
+
+
 def _event(raw: bytes) -> Event:
-    if crc32(raw[:-4]) != int.from_bytes(raw[-4:], "big"):
+    end = len(raw) - _CHECK.size
+    if _CHECK.unpack_from(raw, end)[0] != crc32(raw[:end]):
         raise FrameError("message CRC")
-    size = int.from_bytes(raw[4:8], "big")
-    if OVERHEAD + size > len(raw):
+    size = _PRELUDE.unpack_from(raw)[1]
+    payload = _PRELUDE.size + size
+    if payload > end:
         raise FrameError("header length")
-    headers = string_headers(raw[12 : 12 + size])
+    block = raw[_PRELUDE.size : payload]
+    name = _known_name(block) if size <= _HEADERS_KEPT_BYTES else _name(block)
+    return Event(raw, name, raw[payload:end] or b"{}")
+
+
+def _name(block: bytes) -> str:
+    """What a frame's header block says it is."""
+    headers = string_headers(block)
     kind = headers.get(":message-type", "event")
-    name = headers.get(":event-type", "")
     if kind == "exception":
-        name = "exception:" + headers.get(":exception-type", "")
-    elif kind == "error":
-        name = "error:" + headers.get(":error-code", "")
-    return Event(raw, name, raw[12 + size : -4] or b"{}")
+        return "exception:" + headers.get(":exception-type", "")
+    if kind == "error":
+        return "error:" + headers.get(":error-code", "")
+    return headers.get(":event-type", "")
+
+
+_known_name = lru_cache(maxsize=256)(_name)

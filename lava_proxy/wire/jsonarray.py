@@ -40,6 +40,14 @@ class JsonArrayFramer:
     def mid_event(self) -> bool:
         return self._carry.mid_event
 
+    @property
+    def part_bytes(self) -> int:
+        return self._carry.part_bytes
+
+    @property
+    def part(self) -> bytes:
+        return self._carry.part
+
     def feed(self, piece: bytes) -> list[Event]:
         carry = self._carry
         carry.text += piece

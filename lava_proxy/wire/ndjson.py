@@ -21,6 +21,14 @@ class NdjsonFramer:
     def mid_event(self) -> bool:
         return self._carry.mid_event
 
+    @property
+    def part_bytes(self) -> int:
+        return self._carry.part_bytes
+
+    @property
+    def part(self) -> bytes:
+        return self._carry.part
+
     def feed(self, piece: bytes) -> list[Event]:
         carry = self._carry
         carry.text += piece
@@ -60,6 +68,14 @@ class WholeFramer:
     def mid_event(self) -> bool:
         return self._carry.mid_event
 
+    @property
+    def part_bytes(self) -> int:
+        return self._carry.part_bytes
+
+    @property
+    def part(self) -> bytes:
+        return self._carry.part
+
     def feed(self, piece: bytes) -> list[Event]:
         if not piece:
             return []
@@ -80,10 +96,10 @@ class WholeFramer:
 class OpaqueFramer:
     """`event.Framer` for bytes that mean nothing to us."""
 
-    __slots__ = ("_begun",)
+    __slots__ = ("part_bytes",)
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._begun = False
+        self.part_bytes = 0
 
     @property
     def pending(self) -> bytes:
@@ -91,10 +107,14 @@ class OpaqueFramer:
 
     @property
     def mid_event(self) -> bool:
-        return self._begun
+        return self.part_bytes > 0
+
+    @property
+    def part(self) -> bytes:
+        return b""
 
     def feed(self, piece: bytes) -> list[Event]:
-        self._begun = True
+        self.part_bytes += len(piece)
         return [Event(piece, "", b"", True)]
 
     def finish(self) -> list[Event]:

@@ -41,6 +41,14 @@ class SseFramer:
     def mid_event(self) -> bool:
         return self._carry.mid_event
 
+    @property
+    def part_bytes(self) -> int:
+        return self._carry.part_bytes
+
+    @property
+    def part(self) -> bytes:
+        return self._carry.part
+
     def feed(self, piece: bytes) -> list[Event]:
         if (
             not self._carry.text

@@ -9,14 +9,13 @@ itself fails, the rest of the answer passes through unread.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from lava_adapters.contract import Framing, Reader
-from lava_adapters.fold import PLAIN
 
 from .event import DEFAULT_LIMITS, Event, Framer, Limits
 from .eventstream import EventStreamFramer
+from .frame import Frame
 from .jsonarray import JsonArrayFramer
 from .ndjson import NdjsonFramer, OpaqueFramer, WholeFramer
 from .sieve import drops
@@ -24,9 +23,6 @@ from .sse import SseFramer
 
 # Half the time of calling Event itself: see sse.py.
 _new = tuple.__new__
-
-_ERROR = re.compile(rb'"error"\s*:\s*[^\sn]')
-"""A JSON member that is not null, in bytes that go out unread."""
 
 _FRAMERS: dict[Framing, Callable[[Limits], Framer]] = {
     Framing.SSE: SseFramer,
@@ -66,7 +62,7 @@ class Tap:
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._framer = _FRAMERS[framing](limits)
-        self._frame: tuple[bytes, bytes] | None = None
+        self._frame: Frame | None = None
         """What most events of this stream have around their text; such an event that comes as a
         piece of its own is neither cut nor parsed."""
         self._sieved = sieved
@@ -79,7 +75,8 @@ class Tap:
         self.faulty = False
         self.gate: Callable[[], bool] | None = None
         self.on_failed: Callable[[], None] | None = None
-        """Called once, when an error is seen, before what tells of it is handed out."""
+        """Called once, before the first bytes are handed out that tell of an error, or may: those
+        of an event that is not read before they go."""
         self.held: list[Event] | None = None
         """The event that the gate stopped, read already, and the unread ones behind it."""
 
@@ -88,13 +85,38 @@ class Tap:
         """Nothing may be appended to what has been sent; only closing is left."""
         return self._framer.mid_event
 
+    @property
+    def part_bytes(self) -> int:
+        """Size of an event of which some is out and the end has not come: nothing has read it."""
+        return self._framer.part_bytes
+
+    def rest(self) -> tuple[int, bytes]:
+        """Such an event when no more of it will come: size and text of what the reader could not
+        make out, nothing where the event turns out to be whole."""
+        size, part = self.part_bytes, self._framer.part
+        if not part:
+            return size, b""
+        self.finish()
+        return (0, b"") if self.reader.ended or self.reader.final else (size, part)
+
     def feed(self, piece: bytes) -> list[Event]:
         """The events that `piece` completes, read already; send their raw bytes at once."""
-        frame = self._frame
-        if frame is not None and piece.startswith(frame[0]) and piece.endswith(frame[1]):
-            start, end = len(frame[0]), len(piece) - len(frame[1])
-            if PLAIN.fullmatch(piece, start, end) is not None:
-                return self._more(piece, piece[start:end].decode("ascii"))
+        if self._frame is not None:
+            text = self._frame.text_of(piece)
+            if text is not None:  # one more event like the last one, but for its text
+                self.events += 1
+                events = [_new(Event, (piece, "", b"", False))]
+                try:
+                    self.reader.more(text)
+                    if self._count is not None:
+                        self.counted += self._count(text)
+                    if self.gate is None or self.gate():
+                        return events
+                except Exception:
+                    self.faulty = True
+                    return events
+                self.held = events
+                return []
         try:
             events = self._framer.feed(piece)
         except Exception:
@@ -124,8 +146,8 @@ class Tap:
         dropped = None
         for index, event in enumerate(events):
             if not event.data:
-                if self.on_failed is not None and _ERROR.search(event.raw):
-                    self._alarm()  # its reader sees it whole, and then it is out
+                if event.torn and self.on_failed is not None:
+                    self._alarm()
                 continue
             self.events += 1
             try:
@@ -153,7 +175,7 @@ class Tap:
         if alarm is not None:
             alarm()
 
-    def _framed(self, piece: bytes, events: list[Event]) -> tuple[bytes, bytes] | None:
+    def _framed(self, piece: bytes, events: list[Event]) -> Frame | None:
         """What stands around the text in a piece that is one whole event. The next piece that has
         the same around another plain text is one whole event too, and parses the same."""
         frame = self.reader.frame
@@ -163,28 +185,12 @@ class Tap:
         if event.torn or event.raw != piece or piece.count(event.data) != 1:
             return None
         before, _, after = piece.partition(event.data)
-        return before + frame[0], frame[1] + after
-
-    def _more(self, piece: bytes, text: str) -> list[Event]:
-        """One more event like the last one, but for its text."""
-        self.events += 1
-        events = [_new(Event, (piece, "", b"", False))]
-        try:
-            self.reader.more(text)
-            if self._count is not None:
-                self.counted += self._count(text)
-            open_ = self.gate is None or self.gate()
-        except Exception:
-            self.faulty = True
-            return events
-        if open_:
-            return events
-        self.held = events
-        return []
+        return Frame(before + frame[0], frame[1] + after)
 
     def _let_go(self) -> list[Event]:
         """Give up cutting; what is held goes out as it is."""
         self.faulty = True
+        self._alarm()
         held = self._framer.pending
         self._framer = OpaqueFramer()
         return self._framer.feed(held) if held else []

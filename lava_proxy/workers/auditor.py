@@ -28,6 +28,7 @@ class Auditor:
                 log.error("the books do not add up: %s %s", difference.check, difference.facts)
             last = await self._last()
         self._metrics.audited(last.differences, last.sound_age_s)
+        self._metrics.quarantined(last.quarantined, last.quarantined_e10)
 
     async def _last(self) -> LastAudit:
         async with self._database.connection() as conn:

@@ -70,7 +70,8 @@ async def _note(books: Books, payment_id: str, answer: ChargeAnswer) -> None:
         if answer.outcome == "succeeded":
             await store.succeeded(conn, payment_id, answer.provider_ref, books.now())
         elif answer.outcome == "pending":
-            await store.wait_for_provider(conn, payment_id, answer.provider_ref)
+            look_at = settings.lookup_after(books.now())
+            await store.wait_for_provider(conn, payment_id, answer.provider_ref, look_at)
         else:
             await store.failed(
                 conn,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
+from lava_proxy.books.renewal import to_renew
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments
 from lava_proxy.store import (
@@ -17,16 +18,18 @@ from lava_proxy.store import (
     directory,
     idempotency,
     learned,
+    limits,
     logins,
     payment_events,
     reaping,
     retention,
 )
-from lava_proxy.store.database import StoreConflict, StoreDown
+from lava_proxy.store.database import Connection, StoreConflict, StoreDown
 from lava_proxy.telemetry.metrics import Metrics
-from lava_proxy.workers import renewals, top_ups
+from lava_proxy.workers import lookups, renewals, top_ups
 from lava_proxy.workers.auditor import Auditor
 from lava_proxy.workers.loop import every
+from lava_proxy.workers.rerater import Rerater
 from lava_proxy.workers.webhooks import Sender
 
 LEASE_IDLE_S = 20.0
@@ -54,6 +57,7 @@ RECALL_CHANNEL = "lava_recall"
 WORK_CHANNEL = "lava_work"
 RENEWALS_S = 5.0
 TOP_UPS_S = 2.0
+LOOKUPS_S = 30.0
 WORK_PAUSE_S = 0.05
 STATES: Mapping[State, int] = {"normal": 0, "leases": 1, "drain": 2, "closed": 3}
 
@@ -79,6 +83,8 @@ class Upkeep:
         self._on_broken = on_broken
         self._broken = False
         self._state: State = "normal"
+        grace_s = books.settings.lease_grace_s + books.settings.lease_reclaim_s
+        self._judge = reaping.Judge(books.settings.lease_s + grace_s)
         self._sender = Sender(books.settings, books.database, books.clock, metrics)
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
@@ -99,6 +105,8 @@ class Upkeep:
         ]
         loops.append(every(RENEWALS_S, "renewals", self.renew_cycles))
         loops.append(every(TOP_UPS_S, "top-ups", self.buy_top_ups))
+        pause_s = min(LOOKUPS_S, settings.payment_lookup_s)
+        loops.append(every(pause_s, "payment lookups", self.look_up_payments))
         pause_s = (settings.journal_fsync_ms or UNSYNCED_MS) / 1000
         loops.append(every(pause_s, "journal", self.tend_journal))
         loops.append(books.database.watch())
@@ -106,6 +114,9 @@ class Upkeep:
             auditor = Auditor(books.database, self._metrics, settings.audit_interval_s)
             pause_s = min(AUDIT_LOOK_S, settings.audit_interval_s)
             loops.append(every(pause_s, "audit", auditor.run_once))
+        if settings.rerate_interval_s:
+            rerater = Rerater(books)
+            loops.append(every(settings.rerate_interval_s, "late prices", rerater.run_once))
         if books.database.can_listen:
             loops.append(books.database.listen(CHANGES_CHANNEL, books.directory.heard))
             loops.append(books.database.listen(CREDIT_CHANNEL, self._credit_heard))
@@ -134,7 +145,7 @@ class Upkeep:
         for account in leases.idle_accounts(0.0 if crowded else LEASE_IDLE_S):
             if account.idle:
                 await leases.give_back(account)
-        for owner_id in leases.to_renew():
+        for owner_id in to_renew(leases):
             await self._books.renew(owner_id)
         await self._books.rates.tend()
 
@@ -144,10 +155,17 @@ class Upkeep:
         settings, database = self._books.settings, self._books.database
         grace_s = settings.lease_grace_s + settings.lease_reclaim_s
         async with database.connection() as conn:
+            if not await self._may_judge(conn):
+                return
             over = await reaping.expired(conn, grace_s, REAP_MOST)
         for owner_id, holder_id in over:
             async with database.transaction() as conn:
+                if not await self._may_judge(conn):
+                    return
                 await reaping.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
+
+    async def _may_judge(self, conn: Connection) -> bool:
+        return self._judge.may(await reaping.clock_s(conn), self._books.clock.boot_s())
 
     async def tend_journal(self) -> None:
         """fsync the journal and make its next segment, off the event loop."""
@@ -197,6 +215,7 @@ class Upkeep:
         if months:
             for part in await retention.retire(database, months, self._books.now()):
                 log.info("%s is past its retention and was dropped", part)
+        await limits.prune(database, self._books.now())
         async with database.transaction() as conn:
             await directory.prune_changes(conn, CHANGES_KEPT_S)
             await idempotency.prune(conn, self._books.now())
@@ -224,6 +243,10 @@ class Upkeep:
     async def buy_top_ups(self) -> None:
         """Buy the credit that leases asked for."""
         await top_ups.run_once(self._books, self._payments)
+
+    async def look_up_payments(self) -> None:
+        """Ask the provider about payments whose end nobody told us."""
+        await lookups.run_once(self._books, self._payments)
 
     def _work_heard(self, payload: str | None) -> None:
         if self._work_due:

@@ -30,10 +30,19 @@ FAMILIES = {
     "messages": ("anthropic_messages", "messages"),
     "generateContent": ("gemini", "gemini"),
     "count-tokens": ("gemini", "free"),
+    "interactions": ("interactions", "interactions"),
+    # Events of a WebSocket, which is no forwarded call (426): the reader knows their shape, though.
+    "realtime": ("openai_responses", "responses"),
 }
-# Other formats under the same api name.
-_FOREIGN = {("cohere", "chat-v1"), ("google-vertex", "embeddings")}
+# The same api name at a provider that means its own format by it.
+_OWN = {
+    ("google-gemini", "embeddings"): ("gemini", "embeddings"),
+    ("google-vertex", "embeddings"): ("gemini", "predict"),
+}
+# Other formats under the same api name: see test_more_families.py.
+_FOREIGN = {("cohere", "chat-v1")}
 _FOREIGN_PROVIDERS = {"aws-bedrock"}
+_VERBS = {"embeddings": "batchEmbedContents", "predict": "predict", "free": "countTokens"}
 
 COUNTS = (
     "input_tokens",
@@ -90,17 +99,18 @@ class Recording:
         return b"".join(_wrap(line, end, named) for line in raw.splitlines() if line.strip())
 
     def adapter(self) -> Adapter:
-        family, kind = FAMILIES[self.row["api"]]
-        if self.row["provider"] == "google-gemini" and self.row["api"] == "embeddings":
-            family = "gemini"
+        family, kind = self.speaks()
         return BUILTIN[family](Quirks(), kind)
 
+    def speaks(self) -> tuple[str, str]:
+        """Family and kind."""
+        return _OWN.get((self.row["provider"], self.row["api"])) or FAMILIES[self.row["api"]]
+
     def ask(self) -> Ask:
-        api, stream = self.row["api"], self.row["stream"]
-        adapter = self.adapter()
+        stream, adapter = self.row["stream"], self.adapter()
         if adapter.family == "gemini":
             model = self.row["model"] or "m"
-            verb = {"embeddings": "batchEmbedContents", "count-tokens": "countTokens"}.get(api)
+            verb = _VERBS.get(self.speaks()[1])
             verb = verb or ("streamGenerateContent" if stream else "generateContent")
             path = f"/v1beta/models/{model}:{verb}"
             return adapter.ask("POST", path, "alt=sse", "application/json", b"{}")

@@ -12,7 +12,7 @@ import pytest
 from botocore.eventstream import EventStreamBuffer
 from hypothesis import given
 from hypothesis import strategies as st
-from provider_recordings import FOLDER
+from provider_recordings import FOLDER, recordings
 
 from lava_adapters import NO_USAGE, Ask, Quirks
 from lava_adapters.awsframe import encode
@@ -31,6 +31,7 @@ KINDS = {
     ("aws-bedrock", "converse"): ("bedrock", "converse"),
     ("aws-bedrock", "invoke"): ("bedrock", "invoke"),
     ("aws-bedrock", "count-tokens"): ("bedrock", "free"),
+    ("aws-bedrock", "rerank"): ("bedrock", "invoke"),
     ("ollama", "ollama-chat"): ("ollama", "chat"),
     ("ollama", "ollama-generate"): ("ollama", "generate"),
     ("deepgram", "listen"): ("media", "transcription"),
@@ -38,7 +39,7 @@ KINDS = {
     ("mistral", "speech"): ("media", "speech"),
     ("openai", "transcriptions"): ("media", "transcription"),
     ("elevenlabs", "transcriptions"): ("media", "transcription"),
-    ("replicate", "predictions"): ("media", "prediction"),
+    ("replicate", "predictions"): ("predictions", "prediction"),
     ("openai", "images"): ("media", "images"),
     ("hyperbolic", "images"): ("media", "images"),
     ("openai", "moderations"): ("opaque", "free"),
@@ -49,6 +50,7 @@ TYPES = {
     "ndjson": "application/x-ndjson",
     "aws-eventstream": "application/vnd.amazon.eventstream",
     "binary": "audio/mpeg",
+    "jsonl-chunks": "application/vnd.amazon.eventstream",
 }
 NAMES = (
     "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
@@ -56,16 +58,39 @@ NAMES = (
 )  # fmt: skip
 
 
-def _rows() -> list[Any]:
+def _index() -> list[dict[str, Any]]:
     index = FOLDER / "index.jsonl"
     lines = index.read_text("utf-8").splitlines() if index.is_file() else []
-    rows = [json.loads(line) for line in lines]
+    return [json.loads(line) for line in lines]
+
+
+def _rows() -> list[Any]:
     found = [
         pytest.param(row, id=row["file"])
-        for row in rows
+        for row in _index()
         if (row["provider"], row["api"]) in KINDS and row["framing"] in TYPES
     ]
     return found or [pytest.param(None, marks=pytest.mark.skip(f"no recordings at {FOLDER}"))]
+
+
+def test_every_row_of_the_index_is_run() -> None:
+    """Here or in test_recordings.py, by the reader of its format."""
+    index = {row["file"] for row in _index()}
+    here = {each.id for each in _rows() if each.id}
+    assert {each.id for each in recordings()} | here == index
+
+
+def _wire(row: dict[str, Any]) -> bytes:
+    """The body as it came; bare chunks (of Bedrock: ``{"contentBlockDelta": {...}}``) get their
+    frames back."""
+    raw = (FOLDER / row["file"]).read_bytes()
+    if row["framing"] != "jsonl-chunks":
+        return raw
+    events = [json.loads(line).popitem() for line in raw.splitlines() if line.strip()]
+    return b"".join(
+        encode({":message-type": "event", ":event-type": name}, json.dumps(payload).encode())
+        for name, payload in events
+    )
 
 
 def _run(row: dict[str, Any], size: int | None) -> Tap:
@@ -76,7 +101,7 @@ def _run(row: dict[str, Any], size: int | None) -> Tap:
     ask = adapter.ask("POST", path, "", "application/json", json.dumps(request).encode())
     tap = Tap(adapter.framing(ask, TYPES[row["framing"]]), adapter.reader(ask))
     tap.reader.headers(row["status"], row["request"].get("headers") or {})
-    body, out, at = (FOLDER / row["file"]).read_bytes(), b"", 0
+    body, out, at = _wire(row), b"", 0
     chance = random.Random(4)
     while at < len(body):
         step = size or chance.choice((1, 3, 200, 4000))

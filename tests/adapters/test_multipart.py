@@ -7,16 +7,17 @@ import os
 import time
 from email import message_from_bytes
 from email.policy import HTTP
+from itertools import pairwise
 
 import pytest
 from httpx import Request
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.formparser import MultiPartParser
 
 from lava_adapters import AskError, Quirks, Registry
 from lava_adapters.families.media import PICTURE_TOKENS, Media
-from lava_adapters.multipart import PARTS_MAX, Form, read_form
+from lava_adapters.multipart import KEPT_MAX_BYTES, PARTS_MAX, Form, FormReader, read_form
 from lava_adapters.sound import UNSEEN_MS
 from lava_adapters.weigh import IMAGE_TOKENS
 
@@ -126,6 +127,50 @@ HOSTILE = {
     "a model of two lines": (form(part('name="model"', b"a\nb")), TYPE),
     "a model as long as a file": (form(part('name="model"', b"x" * 5_000)), TYPE),
 }
+
+
+def read_in_pieces(
+    body: bytes, content_type: str, cuts: list[int], passed: list[bytes]
+) -> tuple[Form, bytes]:
+    """The form and the rest of it, after what went on before its end was there."""
+    reader = FormReader(content_type, PRICED)
+    for a, b in pairwise([0, *sorted(cuts), len(body)]):
+        passed.append(reader.feed(body[a:b]))
+    return reader.form, reader.finish()
+
+
+WHOLE = form(MODEL, FILE + b"\0sound\r\n\r\n--xy", part('name="prompt"', b"hello"))
+
+
+@pytest.mark.parametrize("cuts", [*([n] for n in range(len(WHOLE))), list(range(len(WHOLE)))])
+def test_in_pieces_it_is_the_same_form_and_its_end_is_kept_back(cuts: list[int]) -> None:
+    passed: list[bytes] = []
+    got, rest = read_in_pieces(WHOLE, TYPE, cuts, passed)
+    assert got == read(WHOLE)
+    assert b"".join(passed) + rest == WHOLE
+    assert rest.endswith(b"\r\n--xyz--\r\n")
+    assert len(rest) < 40
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+@given(data=st.data())
+@settings(max_examples=5)
+def test_hostile_forms_are_refused_before_their_end(case: str, data: st.DataObject) -> None:
+    """However they are cut; and what went on before has no end."""
+    body, content_type = HOSTILE[case]
+    body = body[:20_000]
+    cuts = data.draw(st.lists(st.integers(0, len(body)), max_size=9))
+    passed: list[bytes] = []
+    with pytest.raises(AskError):
+        read_in_pieces(body, content_type, cuts, passed)
+    assert b"--xyz--" not in b"".join(passed)
+
+
+def test_of_many_files_little_is_kept() -> None:
+    many = form(*[FILE + b"x" * 9_000] * 40)
+    got = read(many)
+    assert [file.size for file in got.files] == [9_000] * 40
+    assert sum(len(file.head) for file in got.files) == KEPT_MAX_BYTES
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -76,7 +76,8 @@ FURTHER = {
     "alibaba": ("dashscope-intl.aliyuncs.com", "/compatible-mode/v1/chat/completions",
                 "openai_chat", "chat", "bearer"),
     "minimax": ("api.minimax.io", "/v1/chat/completions", "openai_chat", "chat", "bearer"),
-    "replicate": ("api.replicate.com", "/v1/predictions", "media", "prediction", "bearer"),
+    "replicate": ("api.replicate.com", "/v1/predictions", "predictions", "prediction",
+                  "bearer"),
     "ollama": ("ollama.com", "/api/chat", "ollama", "chat", "bearer"),
     "vllm": ("vllm.invalid", "/v1/chat/completions", "openai_chat", "chat", "bearer"),
     "lmstudio": ("lmstudio.invalid", "/v1/responses", "openai_responses", "responses", "bearer"),
@@ -132,7 +133,8 @@ def test_every_row_says_where_it_comes_from() -> None:
 
 def test_every_paid_route_knows_its_model_and_whether_it_streams() -> None:
     """The price and the way of metering depend on both."""
-    body = json.dumps({"model": "m-1", "stream": True, "max_tokens": 9}).encode()
+    asked = {"model": "m-1", "version": "m-1", "stream": True, "max_tokens": 9}
+    body = json.dumps(asked).encode()
     for provider in REGISTRY.providers:
         for route in provider.routes:
             if route.kind in ("free", "opaque", "retrieve", "cancel", "conversations"):
@@ -145,7 +147,28 @@ def test_every_paid_route_knows_its_model_and_whether_it_streams() -> None:
             ask = adapter.ask("POST", path, query, "application/json", body)
             found = provider.route("POST", path)
             assert found is not None, (provider.id, path)
-            assert provider.named(ask, *found).model == "m-1", (provider.id, path)
+            model = "m-1" if route.suffix_param is None else f"m-1:{route.suffix_param}"
+            model = f"owner/{model}" if "{owner}" in route.path and "predict" in path else model
+            assert provider.named(ask, *found).model == model, (provider.id, path)
             in_path = route.family in ("gemini", "bedrock") or "embed" in route.kind
             one_piece = route.kind in ("rerank", "prediction", "ocr", "predict")
             assert ask.stream or in_path or one_piece, (provider.id, path)
+
+
+def test_what_a_hang_up_means() -> None:
+    """As OpenRouter's page lists it (see providers.toml); the policy follows, unless it is said."""
+    told = {provider.id: provider.cancel_stops_charge for provider in REGISTRY.providers}
+    assert (told["openai"], told["groq"], told["openrouter"]) == (True, False, None)
+    for provider in REGISTRY.providers:
+        wanted = "drain" if provider.cancel_stops_charge is False else "cancel"
+        assert provider.disconnect == wanted, provider.id
+    row = {"id": "mine", "hosts": ["a.example"], "base": "https://a.example"}
+    for more, policy in (
+        ({}, "cancel"),
+        ({"cancel_stops_charge": True}, "cancel"),
+        ({"cancel_stops_charge": False}, "drain"),
+        ({"cancel_stops_charge": False, "disconnect": "cancel"}, "cancel"),
+    ):
+        mine = REGISTRY.with_providers([row | more]).by_id("mine")
+        assert mine is not None
+        assert mine.disconnect == policy

@@ -43,7 +43,19 @@ CONVERSED = {
     "cacheWriteInputTokens": 3,
     "cacheDetails": [{"ttl": "1h", "inputTokens": 3}],
 }
+INTERACTION_USAGE = {
+    "total_input_tokens": 1,
+    "total_thought_tokens": 2,
+    "input_tokens_by_modality": [{"modality": "audio", "tokens": 3}],
+    "grounding_tool_count": [{"type": "google_search", "count": 1}],
+}
+CALL = {"type": "google_search_call", "arguments": {"queries": ["a"]}}
+INTERACTION = {"id": "i", "status": "completed", "usage": INTERACTION_USAGE, "steps": [CALL]}
 SEEDS: list[dict[str, Any]] = [
+    {"event_type": "interaction.completed", "interaction": INTERACTION},
+    {"event_type": "step.delta", "index": 1, "delta": {"text": "x", "content": {"text": "y"}}},
+    {"event_type": "step.start", "index": 1, "step": CALL | {"summary": [{"text": "x"}]}},
+    INTERACTION | {"object": "interaction", "outputs": [{"text": "x", "content": [CALL]}]},
     {"choices": [{"delta": DELTA, "finish_reason": "stop"}], "usage": USAGE, "model": "m"},
     {"choices": [], "x_groq": {"usage": USAGE}, "error": None, "service_tier": "x", "id": "i"},
     {"type": "response.completed", "response": {"usage": USAGE, "output": OUTPUT}},
@@ -69,6 +81,7 @@ SEEDS: list[dict[str, Any]] = [
     {"metadata": {"duration": 1.25, "channels": 2}, "usage": {"seconds": 1, "type": "duration"}},
     {"data": [{"b64_json": "x"}], "usage": USAGE, "metrics": {"predict_time": 1.5}},
     {"usage_info": {"pages_processed": 3}, "model": "m", "pages": []},
+    {"status": "succeeded", "id": "p", "metrics": {"predict_time": 2.5, "output_token_count": 3}},
 ]
 ODD = [None, True, -1, 2.5, "x", [], {}, [None], {"a": None}, 2**70, [[]], [{"text": 1}]]
 

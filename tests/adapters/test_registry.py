@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lava_adapters import Registry, RegistryError, load_family
+from lava_adapters import Ask, Registry, RegistryError, load_family
 from lava_adapters.families import BUILTIN
 from lava_adapters.registry import read_rows
 
@@ -120,6 +120,21 @@ def test_path_parameters() -> None:
     assert found is not None
     assert found[1] == {"response_id": "resp_1"}
     assert found[0].object_param == "response_id"
+
+
+def test_the_path_says_who_serves_the_model_behind_a_router() -> None:
+    router = REGISTRY.by_id("huggingface")
+    assert router is not None
+    ask = Ask(model="Qwen/Qwen3-32B")
+    for path, model in (
+        ("/together/v1/chat/completions", "Qwen/Qwen3-32B:together"),
+        ("/fireworks-ai/inference/v1/chat/completions", "Qwen/Qwen3-32B:fireworks-ai"),
+        ("/v1/chat/completions", "Qwen/Qwen3-32B"),
+        ("/hf-inference/models/google/gemma-2b/v1/chat/completions", "Qwen/Qwen3-32B"),
+    ):
+        found = router.route("POST", path)
+        assert found is not None
+        assert router.named(ask, *found).model == model
 
 
 OWN: dict[str, Any] = {
@@ -258,6 +273,39 @@ def test_another_resource_is_like_one_that_is_known() -> None:
             REGISTRY.with_providers([wrong])
 
 
+def test_an_operator_sets_the_quirks_of_a_known_provider() -> None:
+    """Their server may be older, or newer, than the one that the row describes."""
+    rows = [
+        {"id": "vllm", "hosts": ["old.example"], "base": "https://old.example",
+         "usage_opt_in": False, "cap_member": "max_completion_tokens", "disconnect": "drain"},
+        {"id": "alibaba", "usage_opt_in": False},
+        {"id": "vllm-new", "like": "vllm", "hosts": ["new.example"], "usage_opt_in": True,
+         "base": "https://new.example"},
+    ]  # fmt: skip
+    wider = REGISTRY.with_providers(rows)
+    vllm, alibaba, new = (wider.by_id(name) for name in ("vllm", "alibaba", "vllm-new"))
+    before = REGISTRY.by_id("alibaba")
+    assert vllm is not None
+    assert alibaba is not None
+    assert new is not None
+    assert before is not None
+    assert (vllm.usage_opt_in, vllm.cap_member) == (False, "max_completion_tokens")
+    assert (vllm.disconnect, vllm.one_token_events) == ("drain", True)
+    assert (alibaba.usage_opt_in, before.usage_opt_in) == (False, True)
+    assert (alibaba.hosts, alibaba.routes, alibaba.base) == (
+        before.hosts, before.routes, before.base)  # fmt: skip
+    assert (new.usage_opt_in, new.cap_member) == (True, "max_completion_tokens")
+    for wrong in (
+        {"id": "openai", "usage_opt_in": "no"},
+        {"id": "openai", "usage_opt_in": False, "base": "https://evil.example"},
+        {"id": "openai", "credential": "api-key"},
+        {"id": "openai", "prices": "groq"},
+        {"id": "openai", "disconnect": "wait"},
+    ):
+        with pytest.raises(RegistryError):
+            REGISTRY.with_providers([wrong])
+
+
 @pytest.mark.parametrize("text", ["[provider]\nid=1", "x = 1", "provider = [1]", "[["])
 def test_a_provider_file_holds_rows_only(text: str) -> None:
     with pytest.raises(RegistryError):
@@ -271,3 +319,20 @@ def test_bedrock_and_vertex_paths() -> None:
     vertex = "/v1/projects/p/locations/global/publishers/google/models/g-3:streamGenerateContent"
     assert family("aiplatform.googleapis.com", "POST", vertex) == ("gemini", "gemini", True)
     assert family("api.cohere.com", "POST", "/v2/chat") == ("cohere", "chat", True)
+
+
+def test_express_mode_of_vertex_takes_a_key() -> None:
+    vertex = REGISTRY.by_id("vertex")
+    assert vertex is not None
+    for version in ("v1", "v1beta1"):
+        for verb, kind in (("generateContent", "gemini"), ("streamGenerateContent", "gemini"),
+                           ("countTokens", "free")):  # fmt: skip
+            path = f"/{version}/publishers/google/models/gemini-3-pro:{verb}"
+            found = vertex.route("POST", path)
+            assert found is not None
+            assert (found[0].kind, vertex.credential_for(found[0])) == (kind, "x-goog-api-key")
+            ask = REGISTRY.adapter(vertex, found[0]).ask("POST", path, "", "", b"{}")
+            assert (ask.model, ask.stream) == ("gemini-3-pro", verb.startswith("stream"))
+    route = {"methods": ["GET"], "path": "/x", "family": "opaque", "kind": "free"}
+    with pytest.raises(RegistryError, match="credential"):
+        REGISTRY.with_providers([OWN | {"routes": [route | {"credential": "cookie"}]}])

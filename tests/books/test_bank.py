@@ -27,6 +27,7 @@ from books_kit import (
 from lava_proxy.books.bank import Books
 from lava_proxy.books.journal import HOLD, SETTLE, JournalError, read_folder
 from lava_proxy.books.leases import Hold, Refusal
+from lava_proxy.books.renewal import to_renew
 from lava_proxy.core.clock import ManualClock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.rules.settlement import Booked, Meter, Settlement
@@ -183,7 +184,7 @@ async def _step(teller: Teller, rng: random.Random, clock: ManualClock) -> None:
         for account in books.leases.idle_accounts(20.0):
             if account.idle:
                 await books.leases.give_back(account)
-        for renewing in books.leases.to_renew():
+        for renewing in to_renew(books.leases):
             await books.renew(renewing)
 
 

@@ -24,10 +24,12 @@ from lava_proxy.books.journal import (
     remove_folder,
 )
 from lava_proxy.books.segment import (
+    FRAME,
     HEADER,
     HOLD,
     PROGRESS,
     SENT,
+    SEQ,
     SETTLE,
     Record,
     read_segment,
@@ -123,6 +125,37 @@ def test_every_bit_flipped(tmp_path: Path) -> None:
                 continue
             found = list(read_segment(bytes(rotten)))
             assert found == records[: len(found)]
+
+
+def test_damage_is_told_from_a_torn_end(tmp_path: Path) -> None:
+    """A kill in the middle of a store tears the last record and leaves nothing behind it; where a
+    whole record still follows, something was lost that had been promised."""
+    data, records = _small_file(tmp_path, calls=2)
+    last = len(data.rstrip(b"\0")) - FRAME.size - SEQ.size - len(b'["settle",1]')
+    for end in range(len(HEADER), len(data)):
+        assert not _damaged(data[:end] + bytes(len(data) - end))
+    for at in range(len(HEADER), last):
+        rotten = bytearray(data)
+        rotten[at] ^= 16
+        follows = len(_read(bytes(rotten))) < len(records) - 1
+        assert _damaged(bytes(rotten)) == follows, at
+    assert _damaged(data[:60] + bytes(20) + data[80:]), "a page that was never written"
+    backwards = bytearray(data)
+    backwards[last : last + FRAME.size] = bytes(FRAME.size)
+    assert not _damaged(bytes(backwards)), "the end of a record may be stored before its head"
+
+
+def _read(data: bytes) -> list[Record]:
+    return list(read_segment(data))
+
+
+def _damaged(data: bytes) -> bool:
+    records = read_segment(data)
+    while True:
+        try:
+            next(records)
+        except StopIteration as end:
+            return bool(end.value)
 
 
 @given(st.data())

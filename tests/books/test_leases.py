@@ -8,6 +8,7 @@ import random
 import pytest
 
 from lava_proxy.books.leases import Account, Hold, Leases, Refusal
+from lava_proxy.books.renewal import renewed, to_renew
 from lava_proxy.core.clock import ManualClock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.invariant import InvariantBroken
@@ -438,15 +439,63 @@ async def test_leases_in_use_are_renewed_at_half_of_their_time(clock: ManualCloc
     bank = Bank(1000, clock)
     hold = await bank.held(100)
     await bank.settled()
-    assert bank.leases.to_renew() == []
+    assert to_renew(bank.leases) == []
     clock.advance(LEASE_S / 2 + 1)
-    assert bank.leases.to_renew() == [OWNER]
-    bank.leases.renewed(OWNER, clock.boot_s())
-    bank.leases.renewed("con_unknown", clock.boot_s())
-    assert bank.leases.to_renew() == []
+    assert to_renew(bank.leases) == [OWNER]
+    renewed(bank.leases, OWNER, clock.boot_s(), 1)
+    renewed(bank.leases, "con_unknown", clock.boot_s(), 0)
+    assert to_renew(bank.leases) == []
     clock.advance(LEASE_S + 1)
-    assert bank.leases.to_renew() == []  # too late
+    assert to_renew(bank.leases) == []  # too late
     hold.release(0)
+
+
+async def test_a_renewal_that_is_answered_after_the_grace_does_not_count(
+    clock: ManualClock,
+) -> None:
+    bank = Bank(1000, clock)
+    hold = await bank.held(100)
+    await bank.settled()
+    clock.advance(LEASE_S - 1)
+    asked_s = clock.boot_s()
+    clock.advance(GRACE_S + 2)
+    renewed(bank.leases, OWNER, asked_s, 1)
+    assert bank.leases.try_hold(bank.account, 1, 0) is None
+    assert not hold.covered_at(clock.boot_s())
+    clock.advance(-2)  # within the grace nobody can have taken anything back
+    renewed(bank.leases, OWNER, asked_s, 1)
+    assert hold.covered_at(clock.boot_s())
+    renewed(bank.leases, OWNER, asked_s - 50, 1)  # an older answer takes nothing away
+    assert bank.account.expires_s == asked_s + LEASE_S
+
+
+async def test_leases_that_the_database_does_not_know_lapse(clock: ManualClock) -> None:
+    bank = Bank(1000, clock)
+    hold = await bank.held(100)
+    await bank.settled()
+    renewed(bank.leases, OWNER, clock.boot_s(), 0)
+    assert not hold.covered_at(clock.boot_s())
+    assert bank.leases.try_hold(bank.account, 1, 0) is None
+    assert bank.account.claims_e10 == 0
+
+
+async def test_a_process_that_stood_still_in_a_trip_gives_all_back_and_asks_again(
+    clock: ManualClock,
+) -> None:
+    bank = Bank(1000, clock)
+    (await bank.held(100)).release(0)
+    await bank.settled()
+    clock.advance(LEASE_S - 1)
+    bank.open.clear()
+    bank.arrived.clear()
+    asked, holding = len(bank.asks), asyncio.create_task(bank.hold(900))
+    await bank.arrived.wait()
+    clock.advance(GRACE_S + 30)  # less than a lease: what the trip brings would still be in time
+    bank.free_e10, bank.ours_e10 = 1000, 0  # what we had was taken back meanwhile
+    bank.open.set()
+    assert isinstance(await holding, Hold)
+    assert (len(bank.asks) - asked >= 2, bank.backs) == (True, 1)
+    bank.check()
 
 
 # Giving back -----------------------------------------------------------------------------------

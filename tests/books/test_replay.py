@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from lava_proxy.books.replay import replay_folder, take_over
 from lava_proxy.core.clock import ManualClock
 from lava_proxy.core.money import E10
 from lava_proxy.rules.pricebook import PriceBook
-from lava_proxy.rules.settlement import Call
+from lava_proxy.rules.settlement import Call, Settlement
 from lava_proxy.store.database import Database, StoreConflict
 from lava_proxy.store.settle import settle
 
@@ -170,6 +171,28 @@ async def test_a_torn_tail_loses_no_call_before_it(shop: Shop, tmp_path: Path) -
     await sound(shop.database)
 
 
+async def test_a_damaged_journal_is_booked_as_far_as_it_goes_and_kept(
+    shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for again in range(2):  # as from a backup
+        _, folder = await _dead_folder(shop, tmp_path)
+        segment = folder / "00000001.journal"
+        rotten = bytearray(segment.read_bytes())
+        rotten[rotten.index(b"req_settled")] ^= 1
+        segment.write_bytes(rotten)
+        (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
+        assert done.damaged == ("00000001.journal",)
+        assert done.booked == (0 if again else 2)
+        assert not folder.exists()
+    assert set(await _rows(shop)) == {"req_sent", "req_running"}
+    aside = tmp_path / "journals-damaged"
+    assert {path.name for path in aside.iterdir()} == {"hld_dead", "hld_dead.1"}
+    assert (aside / "hld_dead.1" / "00000001.journal").read_bytes() == bytes(rotten)
+    assert "kept in" in caplog.text
+    assert await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES) == []
+    await sound(shop.database)
+
+
 async def test_a_call_spread_over_segments(shop: Shop, tmp_path: Path) -> None:
     owner = await shop.customer(10**6)
     journal = _journal(tmp_path, segment_bytes=300)
@@ -214,6 +237,77 @@ async def test_a_price_is_found_again_and_a_percentage_charged(shop: Shop, tmp_p
     await sound(shop.database)
 
 
+async def _background(
+    shop: Shop, tmp_path: Path, *, settled: bool = False, key_type: str = "managed"
+) -> tuple[str, Settlement]:
+    """A customer, the row of a call that reads a response in the background, and the folder of a
+    process that died while it streamed that response (or behind its end)."""
+    owner = await shop.customer(10**6)
+    journal = _journal(tmp_path)
+    call = replace(
+        _call(shop, owner, "req_made", input_tokens=7),
+        provider="openai",
+        provider_key_type=key_type,  # type: ignore[arg-type]
+    )
+    seq = journal.hold(encode_call(call))
+    journal.sent(seq)
+    journal.amend(seq, encode_call(replace(call, background_id="resp_1")))
+    journal.progress(seq, 3, 40, 0, 0)
+    whole = row(owner, 100, shop=shop, by=TIERS, request_id="req_read")
+    whole = replace(whole, call=replace(whole.call, provider="openai"), metered_object="resp_1")
+    if settled:
+        made = replace(whole, call=call)
+        journal.settle(seq, encode_result(made))
+    journal.close()
+    return owner, replace(whole, reads_object=True)
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("read_first", [False, True])
+async def test_a_response_in_the_background_is_charged_whole_and_once(
+    shop: Shop, tmp_path: Path, settled: bool, read_first: bool
+) -> None:
+    """Its stream died with its process; another process reads it by its id."""
+    _, read = await _background(shop, tmp_path, settled=settled)
+    if read_first:
+        await shop.settle(read)
+    await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
+    again = replace(read, call=replace(read.call, request_id="req_again"))
+    await shop.settle(again)
+    if not read_first:
+        await shop.settle(read)
+    rows = await _rows(shop)
+    charged = {name: made[2] + made[3] for name, made in rows.items() if made[4]}  # type: ignore[operator]
+    parts = {"req_made": 43, "req_again": 57}  # a crash leaves what was streamed until then
+    whole_by = "req_read" if read_first else "req_made"
+    assert charged == (parts if not (settled or read_first) else {whole_by: 100})
+    assert rows["req_made"][0] == ("completed" if settled else "recovered")
+    assert (await sound(shop.database)).spent_e10 == 10 + 90 * 3
+    flags = await fetch(shop.database, "SELECT flags FROM requests WHERE request_id = 'req_made'")
+    before = ["metered_before"] if read_first else []
+    assert flags == [
+        ([*before, *(["unbilled"] if before else [])] if settled else ["background", *before],)
+    ]
+
+
+@pytest.mark.parametrize("key_type", ["managed", "unmanaged"])
+async def test_it_still_has_an_owner(shop: Shop, tmp_path: Path, key_type: str) -> None:
+    owner, _ = await _background(shop, tmp_path, key_type=key_type)
+    await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
+    made = await fetch(shop.database, "SELECT object_id, customer_id FROM provider_objects")
+    assert made == ([("resp_1", owner)] if key_type == "managed" else [])
+
+
+async def test_makers_are_charged_whatever_ids_their_provider_gives(shop: Shop) -> None:
+    """Only a read that was charged makes its maker free."""
+    owner = await shop.customer(10**6)
+    rows = [row(owner, 5, shop=shop, by=TIERS, request_id=f"req_{n}") for n in range(3)]
+    for made in rows[:2]:
+        await shop.settle(replace(made, metered_object="same"))
+    await shop.settle(replace(rows[2], metered_object="same", reads_object=True))
+    assert [made[2] for made in (await _rows(shop)).values()] == [5, 5, 0]
+
+
 async def test_a_poison_row_is_quarantined_and_its_neighbours_are_booked(
     shop: Shop, tmp_path: Path
 ) -> None:
@@ -232,11 +326,11 @@ async def test_a_poison_row_is_quarantined_and_its_neighbours_are_booked(
         journal.settle(journal.hold(encode_call(made.call)), encode_result(made))
     journal.close()
     (done,) = await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
-    assert done.booked == 5
+    assert done.booked == 7
     assert not journal.folder.exists()
     kept = await fetch(shop.database, "SELECT request_id FROM quarantine ORDER BY 1")
     assert kept == [("req_2",), ("req_5",)]
-    assert len(await _rows(shop)) == 5
+    assert len(await _rows(shop)) == 7
     await sound(shop.database)
 
 

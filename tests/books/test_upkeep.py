@@ -8,6 +8,7 @@ import pytest
 from books_kit import NOW, fetch, make_books, open_shop
 
 from lava_proxy.core.clock import ManualClock
+from lava_proxy.store import credit
 from lava_proxy.store.database import Database
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers.auditor import Auditor
@@ -59,6 +60,72 @@ async def test_an_audit_runs_when_the_last_one_is_old_and_all_show_it(
     assert "accounts_unbalanced" in caplog.text
     await Auditor(database, first, 3600.0).run_once()
     assert shown(first, "lava_audit_differences") == 1
+
+
+CLOCK_TO_SET = """
+CREATE SCHEMA other;
+CREATE TABLE other.ahead (by interval NOT NULL);
+INSERT INTO other.ahead VALUES ('0');
+CREATE FUNCTION other.now() RETURNS timestamptz LANGUAGE sql STABLE
+    AS $$ SELECT pg_catalog.now() + by FROM other.ahead $$;
+CREATE FUNCTION other.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
+    AS $$ SELECT pg_catalog.clock_timestamp() + by FROM other.ahead $$;
+"""
+
+
+async def test_a_clock_that_was_set_takes_no_lease_from_the_living(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database's clock goes an hour ahead, as after a failover to another machine."""
+    shop = await open_shop(database)
+    owner = await shop.customer(1000)
+    await _give_a_clock_to_set(database)
+    clock = ManualClock(start=NOW)
+
+    async def pass_(seconds: float) -> None:
+        clock.advance(seconds)
+        await _set_clock(database, seconds)
+
+    books = make_books(database, clock, tmp_path)
+    upkeep = Upkeep(books, Metrics(["openai"]), lambda: None)
+    lasting_s = 300 + 60 + 30
+
+    await upkeep.reap()  # a first look
+    await shop.lease(owner, 100, holder_id="hld_gone")
+    await pass_(lasting_s + 1)
+    await upkeep.reap()
+    assert await shop.left_of(owner, "hld_gone") == 0, "with a steady clock it is taken back"
+
+    for holder_id in ("hld_gone", "hld_alive"):
+        await shop.lease(owner, 100, holder_id=holder_id)
+    await _set_clock(database, 3600)
+    await upkeep.reap()
+    assert "clock went by +3600 s" in caplog.text
+    await pass_(lasting_s - 1)
+    await upkeep.reap()
+    assert await shop.left_of(owner, "hld_alive") == 100
+    async with database.transaction() as conn:
+        await credit.renew(conn, owner, "hld_alive", 300.0)
+    await pass_(2)
+    await upkeep.reap()
+    assert await shop.left_of(owner, "hld_alive") == 100
+    assert await shop.left_of(owner, "hld_gone") == 0, "whoever has not renewed by then is gone"
+    books.journal.close()
+
+
+async def _give_a_clock_to_set(database: Database) -> None:
+    ((name,),) = await fetch(database, "SELECT current_database()")
+    async with database.connection() as conn:
+        await conn.execute(CLOCK_TO_SET)
+        await conn.execute(f'ALTER DATABASE "{name}" SET search_path = other, pg_catalog, public')
+    await database.close()
+    await database.open()
+
+
+async def _set_clock(database: Database, seconds: float) -> None:
+    await fetch(
+        database, "UPDATE other.ahead SET by = by + make_interval(secs => $1::float8)", seconds
+    )
 
 
 def shown(metrics: Metrics, name: str) -> float:

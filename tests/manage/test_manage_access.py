@@ -32,6 +32,7 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("POST", "requests"): {"request_id": "r2", "customer_id": "CUSTOMER", "meter_slug": "METER"},
     ("POST", "quotes"): {"customer_id": "CUSTOMER", "meter_slug": "METER", "amount": "1"},
     ("POST", "prices"): {"provider": "openai", "model": "m", "rates": {"input_1m": "1"}},
+    ("POST", "prices/rerate"): {"dry_run": True},
     ("DELETE", "prices/*"): {},
     ("POST", "plans"): {"name": "n", "period_amount": "0", "billing_interval": "month"},
     ("PATCH", "plans/*"): {"name": "n"},
@@ -96,7 +97,13 @@ QUERIES: Mapping[tuple[str, str], Mapping[str, str]] = {
 """What a route needs to be asked at all."""
 
 OWN_LISTS = {("POST", "customers"), ("POST", "meters"), ("GET", "customers"), ("GET", "meters")}
-OWN_LISTS |= {("POST", "prices"), ("GET", "prices"), ("POST", "plans"), ("GET", "plans")}
+OWN_LISTS |= {
+    ("POST", "prices/rerate"),
+    ("POST", "prices"),
+    ("GET", "prices"),
+    ("POST", "plans"),
+    ("GET", "plans"),
+}
 OWN_LISTS |= {("GET", "wallet"), ("POST", "wallet/fund")}
 OWN_LISTS |= {("GET", "account/fallback"), ("PATCH", "account/fallback")}
 OWN_LISTS |= {("POST", "secret_keys"), ("GET", "secret_keys")}

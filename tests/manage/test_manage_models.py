@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ from lava_proxy.books.bank import Books
 from lava_proxy.core.environment import load_settings
 from lava_proxy.manage import openapi
 from lava_proxy.manage.app import ROUTES, create_management
+from lava_proxy.store import prices
 from lava_proxy.store.database import Database
+from lava_proxy.store.prices import PriceRow
 
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 KEYED = ("openai", "anthropic", "google", "groq", "openrouter", "deepseek")
 
 
@@ -89,6 +93,23 @@ async def test_a_spend_key_sees_what_it_may_use(keyed: Api) -> None:
     ids = _ids(await _list(keyed, groq))
     assert "llama-3.3-70b-versatile" in ids
     assert all(i.startswith(("groq/", "llama-")) for i in ids)
+
+
+async def test_models_that_only_have_a_price_of_ones_own(keyed: Api) -> None:
+    """The operator's for everybody, a merchant's for its keys."""
+    operators = PriceRow(
+        "prc_1", None, "openai", "exact", "gpt-9", {"input_1m": "1", "output_1m": "2"}, *(AT, AT)
+    )
+    async with keyed.database.transaction() as conn:
+        await prices.create(conn, operators)
+    for provider, model in (("openai", "gpt-8"), ("groq", "new/One"), ("mistral", "no-key")):
+        body = {"provider": provider, "model": model, "rates": {"input_1m": "1", "output_1m": "2"}}
+        await keyed.made("prices", body)
+    made = await keyed.made("spend_keys", {"name": "k"}, status=201)
+    everybody, own = _ids(await _list(keyed)), _ids(await _list(keyed, made["key"]))
+    assert "gpt-9" in everybody
+    assert own - everybody == {"gpt-8", "groq/new/One"}
+    assert everybody <= own
 
 
 async def test_a_key_that_is_no_good(keyed: Api) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from api_kit import Api
+from books_kit import Shop, meter
+from late_kit import PERCENT, unpriced
 
+from lava_proxy.books import bank
 from lava_proxy.cli import tools
 from lava_proxy.core.ids import new_id
+from lava_proxy.manage import prices
+from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.rules.rates import Rates
 from lava_proxy.store import prices as store
+from lava_proxy.store.database import StoreDown
 from lava_proxy.store.prices import PriceRow
 
 NEW = {"provider": "openai", "model": "gpt-4o", "rates": {"input_1m": "7", "output_1m": "9.5"}}
@@ -136,6 +144,54 @@ async def test_what_is_wrong_is_named(api: Api) -> None:
     assert (await api.get("prices")).json["data"] == []
 
 
+async def test_there_is_a_limit(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prices, "PRICES_MAX", 2)
+    first = await api.made("prices", NEW)
+    await api.made("prices", NEW)
+    reply = await api.post("prices", NEW)
+    assert (reply.status, reply.code) == (409, "conflict")
+    await api.call("DELETE", f"prices/{first['price_id']}")
+    await api.made("prices", NEW)
+
+
+async def test_a_price_that_is_made_while_the_database_goes_is_used_later(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is the commit's; the change is not forgotten."""
+
+    async def down(*given: object) -> PriceBook:
+        raise StoreDown("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bank, "load_prices", down)
+        made = await api.made("prices", NEW)
+        assert api.books.prices_stale
+    await api.books.refresh_prices()
+    assert version(api) == f"override/{made['price_id']}"
+
+
+async def test_an_old_look_at_the_prices_never_comes_last(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, books = asyncio.Event(), [PriceBook(), PriceBook()]
+
+    async def load(*given: object) -> PriceBook:
+        mine = books.pop(0)
+        if books:
+            await slow.wait()
+        return mine
+
+    last = books[1]
+    monkeypatch.setattr(bank, "load_prices", load)
+    first = asyncio.create_task(api.books.refresh_prices())
+    await asyncio.sleep(0)
+    second = asyncio.create_task(api.books.refresh_prices())
+    await asyncio.sleep(0)
+    slow.set()
+    await asyncio.gather(first, second)
+    assert api.books.prices is last
+
+
 async def test_lists_go_page_by_page(api: Api) -> None:
     made = [await api.made("prices", NEW | {"model": f"m{n}"}) for n in range(3)]
     first = (await api.get("prices", limit=2)).json
@@ -159,3 +215,70 @@ async def test_the_commands_of_the_operator(database_url: str, tmp_path: Any) ->
     assert await tools.all_prices(settings) == [row]
     await tools.remove_price(settings, "prc_1")
     assert await tools.all_prices(settings) == []
+
+
+async def test_late_prices_correct_ones_own_requests_when_asked(api: Api, other: Api) -> None:
+    facts = {}
+    for each in (api, other):
+        shop = Shop(each.database, each.merchant_id, now=datetime.now(UTC))
+        customer = await each.customer()
+        made = await each.meter(
+            "p", rate_type="percentage", tiers=[{"start": "0", "rate": "100"}], unpriced="dearest"
+        )
+        by = meter((0, 100 * PERCENT), rate_type="percentage", meter_id=str(made["meter_id"]))
+        rows = [
+            unpriced(shop, customer, by=by, assumed_e10=3 * 10**7, request_id=f"r{n}")
+            for n in range(3)
+        ]
+        await shop.settle(*rows)
+        facts[each.merchant_id] = customer
+    empty = {"dry_run": False, "data": [], "has_more": False}
+    assert await api.made("prices/rerate", {}) == empty
+    price = await api.made("prices", NEW | {"model": "newest", "rates": {"input_1m": "1"}})
+    version = f"override/{price['price_id']}"
+    told = await api.made("prices/rerate", {"dry_run": True})
+    assert (told["dry_run"], len(told["data"]), told["has_more"]) == (True, 3, False)
+    first = await api.made("prices/rerate", {"limit": 2}, key="k")
+    assert first["data"] == told["data"][:2]
+    assert first["data"][0] == {
+        "request_id": "r0",
+        "customer_id": facts[api.merchant_id],
+        "model": "newest",
+        "cost_change": "-0.0020000000",
+        "charge_change": "-0.0020000000",
+        "price_version": version,
+    }
+    assert first["has_more"]
+    assert await api.made("prices/rerate", {"limit": 2}, key="k") == first  # a repeat is no more
+    assert len((await api.made("prices/rerate", {}))["data"]) == 1
+    assert await api.made("prices/rerate", {}) == empty
+    assert await other.made("prices/rerate", {}) == empty
+    shown = (await api.get("requests/r0")).json
+    assert (shown["cost"], shown["charge"]["amount"]) == ("0.0010000000",) * 2
+    assert shown["charge"]["breakdown"][0]["cost"] == "0.0010000000"
+    assert shown["model_usage"]["input_cost"] == shown["model_usage"]["total_cost"] == shown["cost"]
+    assert shown["model_usage"]["output_cost"] == "0.0000000000"
+    assert shown["price_version"] == version
+    assert shown["rerated"] == {
+        "booked_cost": "0.0030000000",
+        "booked_charge": "0.0030000000",
+        "booked_price_version": "genai-prices/0 dearest big",
+        "rerated_at": shown["rerated"]["rerated_at"],
+    }
+    assert (await api.get("requests")).json["data"][-1] == shown
+    assert (await api.balance(facts[api.merchant_id]))["total_remaining"] == "-0.0030000000"
+    assert await api.sound()
+
+
+async def test_what_a_rerating_may_be_asked(api: Api) -> None:
+    for wrong, path in (
+        ({"limit": 0}, "limit"),
+        ({"limit": 501}, "limit"),
+        ({"limit": True}, "limit"),
+        ({"dry_run": "yes"}, "dry_run"),
+        ({"merchant_id": "mer_1"}, "merchant_id"),
+    ):
+        reply = await api.post("prices/rerate", wrong)
+        assert (reply.status, reply.paths) == (422, [path]), wrong
+    reply = await api.get("prices/rerate")
+    assert (reply.status, reply.headers["allow"]) == (405, "POST")

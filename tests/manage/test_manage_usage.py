@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
-from api_kit import Api
+from api_kit import Api, call_app
 from books_kit import Shop, meter, row
 
 from lava_proxy.core.money import format_e10
@@ -122,6 +122,15 @@ async def test_until_now_when_no_end_is_given(api: Api) -> None:
     assert (await api.get("usage", start=start)).json["totals"]["total_requests"] == 5
 
 
+async def test_a_plus_that_came_as_a_space_is_a_plus(api: Api) -> None:
+    """As a shell sends it that encodes nothing."""
+    query = "start=2026-11-20T00:00:00+05:45&end=2026-11-21T00:00:00+05:45"
+    headers = [("authorization", f"Bearer {api.secret}")]
+    reply = await call_app(api.app, "GET", "/v1/usage", query=query, headers=headers)
+    assert [item["date"] for item in reply.json["items"]] == ["2026-11-20", "2026-11-21"]
+    assert reply.json["items"][0]["start"] == "2026-11-19T18:15:00.000Z"
+
+
 async def test_filters_that_contradict_each_other_find_nothing(api: Api) -> None:
     await booked(api, 4, rows=5)
     filters = json.dumps([["feature", "chat"], ["feature", "search"]])
@@ -140,6 +149,7 @@ async def test_what_is_wrong_is_named(api: Api) -> None:
         ({"start": good, "end": "2026-11-19T00:00:00Z"}, "end"),
         ({"start": good, "end": "2028-11-19T00:00:00Z"}, "end"),
         ({"start": good, "end": "9999-12-31T23:59:59.999999Z"}, "start"),
+        ({"start": "2999-01-01T00:00:00Z"}, "start"),
         ({"start": good, "limit": "5"}, "limit"),
         ({"start": good, "metadata_filters": "{}"}, "metadata_filters"),
     ):

@@ -88,16 +88,67 @@ async def once(request: web.Request, handler: Any) -> web.StreamResponse:
     return web.Response(status=status, body=answer, content_type="application/json")
 
 
+pages: dict[str, dict[str, Any]] = {}
+
+
+def shown(page: dict[str, Any]) -> web.Response:
+    return web.Response(text=json.dumps(page), content_type="application/json")
+
+
 async def checkout(request: web.Request) -> web.Response:
     """Enough of POST /v1/checkout/sessions: it keeps what was asked and makes an address."""
     asked = await get_post_data(request)
-    url = f"https://stripe.test/{asked['mode']}/{asked['client_reference_id']}"
-    made = {"id": "cs_test_1", "object": "checkout.session", "url": url, "asked": asked}
-    return web.Response(text=json.dumps(made), content_type="application/json")
+    reference, number = asked["client_reference_id"], len(pages) + 1
+    lines = asked.get("line_items") or {}
+    line = next(iter(lines.values() if isinstance(lines, dict) else lines), None)
+    page = {
+        "id": f"cs_test_{number}",
+        "object": "checkout.session",
+        "url": f"https://stripe.test/{asked['mode']}/{reference}",
+        "client_reference_id": reference,
+        "status": "open",
+        "payment_status": "unpaid",
+        "payment_intent": None,
+        "customer": asked.get("customer"),
+        "amount_total": int(line["price_data"]["unit_amount"]) if line else None,
+        "metadata": asked.get("metadata") or {},
+    }
+    pages[str(page["id"])] = page
+    return shown(page)
+
+
+async def page(request: web.Request) -> web.Response:
+    if request.match_info["id"] not in pages:
+        error = {"type": "invalid_request_error", "message": "No such checkout session"}
+        return web.json_response({"error": error}, status=404)
+    return shown(pages[request.match_info["id"]])
+
+
+async def all_pages(request: web.Request) -> web.Response:
+    found = {"object": "list", "has_more": False, "url": "/v1/checkout/sessions"}
+    return shown({**found, "data": list(reversed(pages.values()))})
+
+
+async def end_page(request: web.Request) -> web.Response:
+    """As Stripe: only a page that is open expires. Without a library's key it is the payer who pays
+    (`.../pay`)."""
+    there = pages[request.match_info["id"]]
+    if there["status"] != "open":
+        error = {"type": "invalid_request_error", "message": "only open sessions can be expired"}
+        return web.json_response({"error": error}, status=400)
+    if request.match_info["what"] == "expire":
+        there["status"] = "expired"
+    else:
+        ids = {"payment_intent": f"pi_{there['id']}", "customer": f"cus_{there['id']}"}
+        there.update(status="complete", payment_status="paid", **ids)
+    return shown(there)
 
 
 async def main() -> None:
     app.router.add_post("/v1/checkout/sessions", checkout)
+    app.router.add_get("/v1/checkout/sessions", all_pages)
+    app.router.add_get("/v1/checkout/sessions/{id}", page)
+    app.router.add_post("/v1/checkout/sessions/{id}/{what:expire|pay}", end_page)
     app.middlewares.insert(0, once)
     runner = web.AppRunner(app)
     await runner.setup()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 import stripe
@@ -16,7 +17,14 @@ from lava_proxy.core.money import E10
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.payments import stripe_objects as objects
 from lava_proxy.payments.factory import make_payments
-from lava_proxy.payments.seam import ChargeAsk, CheckoutAsk, PayerAsk, PaymentsDown
+from lava_proxy.payments.seam import (
+    ChargeAsk,
+    CheckoutAsk,
+    Lookup,
+    PayerAsk,
+    PaymentsDown,
+    Standing,
+)
 from lava_proxy.payments.stripe import StripePayments
 
 
@@ -155,11 +163,10 @@ PAGE = CheckoutAsk(
 
 async def test_a_page_of_stripes_own(payments: StripePayments) -> None:
     page = await payments.checkout(PAGE)
-    assert (page.redirect_url, page.provider_ref) == (
-        "https://stripe.test/payment/pay_2",
-        "cs_test_1",
-    )
+    assert page.redirect_url == "https://stripe.test/payment/pay_2"
+    assert (page.provider_ref or "").startswith("cs_test_")
     assert await payments.checkout(PAGE) == page
+    assert (await payments.checkout(replace(PAGE, attempt=2))).provider_ref != page.provider_ref
 
 
 async def test_a_page_that_only_keeps_a_card(payments: StripePayments) -> None:
@@ -167,6 +174,58 @@ async def test_a_page_that_only_keeps_a_card(payments: StripePayments) -> None:
         replace(PAGE, reference="set_1", amount_e10=None, payer_ref="cus_1")
     )
     assert page.redirect_url == "https://stripe.test/setup/set_1"
+
+
+def looked(payment_id: str, **known: object) -> Lookup:
+    facts = {"owner_id": "con_1", "payer_ref": None, "provider_ref": None, "page_ref": None}
+    facts |= {"paged": False, "created_at": datetime.now(UTC), "answered": True, **known}
+    return Lookup(payment_id, **facts)  # type: ignore[arg-type]
+
+
+async def test_what_became_of_a_charge(base: str, payments: StripePayments) -> None:
+    """By the intent's id, or by our mark on it; what is made cannot be called off, others can."""
+    for number, state, then in (
+        (GOOD, "succeeded", "succeeded"),
+        (DECLINED, "declined", "over"),
+        (ASKS, "waits", "over"),
+    ):
+        asked = ask(payer(base, number))
+        made = await payments.charge(asked)
+        by_mark = {"payer_ref": asked.payer_ref}
+        found = await payments.look_up(looked(asked.payment_id, **by_mark))
+        assert found is not None
+        by_id = {"provider_ref": found.provider_ref}
+        assert made.provider_ref in (None, found.provider_ref)
+        for known in (by_id, by_mark):
+            assert await payments.look_up(looked(asked.payment_id, **known)) == found
+            assert (found.state, found.payer_ref) == (state, asked.payer_ref)
+            assert found.amount_e10 == (5 * E10 if state == "succeeded" else 0)
+            assert found.code == ("card_declined" if state == "declined" else None)
+        ended = await payments.call_off(looked(asked.payment_id, **by_id))
+        assert ended is not None
+        assert ended.state == then
+    for known in ({"provider_ref": "pi_none"}, {"payer_ref": payer(base, GOOD)}, {}):
+        assert await payments.look_up(looked("pay_none", **known)) is None
+        assert await payments.call_off(looked("pay_none", **known)) is None
+
+
+async def test_what_became_of_a_page(base: str, payments: StripePayments) -> None:
+    """By its id, or by our mark on it."""
+    for what, state in (("pay", "succeeded"), ("expire", "over"), (None, "over")):
+        asked = replace(PAGE, reference=new_id("payment"))
+        page = str((await payments.checkout(asked)).provider_ref)
+        by_id = looked(asked.reference, page_ref=page, paged=True)
+        by_mark = looked(asked.reference, paged=True)
+        assert await payments.look_up(by_id) == await payments.look_up(by_mark)
+        assert await payments.look_up(by_mark) == Standing("waits")
+        if what is not None:
+            with client(base) as there:
+                there.post(f"/v1/checkout/sessions/{page}/{what}")
+        ended = await payments.call_off(by_mark)
+        assert ended == await payments.look_up(by_id)
+        assert ended is not None
+        assert (ended.state, ended.amount_e10) == (state, 5 * E10 if what == "pay" else 0)
+    assert await payments.look_up(looked("pay_none", page_ref="cs_none", paged=True)) is None
 
 
 async def test_a_live_key_leaves_test_mode_alone() -> None:

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lava_adapters.awsframe import encode
+
 FOLDER = Path(
     os.environ.get("LAVA_RECORDINGS", Path(__file__).parents[2].parent / "shared" / "recordings")
 )
@@ -26,6 +28,8 @@ def wire(row: dict[str, Any]) -> bytes:
     raw = (FOLDER / row["file"]).read_bytes()
     if row["framing"] != "jsonl-chunks":
         return raw
+    if row["provider"] == "aws-bedrock":
+        return b"".join(_frame(line) for line in raw.splitlines() if line.strip())
     end = b"\r\n" if row["api"] == "generateContent" else b"\n"
     out = []
     for line in raw.splitlines():
@@ -34,6 +38,13 @@ def wire(row: dict[str, Any]) -> bytes:
             event = b"event: %b%b" % (name.encode(), end) if name else b""
             out.append(event + b"data: " + line + end + end)
     return b"".join(out)
+
+
+def _frame(line: bytes) -> bytes:
+    """``{"contentBlockDelta": {...}}`` as AWS sends it."""
+    name, payload = json.loads(line).popitem()
+    headers = {":message-type": "event", ":event-type": name}
+    return encode(headers, json.dumps(payload).encode())
 
 
 def _event_name(line: bytes) -> str:

@@ -76,6 +76,25 @@ async def test_a_stream_is_billed_by_the_providers_own_usage(gate: Gate) -> None
     assert gate.gateway.open_runs.drains == 0
 
 
+async def test_a_provider_that_goes_on_charging_is_read_without_being_named(gate: Gate) -> None:
+    """Groq's row says that a hang-up does not stop the charge; Fireworks' says that it does."""
+    for provider, outcome, source, made in (
+        ("groq/openai", "client_gone", "provider", 5),
+        ("fireworks/inference", "client_gone", "estimate", 1),
+    ):
+        payer, model = await gate.payer(), fresh_model()
+        rest = Piece(delta(" two") + usage(7, 5) + DONE, 0.3)
+        gate.sim.script[model] = Script((Piece(delta(" one")), rest))
+        path = f"/{provider}/v1/chat/completions"
+        call = await gate.open_call(path, asking(model), payer)
+        await call.head()
+        assert await call.piece()
+        call.writer.close()
+        row = await gate.row(payer)
+        assert (row["outcome"], row["usage_source"]) == (outcome, source)
+        assert row["output_tokens"] == made
+
+
 async def test_a_plain_answer_too(gate: Gate) -> None:
     payer, model = await gate.payer(), fresh_model()
     answer = {

@@ -27,6 +27,8 @@ FORMS = [
     "/v1/forward?u=" + quote("https://api.openai.com/v1", safe="") + "/chat/completions",
     "/v1/forward/" + OPENAI,
     "/v1/forward/openai/v1/chat/completions",
+    "/v1/forward/openai/chat/completions",
+    "/forward/openai/chat/completions",
     "/v1/forward/openai?u=" + quote(OPENAI, safe=""),
     "/openai/v1/chat/completions",
 ]
@@ -59,6 +61,28 @@ async def test_the_targets_own_query_stays(gate: Gate, path: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("groq/chat/completions", "/openai/v1/chat/completions"),
+        ("groq/openai/v1/chat/completions", "/openai/v1/chat/completions"),
+        ("google/chat/completions", "/v1beta/openai/chat/completions"),
+        ("google/models/m:generateContent", "/v1beta/models/m:generateContent"),
+        ("google/v1/models/m:generateContent", "/v1/models/m:generateContent"),
+        ("anthropic/messages", "/v1/messages"),
+        ("deepseek/chat/completions", "/chat/completions"),
+        ("cohere/v2/chat", "/v2/chat"),
+    ],
+)
+async def test_the_old_form_leaves_out_the_api_base(gate: Gate, path: str, sent: str) -> None:
+    payer, body = await gate.payer(), ASKED | GEMINI | {"max_tokens": 5}
+    gate.sim.script[sent] = Script.json({"id": "x"})
+    answer = await gate.call(f"/v1/forward/{path}?a=b", body, payer)
+    assert answer.status == 200, answer.body
+    assert gate.sim.requests[-1].target == f"{sent}?a=b"
+    assert (await gate.row(payer))["provider"] == path.partition("/")[0]
+
+
+@pytest.mark.parametrize(
     ("path", "status"),
     [
         ("/v1/forward", 400),
@@ -74,6 +98,9 @@ async def test_the_targets_own_query_stays(gate: Gate, path: str) -> None:
         ("/openai/v1/chat/completions/", 400),
         ("/openai//v1/chat/completions", 400),
         ("/v1/forward/nobody/v1/chat/completions", 400),
+        ("/v1/forward/openai/organization/admin_api_keys", 400),
+        ("/v1/forward/openai/../chat/completions", 400),
+        ("/v1/forward/bedrock/chat/completions", 400),
     ],
 )
 async def test_other_targets_are_refused(gate: Gate, path: str, status: int) -> None:

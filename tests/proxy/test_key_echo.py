@@ -10,8 +10,14 @@ from typing import Any
 import pytest
 from gateway_kit import CHAT, MANAGED, Gate, fresh_model
 
+from lava_adapters import Ask, Framing
+from lava_adapters.families.openai_chat_reader import ChatReader
 from lava_proxy.net.simulated import Piece, Script
 from lava_proxy.net.simulated.script import JSON, Ending
+from lava_proxy.proxy.run import Run
+from lava_proxy.proxy.sending import message
+from lava_proxy.wire.event import Limits
+from lava_proxy.wire.tap import Tap
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,9 +34,9 @@ def _body(model: str, *, stream: bool) -> dict[str, Any]:
     return {"model": model, "messages": HELLO, "max_tokens": 9, "stream": stream}
 
 
-def _split(body: bytes) -> list[Piece]:
+def _split(body: bytes, mark: bytes = b"such key: ", chars: int = 22) -> list[Piece]:
     """In two chunks that part in the middle of the key."""
-    middle = body.index(b"such key: ") + 22
+    middle = body.index(mark) + chars
     return [Piece(body[:middle]), Piece(body[middle:], delay_s=0.02)]
 
 
@@ -80,6 +86,37 @@ async def test_in_an_answer_that_is_no_answer(gate: Gate, path: str) -> None:
     body = b'{"error":{"message":"no such key: %b"}}' % KEY.encode()
     gate.sim.script[model] = Script(_split(body), 200, JSON)
     _hidden(await gate.call(path, _body(model, stream=False), payer))
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_in_an_answer_whose_error_is_split_over_two_pieces(gate: Gate, path: str) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    body = b'{"key":"%b","error":{"message":"no such key: %b"}}' % (KEY.encode(), KEY.encode())
+    gate.sim.script[model] = Script(_split(body, b'"error"', 4), 200, JSON)
+    _hidden(await gate.call(path, _body(model, stream=False), payer))
+
+
+_ERROR_BODIES = [
+    (Framing.JSON, b'{"key":"%b", "error" : {"message":"%b"}}'),
+    (Framing.SSE, b'data: {"error":{"message":"%b and %b"}}\n\n'),
+    (Framing.SSE, b'data: {"long":"%b","error":{"message":"%%b and %%b"}}\n\n' % (b"x" * 200)),
+    (Framing.OPAQUE, b"error %b, %b"),
+]
+
+
+@pytest.mark.parametrize(("framing", "body"), _ERROR_BODIES)
+async def test_every_split_of_an_answer_that_is_no_answer(framing: Framing, body: bytes) -> None:
+    """As a call's pieces go, without its sockets; the long event is let go before it is read."""
+    text = body % (KEY.encode(), ESCAPED.encode())
+    hidden = body % (b"*" * len(KEY), b"*" * len(ESCAPED))
+    for cut in range(len(text)):
+        run = Run("req_1", 0.0, None, upstream_secrets=(KEY.encode(),))
+        tap = Tap(framing, ChatReader(Ask()), limits=Limits(hold_bytes=150))
+        tap.on_failed = run.conceal
+        sent: list[Any] = []
+        for pieces in (tap.feed(text[:cut]), tap.feed(text[cut:]), tap.finish()):
+            sent.append(message(run, pieces)["body"])
+        assert b"".join(sent) + (run.mask.finish() if run.mask else b"") == hidden
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -111,6 +111,18 @@ async def test_bodies_that_are_too_large(gate: Gate) -> None:
     assert gate.sim.requests == []
 
 
+@pytest.mark.parametrize("framing", [("content-length", "20"), ("transfer-encoding", "chunked")])
+async def test_a_body_that_never_begins_is_not_waited_for(
+    gate: Gate, framing: tuple[str, str]
+) -> None:
+    payer = await gate.payer()
+    call = await gate.open_call(CHAT, b"", payer, [framing])
+    async with asyncio.timeout(5):
+        answer = await call.rest()
+    assert (answer.status, answer.error()["code"]) == (408, "request_timeout")
+    assert gate.sim.requests == []
+
+
 async def test_a_body_in_chunks_goes_up_whole(gate: Gate) -> None:
     payer = await gate.payer()
     data = json.dumps(ASKED).encode()

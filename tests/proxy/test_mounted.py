@@ -143,6 +143,21 @@ async def test_as_middleware(place: Place) -> None:
     assert proxy._open is None
 
 
+@pytest.mark.parametrize("kind", ["mounted", "middleware"])
+async def test_an_unknown_setting_is_warned_of_once(
+    place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    sim, url, folder = place
+    monkeypatch.setenv("LAVA_PROT", "9000")
+    settings = gate_settings(url, folder, sim)
+    app: Any = LavaMiddleware(Starlette(), settings)
+    with caplog.at_level(logging.WARNING, "lava_proxy"):
+        async with serving(_starlette(LavaProxy(settings)) if kind == "mounted" else app):
+            pass
+    told = [r.getMessage() for r in caplog.records if "LAVA_PROT" in r.getMessage()]
+    assert told == ["LAVA_PROT is not a setting, did you mean LAVA_PORT?"]
+
+
 async def test_a_forgotten_lifespan_says_what_to_do(place: Place) -> None:
     sim, url, folder = place
     proxy = LavaProxy(gate_settings(url, folder, sim))

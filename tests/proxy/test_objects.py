@@ -7,7 +7,9 @@ import json
 import pytest
 from gateway_kit import TOKEN_E10, Gate, fresh_model
 
-from lava_proxy.net.simulated import Piece, Script
+from lava_proxy.books.journal import read_folder
+from lava_proxy.books.segment import HOLD
+from lava_proxy.net.simulated import JSON, Piece, Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -116,11 +118,11 @@ async def test_a_percentage_meter_prices_what_is_read_by_the_answers_model(gate:
 async def test_a_background_stream_that_its_client_leaves_is_charged_once(gate: Gate) -> None:
     payer, model = await gate.payer("20.00"), fresh_model()
     response_id = f"resp_{model}"
-    usage = {"input_tokens": 30, "output_tokens": 20}
+    usage = {"input_tokens": 30, "output_tokens": 220}
     created = {"id": response_id, "object": "response", "status": "in_progress", "usage": None}
     events = [
         {"type": "response.created", "response": created},
-        {"type": "response.output_text.delta", "delta": "hello"},
+        {"type": "response.output_text.delta", "delta": "hello " * 100},
     ]
     pieces = [Piece(f"data: {json.dumps(event)}\n\n".encode()) for event in events]
     gate.sim.script[model] = Script([*pieces, Piece(b"", 30.0)])
@@ -130,10 +132,196 @@ async def test_a_background_stream_that_its_client_leaves_is_charged_once(gate: 
     asked = {"model": model, "input": "hello", "background": True, "stream": True}
     call = await gate.open_call("/openai/v1/responses", asked, payer)
     await call.head()
-    await call.piece()
+    got = b""
+    while b"delta" not in got:
+        got += await call.piece() or b""
     call.writer.close()
-    assert (await gate.row(payer))["charge_e10"] == 0
+    made = await gate.row(payer)
+    assert (made["outcome"], made["usage_source"]) == ("client_gone", "estimate")
+    assert made["input_tokens"] > 0
+    assert 100 <= made["output_tokens"] < 200
+    assert made["charge_e10"] == (made["input_tokens"] + made["output_tokens"]) * TOKEN_E10
     path = f"/openai/v1/responses/{response_id}"
     for _ in range(2):
         assert (await gate.call(path, None, payer, method="GET")).status == 200
-    assert [row["charge_e10"] for row in await gate.rows(payer)] == [0, 50 * TOKEN_E10, 0]
+    rows = await gate.rows(payer)
+    assert rows[1]["charge_e10"] == 250 * TOKEN_E10 - made["charge_e10"]
+    assert "metered_before" in rows[1]["flags"]
+    assert rows[2]["charge_e10"] == 0
+
+
+async def test_reading_a_response_that_runs_costs_what_is_there_and_no_more_than_it_is(
+    gate: Gate,
+) -> None:
+    """Whole or as a stream."""
+    payer, model = await gate.payer("20.00"), fresh_model()
+    response_id = f"resp_{model}"
+    text = [{"type": "message", "content": [{"type": "output_text", "text": "hello " * 50}]}]
+    created = {"id": response_id, "object": "response", "status": "in_progress", "usage": None}
+    gate.sim.script[model] = Script.json(created)
+    asked = {"model": model, "input": "hello", "background": True}
+    assert (await gate.call("/openai/v1/responses", asked, payer)).status == 200
+    events = [
+        {"type": "response.created", "response": created},
+        {"type": "response.output_text.delta", "delta": "hello " * 50},
+    ]
+    pieces = [Piece(f"data: {json.dumps(event)}\n\n".encode()) for event in events]
+    usage = {"input_tokens": 30, "output_tokens": 120}
+    path = f"/openai/v1/responses/{response_id}"
+    gate.sim.script[f"/v1/responses/{response_id}"] = [
+        Script.json(created | {"output": []}),
+        Script.json(created | {"output": text}),
+        Script(pieces),
+        Script(pieces),
+        Script.json(created | {"status": "completed", "usage": usage, "output": text}),
+        Script.json(created | {"status": "completed", "usage": usage, "output": text}),
+    ]
+    queries = ("", "", "?stream=true", "?stream=true&starting_after=1", "", "")
+    for query in queries:
+        assert (await gate.call(path + query, None, payer, method="GET")).status == 200
+    charged = [row["charge_e10"] // TOKEN_E10 for row in await gate.rows(payer)]
+    some = charged[2]
+    assert 50 <= some < 100
+    # A stream that is taken up in the middle was not seen before.
+    assert charged == [0, 0, some, 0, some, max(0, 150 - 2 * some), 0]
+
+
+@pytest.mark.parametrize("how", ["left", "in half"])
+async def test_a_read_that_is_not_taken_to_its_end_is_not_free(gate: Gate, how: str) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    response_id = f"resp_{model}"
+    path = f"/openai/v1/responses/{response_id}"
+    text = [{"type": "message", "content": [{"type": "output_text", "text": "hello " * 50}]}]
+    created = {"id": response_id, "object": "response", "status": "in_progress", "usage": None}
+    usage = {"input_tokens": 30, "output_tokens": 120}
+    done = created | {"status": "completed", "output": text, "usage": usage}
+    gate.sim.script[model] = Script.json(created)
+    asked = {"model": model, "input": "hello", "background": True}
+    assert (await gate.call("/openai/v1/responses", asked, payer)).status == 200
+    if how == "left":
+        delta = {"type": "response.output_text.delta", "delta": "hello " * 50}
+        sent, query = f"data: {json.dumps(delta)}\n\n".encode(), "?stream=true"
+        script = Script([Piece(sent), Piece(b"", 30.0)])
+    else:
+        sent, query = json.dumps(done).encode()[:-60], ""
+        script = Script([Piece(sent), Piece(b"", 30.0)], headers=JSON)
+    gate.sim.script[f"/v1/responses/{response_id}"] = [script, Script.json(done)]
+    call = await gate.open_call(path + query, None, payer, method="GET")
+    await call.head()
+    got = b""
+    while len(got) < len(sent):
+        got += await call.piece() or b""
+    call.close()
+    some = (await gate.rows(payer))[1]["charge_e10"] // TOKEN_E10
+    assert 50 <= some < 100
+    assert (await gate.call(path, None, payer, method="GET")).status == 200
+    assert (await gate.rows(payer))[2]["charge_e10"] == (150 - some) * TOKEN_E10
+
+
+async def test_what_is_cancelled_costs_what_was_made_although_its_usage_is_not_told(
+    gate: Gate,
+) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    response_id = f"resp_{model}"
+    text = [{"type": "message", "content": [{"type": "output_text", "text": "hello " * 50}]}]
+    created = {"id": response_id, "object": "response", "status": "in_progress", "usage": None}
+    gate.sim.script[model] = Script.json(created)
+    asked = {"model": model, "input": "hello", "background": True}
+    assert (await gate.call("/openai/v1/responses", asked, payer)).status == 200
+    cancelled = Script.json(created | {"status": "cancelled", "output": text})
+    gate.sim.script[f"/v1/responses/{response_id}/cancel"] = cancelled
+    gate.sim.script[f"/v1/responses/{response_id}"] = cancelled
+    path = f"/openai/v1/responses/{response_id}"
+    assert (await gate.call(path + "/cancel", {}, payer)).status == 200
+    assert (await gate.call(path, None, payer, method="GET")).status == 200
+    charged = [row["charge_e10"] // TOKEN_E10 for row in await gate.rows(payer)]
+    assert (charged[0], charged[2]) == (0, 0)
+    assert 50 <= charged[1] < 100
+
+
+async def test_a_stream_that_is_left_is_not_charged_again_when_it_is_read(gate: Gate) -> None:
+    """Not in the background: what was made until then is stored all the same."""
+    payer, model = await gate.payer("20.00"), fresh_model()
+    response_id = f"resp_{model}"
+    created = {"id": response_id, "object": "response", "status": "in_progress", "usage": None}
+    events = [
+        {"type": "response.created", "response": created},
+        {"type": "response.output_text.delta", "delta": "hello " * 50},
+    ]
+    sent = b"".join(f"data: {json.dumps(event)}\n\n".encode() for event in events)
+    gate.sim.script[model] = Script([Piece(sent), Piece(b"", 30.0)])
+    usage = {"input_tokens": 30, "output_tokens": 120}
+    done = Script.json(created | {"status": "incomplete", "usage": usage})
+    gate.sim.script[f"/v1/responses/{response_id}"] = done
+    asked = {"model": model, "input": "hello", "stream": True}
+    call = await gate.open_call("/openai/v1/responses", asked, payer)
+    await call.head()
+    got = b""
+    while len(got) < len(sent):
+        got += await call.piece() or b""
+    call.close()
+    some = (await gate.row(payer))["charge_e10"]
+    assert some > 50 * TOKEN_E10
+    path = f"/openai/v1/responses/{response_id}"
+    assert (await gate.call(path, None, payer, method="GET")).status == 200
+    assert (await gate.rows(payer))[1]["charge_e10"] == 150 * TOKEN_E10 - some
+
+
+async def test_a_background_responses_id_is_journaled_before_its_client_has_it(gate: Gate) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    created = {"id": f"resp_{model}", "status": "in_progress", "usage": None}
+    first = {"type": "response.created", "response": created}
+    gate.sim.script[model] = Script(
+        [Piece(f"data: {json.dumps(first)}\n\n".encode()), Piece(b"", 30.0)]
+    )
+    asked = {"model": model, "input": "hello", "background": True, "stream": True}
+    call = await gate.open_call("/openai/v1/responses", asked, payer)
+    await call.head()
+    assert created["id"].encode() in await call.piece()
+    holds = [r.facts for r in read_folder(gate.gateway.books.journal.folder) if r.kind == HOLD]
+    assert json.loads(holds[-1])[-1] == created["id"]
+    call.writer.close()
+    assert (await gate.row(payer))["charge_e10"] == 0
+
+
+async def test_a_background_interaction_is_its_makers_and_charged_once(gate: Gate) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    other, made_id = await gate.sibling(payer, "20.00"), f"v1_{model}"
+    begun = {"id": made_id, "object": "interaction", "status": "in_progress", "model": model}
+    usage = {"total_input_tokens": 300, "total_output_tokens": 5, "total_thought_tokens": 15}
+    done = begun | {"status": "completed", "usage": usage}
+    gate.sim.script["/v1beta/interactions"] = Script.json(begun)
+    gate.sim.script[f"/v1beta/interactions/{made_id}"] = Script.json(done)
+    asked = {"model": model, "input": "hello", "background": True}
+    assert (await gate.call("/google/v1beta/interactions", asked, payer)).status == 200
+    path = f"/google/v1beta/interactions/{made_id}"
+    for _ in range(2):
+        assert (await gate.call(path, None, payer, method="GET")).status == 200
+    charges = [row["charge_e10"] for row in await gate.rows(payer)]
+    assert charges == [0, 320 * TOKEN_E10, 0]
+    follow = asked | {"previous_interaction_id": made_id}
+    assert (await gate.call(path, None, other, method="GET")).status == 404
+    assert (await gate.call("/google/v1beta/interactions", follow, other)).status == 404
+    assert (await gate.call("/google/v1beta/interactions", follow, payer)).status == 200
+
+
+async def test_a_prediction_is_charged_once_when_its_time_is_known(gate: Gate) -> None:
+    payer = await gate.payer("20.00", unit="minutes", rate_e12=10**10)
+    begun = {"id": "pred_1", "model": "stability-ai/sdxl", "status": "starting", "metrics": {}}
+    done = begun | {"status": "succeeded", "metrics": {"predict_time": 90.0}}
+    gate.sim.script["/v1/predictions"] = Script.json(begun, status=201)
+    gate.sim.script["/v1/predictions/pred_1"] = [
+        Script.json(begun | {"status": "processing"}),
+        *(Script.json(done) for _ in range(2)),
+    ]
+    headers = {"authorization": f"Bearer {payer.token(provider_key='own-key-1234')}"}
+    asked = {"version": "stability-ai/sdxl", "input": {"prompt": "robots"}}
+    made = await gate.call("/replicate/v1/predictions", asked, payer, headers)
+    assert made.status == 201
+    assert "background" in (await gate.row(payer))["flags"]
+    path = "/replicate/v1/predictions/pred_1"
+    for _ in range(3):
+        assert (await gate.call(path, None, payer, headers, method="GET")).status == 200
+    charges = [row["charge_e10"] for row in await gate.rows(payer)]
+    assert charges == [0, 0, 150_000_000, 0]  # a minute and a half at a cent
+    assert (await gate.rows(payer))[2]["model"] == "stability-ai/sdxl"

@@ -63,6 +63,17 @@ async def test_a_finished_stream_without_usage_is_an_anomaly_not_free(gate: Gate
     assert row["charge_e10"] > 0
 
 
+async def test_a_stated_zero_stays_zero_and_is_an_anomaly(gate: Gate) -> None:
+    payer, model = await gate.payer(), fresh_model()
+    sent = delta(" one") + delta(" two") + usage(7, 0) + DONE
+    gate.sim.script[model] = Script((Piece(sent),))
+    assert (await gate.call(CHAT, asking(model), payer)).whole
+    row = await gate.row(payer)
+    assert (row["usage_source"], row["input_tokens"], row["output_tokens"]) == ("provider", 7, 0)
+    assert "zero_usage" in row["flags"]
+    assert row["charge_e10"] == 7 * TOKEN_E10
+
+
 async def test_absurd_counts_are_not_believed(gate: Gate) -> None:
     payer, model = await gate.payer(), fresh_model()
     gate.sim.script[model] = Script((Piece(delta(" one") + usage(10**15, 5) + DONE),))

@@ -32,7 +32,7 @@ async def test_a_provider_of_ones_own(
 ) -> None:
     file = tmp_path / "providers.toml"
     file.write_text(ROWS)
-    more = {"providers_file": file, "provider_keys": {"mine": "a-key", "nobody": "a-key"}}
+    more = {"providers_file": file, "provider_keys": {"mine": "a-key"}}
     async with database_copy(postgres, template) as url:
         settings = load_settings({}, database_url=url, data_dir=tmp_path, **more)
         since = datetime.now(UTC) - timedelta(hours=1)
@@ -43,7 +43,10 @@ async def test_a_provider_of_ones_own(
             await tools.add_price(settings, replace(price, provider="other"))
         told = await tools.examine(settings)
         assert (True, "managed key for mine") in told
+        odd = {**more, "provider_keys": {"nobody": "a-key"}}
+        told = await tools.examine(load_settings({}, database_url=url, data_dir=tmp_path, **odd))
         assert (False, "managed key for nobody") in told
+        assert (False, "LAVA_PROVIDER_KEY_NOBODY: there is no provider 'nobody'") in told
 
         async with gate_running(url, tmp_path / "gate", **more) as gate:
             payer, model = await gate.payer(), fresh_model()

@@ -8,16 +8,19 @@ from datetime import timedelta
 
 import pytest
 from gateway_kit import CHAT, Gate, Payer, fresh_model
+from spend_kit import OPENAI, say, spender
 
-from lava_proxy.books.prices import load_prices
+from lava_proxy.books.prices import load_history
+from lava_proxy.books.share import Share
 from lava_proxy.cli import tools
 from lava_proxy.core.ids import new_id
 from lava_proxy.net.simulated import Script
 from lava_proxy.store import prices as price_store
 from lava_proxy.store import requests as request_store
 from lava_proxy.store.audit import audit
+from lava_proxy.store.corrections import Change
 from lava_proxy.store.prices import PriceRow
-from lava_proxy.store.reratings import Change, rerate
+from lava_proxy.store.reratings import rerate
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -54,8 +57,8 @@ async def _priced(gate: Gate, payer: Payer, model: str) -> str:
 
 async def _rerate(gate: Gate, *, dry: bool = False) -> list[Change]:
     now = gate.gateway.books.now()
-    prices = await load_prices(gate.database, now)
-    return [change async for change in rerate(gate.database, prices, now, dry=dry)]
+    prices = await load_history(gate.database, now)
+    return [change async for change in rerate(Share(gate.database, 1), prices, now, dry=dry)]
 
 
 async def _entries(gate: Gate, payer: Payer) -> list[tuple[str, int]]:
@@ -175,3 +178,17 @@ async def test_a_price_known_all_along_is_left_alone(gate: Gate) -> None:
     await _booked(gate, payer, "gpt-4.1-nano")
     await gate.row(payer)
     assert await _rerate(gate) == []
+
+
+async def test_a_spend_key_has_spent_what_its_calls_came_to(gate: Gate) -> None:
+    user, model = await spender(gate), fresh_model()
+    gate.sim.script[model] = Script.plain(SAID)
+    body = {"model": f"openai/{model}", "max_tokens": 200, "messages": say("hello")}
+    headers = {"authorization": f"Bearer {user.key}"}
+    assert (await gate.call(OPENAI, body, None, headers)).status == 200
+    assert (await user.shown())["total_spend"] == "0.0000000000"
+    await _priced(gate, user.payer, model)
+    assert len(await _rerate(gate)) == 1
+    shown = await user.shown()
+    assert (shown["current_spend"], shown["total_spend"]) == ("0.0030000000",) * 2
+    assert shown["total_requests"] == 1

@@ -70,3 +70,21 @@ async def test_a_fixed_meter_that_refuses_nothing_says_that_the_cost_is_unknown(
     row = await gate.row(payer)
     assert (row["cost_e10"], row["flags"], row["price_version"]) == (0, ["unpriced"], None)
     assert row["charge_e10"] > 0
+
+
+async def test_behind_a_router_the_price_is_that_of_who_serves(gate: Gate) -> None:
+    payer = await gate.payer(rate_type="percentage", rate_e12=100 * 10**12)
+    model = "Qwen/Qwen3-Next-80B-A3B-Instruct"
+    gate.sim.script[model] = Script.plain(SAID.replace(b"?", model.encode()))
+    charges = []
+    for server in ("novita/v3/openai", "together/v1"):
+        answer = await gate.call(f"/huggingface/{server}/chat/completions", asking(model), payer)
+        assert answer.whole, answer.body
+        charges.append((await gate.rows(payer))[-1]["charge_e10"])
+    catalog = gate.gateway.books.prices.of(payer.merchant_id)
+    for charge, server in zip(charges, ("novita", "together"), strict=True):
+        rates = catalog.rates("huggingface", f"{model}:{server}", gate.gateway.books.now())
+        assert rates is not None
+        assert charge == cost(rates, Usage(1000, 100)).total_e10
+    refused = await gate.call("/huggingface/v1/chat/completions", asking(model), payer)
+    assert refused.error()["code"] == "model_unpriced"

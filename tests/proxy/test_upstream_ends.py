@@ -246,13 +246,16 @@ async def test_half_an_event_is_never_followed_by_an_end(gate: Gate) -> None:
 async def test_a_body_shorter_than_it_was_announced(gate: Gate) -> None:
     payer, model = await gate.payer(), fresh_model()
     headers = (*JSON, ("content-length", "500"))
-    gate.sim.script[model] = Script((Piece(b'{"id":"x",'),), 200, headers, Ending.TRUNCATED)
+    said = b'{"id":"x","choices":[{"message":{"role":"assistant","content":"one two three'
+    gate.sim.script[model] = Script((Piece(said),), 200, headers, Ending.TRUNCATED)
     answer = await gate.call(CHAT, asking(model, stream=False), payer)
     assert answer.status == 200
     assert not answer.whole
     row = await gate.row(payer)
     assert row["outcome"] == "truncated"
-    assert row["charge_e10"] == row["input_tokens"] * TOKEN_E10 > 0
+    assert row["usage_source"] == "estimate"
+    assert row["output_tokens"] == 3
+    assert row["charge_e10"] == (row["input_tokens"] + 3) * TOKEN_E10
 
 
 @pytest.mark.parametrize("at_once", [True, False])

@@ -127,6 +127,23 @@ async def test_without_a_token_managed_calls_wait_and_own_keys_do_not(opened: Ga
     assert sent.headers["authorization"] == "Bearer ya29.mine"
 
 
+async def test_express_mode_takes_the_callers_key(opened: Gate) -> None:
+    payer = await opened.payer()
+    token = payer.token(provider_key="AQ.express-key")
+    path = "/vertex/v1/publishers/google/models/gemini-2.5-flash:generateContent"
+    usage = {"promptTokenCount": 7, "candidatesTokenCount": 5, "totalTokenCount": 12}
+    opened.sim.script[path.removeprefix("/vertex")] = Script.json({"usageMetadata": usage})
+    body = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
+    answer = await opened.call(path, body, None, {"x-goog-api-key": token})
+    assert answer.status == 200, answer.body
+    sent = opened.sim.requests[-1].headers
+    assert sent["x-goog-api-key"] == "AQ.express-key"
+    assert "authorization" not in sent
+    row = await opened.row(payer)
+    assert (row["input_tokens"], row["output_tokens"], row["provider"]) == (7, 5, "vertex")
+    assert row["cost_e10"] > 0
+
+
 async def test_a_token_that_is_refused_stays_hidden(opened: Gate) -> None:
     payer = await opened.payer()
     opened.sim.script[f"{CLAUDE}:rawPredict"] = Script.json({"error": "ya29.x"}, status=401)

@@ -59,7 +59,14 @@ class FakeServer:
         self.seen = seen
         self.tables = Tables()
         self.away_until_s = 0.0
+        self.ahead_s = 0.0
+        """By how much its clock was set."""
         self.faults = True
+
+    @property
+    def now_s(self) -> float:
+        """Its own clock."""
+        return self.loop.now_s + self.ahead_s
 
     def grant(self, owner_id: str, amount_e10: int) -> None:
         """Credit comes in; old debt is paid first."""
@@ -93,7 +100,7 @@ class FakeServer:
     # What the workers' maintenance calls.
 
     def expired(self, grace_s: float) -> list[tuple[str, str]]:
-        now_s = self.loop.now_s
+        now_s = self.now_s
         return sorted(
             {
                 (lease.owner_id, lease.holder_id)
@@ -122,10 +129,14 @@ class FakeServer:
 
 
 class FakeDatabase:
-    """One worker's way to the server. `dead`: the worker was killed, nothing passes any more."""
+    """One worker's way to the server. `dead`: the worker was killed, nothing passes any more.
+    While it is not `running` it neither asks nor hears answers."""
 
-    def __init__(self, server: FakeServer) -> None:
+    def __init__(self, server: FakeServer, running: asyncio.Event | None = None) -> None:
         self.server = server
+        self._running = running or asyncio.Event()
+        if running is None:
+            self._running.set()
         self.outage = Outage()
         self.can_listen = False
         self.dead = False
@@ -134,6 +145,7 @@ class FakeDatabase:
     async def transaction(self, timeout_s: float = 0.25) -> AsyncIterator[FakeDatabase]:
         server, rng = self.server, self.server.rng
         await asyncio.sleep(rng.choice((0.0005, 0.002, 0.02)))
+        await self._running.wait()
         self._refuse()
         fault = rng.random() if server.faults else 1.0
         if fault < 0.02:
@@ -153,6 +165,7 @@ class FakeDatabase:
             server.seen["reply lost after commit"] += 1
             raise StoreDown("the reply is lost")
         await asyncio.sleep(rng.choice((0.0, 0.001)))
+        await self._running.wait()
         self._refuse()  # killed between the commit and hearing of it
 
     connection = transaction
@@ -187,11 +200,14 @@ async def lease(conn: FakeDatabase, ask: LeaseAsk, now: datetime) -> LeaseAnswer
     return LeaseAnswer(amount, free, elsewhere)
 
 
-async def renew(conn: FakeDatabase, owner_id: str, holder_id: str, lease_s: float) -> None:
+async def renew(conn: FakeDatabase, owner_id: str, holder_id: str, lease_s: float) -> int:
     """As store.credit.renew."""
+    there = 0
     for one in conn.server.tables.leases.values():
-        if (one.owner_id, one.holder_id) == (owner_id, holder_id):
-            one.expires_s = conn.server.loop.now_s + lease_s
+        if (one.owner_id, one.holder_id) == (owner_id, holder_id) and one.left_e10:
+            one.expires_s = conn.server.now_s + lease_s
+            there += 1
+    return there
 
 
 async def give_back(

@@ -36,7 +36,8 @@ def free_port() -> int:
 
 @dataclass
 class Replica:
-    """One gateway process (or a supervisor with several workers) with a journal folder."""
+    """One gateway process (or a supervisor with several workers) with a journal folder. Without
+    `url` it uses the embedded server of its data directory."""
 
     url: str
     data_dir: Path
@@ -50,7 +51,6 @@ class Replica:
         env = {k: v for k, v in os.environ.items() if not k.startswith("LAVA_")}
         env |= {
             "PYTHONPATH": f"{ROOT}:{ROOT / 'adapters'}",
-            "LAVA_DATABASE_URL": self.url,
             "LAVA_DATA_DIR": str(self.data_dir),
             "LAVA_UPSTREAM_OVERRIDES": json.dumps({"api.openai.com": self.upstream}),
             "LAVA_PROVIDER_KEY_OPENAI": "managed-key",
@@ -58,6 +58,8 @@ class Replica:
             "LAVA_DRAIN_TIMEOUT_S": "5",
             "LAVA_LOG_LEVEL": os.environ.get("RIG_LOG", "error"),
         }
+        if self.url:
+            env["LAVA_DATABASE_URL"] = self.url
         env |= self.extra
         command = [sys.executable, "-m", "lava_proxy", "serve", "--port", str(self.port)]
         self.process = subprocess.Popen(
@@ -84,7 +86,7 @@ class Replica:
         _, body = await self.get("/readyz")
         return str(json.loads(body)["status"]) if body else "gone"
 
-    async def becomes(self, *states: str, timeout_s: float = 20) -> float:
+    async def becomes(self, *states: str, timeout_s: float = 60 if LONG else 20) -> float:
         """Wait for one of these states; answers how long that took."""
         started = time.monotonic()
         while (now := await self.state()) not in states:
@@ -93,7 +95,7 @@ class Replica:
             await asyncio.sleep(0.02)
         return time.monotonic() - started
 
-    async def ready(self, timeout_s: float = 20) -> float:
+    async def ready(self, timeout_s: float = 60 if LONG else 20) -> float:
         """Wait until it serves; answers how long that took."""
         started = time.monotonic()
         while time.monotonic() - started < timeout_s:

@@ -39,7 +39,9 @@ class Worker:
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
-        self.database = FakeDatabase(world.server)
+        self.running = asyncio.Event()
+        self.running.set()
+        self.database = FakeDatabase(world.server, self.running)
         self.clock = DriftingClock(world.loop, world.rng.choice((0.999, 1.0, 1.001)))
         self.books = Books(
             world.settings,
@@ -52,8 +54,6 @@ class Worker:
         self.upkeep = Upkeep(self.books, METRICS, lambda: None)
         self.tasks: set[asyncio.Task[None]] = set()
         self.dead = False
-        self.running = asyncio.Event()
-        self.running.set()
 
     async def start(self) -> None:
         await self.books.open()
@@ -211,7 +211,7 @@ class World:
 
     async def _event(self, worker: Worker) -> None:
         rng, server = self.rng, self.server
-        kind = rng.choice(("kill", "freeze", "long freeze", "away", "grant", "report"))
+        kind = rng.choice(("kill", "freeze", "long freeze", "away", "clock set", "grant", "report"))
         self.seen[kind] += 1
         if kind == "kill":
             await asyncio.sleep(rng.uniform(0, 0.3))
@@ -221,11 +221,14 @@ class World:
             await self._started()
         elif kind in ("freeze", "long freeze"):
             worker.running.clear()
-            long_s = LEASE_S + GRACE_S + RECLAIM_S + 3
+            long_s = rng.uniform(GRACE_S + RECLAIM_S, LEASE_S + GRACE_S + RECLAIM_S + 3)
             await asyncio.sleep(rng.uniform(0.2, 3) if kind == "freeze" else long_s)
             worker.running.set()
         elif kind == "away":
             server.away_until_s = self.loop.now_s + rng.uniform(0.3, 4)
+        elif kind == "clock set":
+            # Once: there and back again between two looks is not noticed.
+            server.ahead_s = server.ahead_s or rng.choice((3600.0, -3600.0))
         elif kind == "grant":
             server.grant(rng.choice(("con_hot", "con_1")), rng.randint(1, 200))
         else:

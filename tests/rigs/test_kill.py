@@ -12,7 +12,7 @@ import pytest
 from rig_kit import LONG, TOKEN_E10, Got, Replica, call, make_payer, started, wait_settled
 
 from lava_proxy.books.journal import read_folder
-from lava_proxy.net.simulated import SimulatedProvider
+from lava_proxy.net.simulated import JSON, Piece, Script, SimulatedProvider
 from lava_proxy.store.audit import audit
 from lava_proxy.store.database import Database
 
@@ -94,3 +94,37 @@ async def _check(
     found = await audit(database)
     assert found.sound, found.differences
     assert found.debt_e10 == 0
+
+
+async def test_kill_nine_in_the_middle_of_a_plain_answer(
+    database_url: str, database: Database, tmp_path: Path
+) -> None:
+    """All of a JSON document is delivered, but not its end, when the process dies."""
+    payer = await make_payer(database, "5.00")
+    choice = {"message": {"role": "assistant", "content": "word " * 300}}
+    body = json.dumps({"id": "c", "choices": [choice]}).encode()
+    async with SimulatedProvider() as sim:
+        sim.script["plain"] = Script((Piece(body), Piece(b"", 30.0)), headers=JSON)
+        replica = Replica(database_url, tmp_path / "a", sim.url)
+        await started(replica)
+        asked = {"model": "plain", "messages": [{"role": "user", "content": "hello"}]}
+        reader, writer = await asyncio.open_connection("127.0.0.1", replica.port)
+        text = json.dumps(asked)
+        lines = ("POST /openai/v1/chat/completions HTTP/1.1", "host: x")
+        head = (*lines, f"authorization: Bearer {payer.token}", f"content-length: {len(text)}")
+        writer.write("\r\n".join((*head, "content-type: application/json", "", text)).encode())
+        await reader.readuntil(body)
+        replica.kill()
+        writer.close()
+        replica.start()
+        await replica.ready()
+        assert replica.stop() == 0
+    await wait_settled(database)
+    async with database.connection() as conn:
+        (row,) = await conn.fetch(
+            "SELECT * FROM requests WHERE customer_id = $1", payer.customer_id
+        )
+    assert (row["outcome"], row["usage_source"]) == ("recovered", "estimate")
+    assert 300 <= row["output_tokens"] < 500
+    assert row["charge_e10"] == (row["input_tokens"] + row["output_tokens"]) * TOKEN_E10
+    assert (await audit(database)).sound

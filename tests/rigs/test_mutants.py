@@ -22,13 +22,13 @@ import test_settle
 from books_kit import Shop, open_shop
 from test_simulation import patch, run_seed
 
-from lava_proxy.books import replay, segment
+from lava_proxy.books import renewal, replay, segment
 from lava_proxy.books.account import Account, Hold
 from lava_proxy.books.journal import Journal
 from lava_proxy.books.leases import Leases
 from lava_proxy.books.writer import Writer
 from lava_proxy.rules.settlement import Booked
-from lava_proxy.store import credit, settle
+from lava_proxy.store import credit, reaping, settle
 from lava_proxy.store.database import Database, StoreConflict, StoreDown, StorePoison
 
 SEEDS = 600
@@ -96,6 +96,15 @@ def leases_last_for_ever(plant: pytest.MonkeyPatch) -> None:
     plant.setattr(Leases, "in_time", lambda self, account: True)
 
 
+def a_renewal_is_believed(plant: pytest.MonkeyPatch) -> None:
+    def renewed(leases: Leases, owner_id: str, asked_s: float, there: int) -> None:
+        if owner_id in leases.accounts:
+            leases.accounts[owner_id].expires_s = asked_s + leases.lease_s
+
+    plant.setattr(renewal, "renewed", renewed)
+    plant.setattr(renewal, "renewable", lambda leases, owner_id: True)
+
+
 def a_stopped_worker_sends_on(plant: pytest.MonkeyPatch) -> None:
     plant.setattr(Hold, "covered_at", lambda self, boot_s: True)
 
@@ -137,7 +146,9 @@ def replay_bills_what_was_never_sent(plant: pytest.MonkeyPatch) -> None:
 
 def replay_forgets_what_has_no_progress(plant: pytest.MonkeyPatch) -> None:
     whole = replay.read_folder
-    plant.setattr(replay, "read_folder", lambda f: (r for r in whole(f) if r.kind != segment.SENT))
+    plant.setattr(
+        replay, "read_folder", lambda f, d: (r for r in whole(f, d) if r.kind != segment.SENT)
+    )
 
 
 def replay_deletes_before_it_books(plant: pytest.MonkeyPatch) -> None:
@@ -146,7 +157,7 @@ def replay_deletes_before_it_books(plant: pytest.MonkeyPatch) -> None:
     async def first(folder: Path, *more: Any) -> Any:
         records = list(replay.read_folder(folder))
         replay.remove_folder(folder)
-        plant.setattr(replay, "read_folder", lambda _: iter(records))
+        plant.setattr(replay, "read_folder", lambda _, damaged: iter(records))
         try:
             return await whole(folder, *more)
         finally:
@@ -158,12 +169,18 @@ def replay_deletes_before_it_books(plant: pytest.MonkeyPatch) -> None:
 _read_folder = replay.read_folder
 
 
+def leases_are_judged_by_a_clock_that_was_set(plant: pytest.MonkeyPatch) -> None:
+    plant.setattr(reaping.Judge, "may", lambda self, database_s, boot_s: True)
+
+
 SIMULATED: list[Plant] = [
     no_progress, no_sent, no_hold_record, a_hold_is_not_released, the_whole_hold_is_refunded,
     an_extension_is_free, an_await_between_check_and_subtract, credit_counts_before_the_answer,
-    leases_last_for_ever, a_stopped_worker_sends_on, a_charge_is_not_pending,
+    leases_last_for_ever, a_renewal_is_believed, a_stopped_worker_sends_on,
+    a_charge_is_not_pending,
     a_failed_batch_is_forgotten, replay_bills_what_was_never_sent,
     replay_forgets_what_has_no_progress, replay_deletes_before_it_books,
+    leases_are_judged_by_a_clock_that_was_set,
 ]  # fmt: skip
 
 
@@ -220,10 +237,10 @@ def replay_ignores_settle(plant: pytest.MonkeyPatch) -> None:
 
 
 def a_quarantined_row_is_thrown_away(plant: pytest.MonkeyPatch) -> None:
-    async def gone(*_args: object) -> None:
-        return None
+    async def gone(_database: object, row: Any, *_more: object) -> Booked:
+        return Booked(row.call.request_id, row.call.owner_id, 0, False, quarantined=True)
 
-    plant.setattr(replay, "quarantine", gone)
+    plant.setattr(replay, "set_apart", gone)
 
 
 def a_tier_starts_anew_with_every_batch(plant: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,8 @@ FIRST = 1
 MUST_HAPPEN = (
     "request dropped", "conflict", "rolled back", "reply lost after commit", "database away",
     "asked twice for one lease", "booked before", "reclaimed", "given back late", "torn tail",
-    "kill", "freeze", "long freeze", "away", "grant", "report", "refused", "503", "cut",
-    "lapsed in a stream",
+    "kill", "freeze", "long freeze", "away", "clock set", "grant", "report", "refused", "503",
+    "cut", "lapsed in a stream",
 )  # fmt: skip
 
 
@@ -46,6 +46,7 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leasing, "lease", _leased)
     monkeypatch.setattr(reaping, "reclaim", fake_books.reclaim)
     monkeypatch.setattr(reaping, "expired", _expired)
+    monkeypatch.setattr(reaping, "clock_s", _clock_s)
     monkeypatch.setattr(prices, "in_force", fake_books.nothing)
     monkeypatch.setattr(prices, "next_change", _never)
     monkeypatch.setattr(learned, "newest", _knows_nothing)
@@ -74,6 +75,10 @@ async def _never(*_args: object) -> None:
 
 async def _knows_nothing(*_args: object) -> dict[tuple[str, str], int]:
     return {}
+
+
+async def _clock_s(conn: fake_books.FakeDatabase) -> float:
+    return conn.server.now_s
 
 
 async def _expired(

@@ -34,9 +34,11 @@ from lava_proxy.rules.bundled import (
     bucket,
     compile_rates,
     dearest,
+    lists_of,
 )
 from lava_proxy.rules.catalog import Catalog, Override, compile_override
 from lava_proxy.rules.price import cost
+from lava_proxy.rules.pricelist import listed
 from lava_proxy.rules.rates import DENOMINATOR, RateError
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -146,7 +148,7 @@ def test_every_provider_finds_its_prices_under_the_name_its_row_gives():
     assert named.rates("azure-foundry", "gpt-4o", NOW) is not None
     assert Catalog().rates("azure-foundry", "gpt-4o", NOW) is None
     for theirs in known.values():
-        assert any(provider.id == theirs for provider, _ in MODELS), theirs
+        assert lists_of(theirs), theirs
 
 
 def test_every_service_tier_agrees_with_the_oracle():
@@ -266,6 +268,35 @@ def test_other_names_and_borrowed_models(ours, theirs, model):
     assert ours_rates.base == their_rates.base
     assert ours_rates.cliffs == their_rates.cliffs
     assert compile_rates(ours, model, NOW) is not None
+
+
+ROUTER = "huggingface_{suffix}"
+"""The router's row: each server behind it has a list of its own."""
+
+
+@pytest.mark.parametrize("server", ["together", "novita", "nebius", "fireworks-ai", "groq"])
+def test_a_routers_model_is_priced_by_who_serves_it(server):
+    priced = Catalog(bundled={"huggingface": ROUTER})
+    ((theirs, _),) = lists_of(f"huggingface_{server}")
+    for info in theirs.models:
+        rates = priced.rates("huggingface", f"{info.id}:{server}", NOW)
+        wanted = compile_rates(f"huggingface_{server}", info.id, NOW)
+        assert (rates and rates.model) == (wanted and wanted.model)
+        assert str(rates and rates.base) == str(wanted and wanted.base)
+    assert rates is not None
+    assert priced.rates("huggingface", theirs.models[0].id, NOW) is None
+    assert priced.rates("huggingface", f"{theirs.models[0].id}:fastest", NOW) is None
+    shown = {row.model for row in listed(ROUTER, NOW)}
+    assert f"{theirs.models[0].id}:{server}" in shown
+    assert priced.dearest("huggingface", NOW).base.input >= rates.base.input
+
+
+def test_bedrock_takes_names_without_their_version():
+    for name in ("openai.gpt-oss-20b", "openai.gpt-oss-120b"):
+        assert compile_rates("aws", name, NOW).base == compile_rates("aws", name + "-1:0", NOW).base
+    assert compile_rates("openai", "gpt-oss-20b-1:0", NOW) is None
+    # Its price is in no list: unknown stays unknown.
+    assert compile_rates("aws", "openai.gpt-oss-safeguard-20b", NOW) is None
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,8 @@ async def test_a_new_lease_and_renewal_give_time_to_all_of_a_holders_leases(shop
         )
         assert rows == [(HOLDER, True), ("other", False)]
     async with shop.database.transaction() as conn:
-        await credit.renew(conn, owner, "other", 50.0)
+        assert await credit.renew(conn, owner, "other", 50.0) == 2
+        assert await credit.renew(conn, owner, "nobody", 50.0) == 0
     rows = await fetch(shop.database, "SELECT bool_and(expires_at > now()) FROM leases")
     assert rows == [(True,)]
 

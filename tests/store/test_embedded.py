@@ -152,6 +152,7 @@ async def test_server_killed_under_its_user(data_dir: Path) -> None:
 
 
 async def test_pid_file_names_somebody_else(data_dir: Path) -> None:
+    await (await start_embedded(data_dir)).release()
     pid_file = data_dir / "postgres" / "postmaster.pid"
     pid_file.write_text(f"{os.getpid()}\n{data_dir}/postgres\n0\n5432\n.\n\n0 0\nready\n")
     os.chown(pid_file, *_owner(data_dir / "postgres"))
@@ -208,6 +209,7 @@ async def test_large_log_is_turned(data_dir: Path, monkeypatch: pytest.MonkeyPat
 
 
 async def test_files_of_another_release(data_dir: Path) -> None:
+    await (await start_embedded(data_dir)).release()
     version = data_dir / "postgres" / "PG_VERSION"
     version.write_text("17\n")
     with pytest.raises(ConfigurationError, match=r"made by PostgreSQL 17.*LAVA_DATABASE_URL"):
@@ -237,6 +239,7 @@ async def test_closed_parent(
 ) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
+    await (await start_embedded(data_dir)).release()
     shutil.move(data_dir, closed / "data")
     if not lists:
         monkeypatch.setattr(server_user, "_add_passage", _no_lists)

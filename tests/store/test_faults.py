@@ -26,6 +26,7 @@ from lava_proxy.store.database import (
         ("DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END$$", StoreConflict, "40001"),
         ("DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '40P01'; END$$", StoreConflict, "40P01"),
         ("DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '53100'; END$$", StoreDown, "53100"),
+        ("DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '58030'; END$$", StoreDown, "58030"),
         ("DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '57P03'; END$$", StoreDown, "57P03"),
         ("DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '57P04'; END$$", StoreDown, "57P04"),
         ("DO $$BEGIN RAISE EXCEPTION USING ERRCODE = '08006'; END$$", StoreDown, "08006"),

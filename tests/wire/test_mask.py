@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -22,9 +23,29 @@ WAYS = [
 ]
 
 
-def _masked(pieces: list[bytes]) -> bytes:
-    mask = Mask(KEY)
+SHORT = b"k/ey"
+
+
+def _masked(pieces: list[bytes], key: bytes = KEY) -> bytes:
+    mask = Mask(key)
     return b"".join(mask.feed(piece) for piece in pieces) + mask.finish()
+
+
+def _anyhow(char: int) -> bytes:
+    """One character, in all the ways that it may be written."""
+    slashes = rb"\\{0,8}+" if char in b'"\\/' else b""
+    return rb"(?:\\{1,8}+(?i:u%04x)|\\{0,8}+(?i:%%%02x)|%b%b)" % (
+        char,
+        char,
+        slashes,
+        re.escape(bytes([char])),
+    )
+
+
+def _oracle(text: bytes, key: bytes) -> bytes:
+    """The same by one search over all of it."""
+    every = re.compile(b"".join(map(_anyhow, key)))
+    return every.sub(lambda found: b"*" * len(found[0]), text)
 
 
 @pytest.mark.parametrize("written", WAYS)
@@ -42,6 +63,36 @@ def test_every_way_to_write_it_at_every_split(written: bytes) -> None:
 def test_a_body_that_ends_within_it_does_not_show_the_part() -> None:
     assert _masked([b"x " + KEY[:20]]) == b"x " + b"*" * 20
     assert _masked([b"ask sk-"]) == b"ask sk-"
+
+
+_PARTS = st.sampled_from(
+    [
+        *WAYS,
+        *(way[:9] for way in WAYS),
+        *(way[9:] for way in WAYS),
+        b"\\\\",
+        b"\\",
+        b"%",
+        b"s",
+        b"u00",
+    ]
+)
+_SHORT = st.sampled_from(
+    [SHORT, b"\\u006B\\/ey", b"%6b/e", b"y", b"k", b"\\/", b"\\\\/", b"ey", b"%", b"\\u00"]
+)
+
+
+@pytest.mark.parametrize(("key", "parts"), [(KEY, _PARTS), (SHORT, _SHORT)])
+@given(data=st.data())
+def test_it_hides_what_one_search_would_find(
+    key: bytes, parts: st.SearchStrategy[bytes], data: st.DataObject
+) -> None:
+    text = b"".join(data.draw(st.lists(parts, max_size=12))) + b"."
+    expected = _oracle(text, key)
+    assert _masked([text], key) == expected
+    cut = data.draw(st.integers(0, len(text)))
+    assert _masked([text[:cut], text[cut:]], key) == expected
+    assert _masked([text[i : i + 1] for i in range(len(text))], key) == expected
 
 
 @given(st.lists(st.text("sk-ant/\\u02d%*", max_size=9).map(str.encode), max_size=9))

@@ -14,14 +14,14 @@ from books_kit import Shop, fetch, make_books, open_shop
 from lava_proxy.books.bank import Books
 from lava_proxy.core.clock import ManualClock
 from lava_proxy.core.ids import new_id
-from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, PaymentsDown
+from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, Lookup, PaymentsDown, Standing
 from lava_proxy.rules.cycle import Interval
 from lava_proxy.store import leasing, payments, plans, subscriptions
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 from lava_proxy.store.database import Database, StoreConflict, StoreDown
 from lava_proxy.store.payments import Purpose
 from lava_proxy.store.plans import BundleRow, PlanRow, Rollover
-from lava_proxy.workers import renewals, top_ups
+from lava_proxy.workers import lookups, renewals, top_ups
 
 USD = 10**10
 START = datetime(2026, 1, 31, 10, tzinfo=UTC)
@@ -39,6 +39,17 @@ class Till:
     )
     answers: deque[ChargeAnswer | type[PaymentsDown]] = field(default_factory=deque)
     asked: list[ChargeAsk] = field(default_factory=list)
+    standing: Standing | None = None
+    looked: list[Lookup] = field(default_factory=list)
+    called_off: list[Lookup] = field(default_factory=list)
+
+    async def look_up(self, ask: Lookup) -> Standing | None:
+        self.looked.append(ask)
+        return self.standing
+
+    async def call_off(self, ask: Lookup) -> Standing | None:
+        self.called_off.append(ask)
+        return Standing("over", ask.provider_ref)
 
     async def charge(self, ask: ChargeAsk) -> ChargeAnswer:
         self.asked.append(ask)
@@ -152,6 +163,10 @@ class Club:
     async def top_up(self) -> None:
         """What the top-up worker does in one round."""
         await top_ups.run_once(self.books, self.till)
+
+    async def look_up(self) -> None:
+        """What the worker that looks payments up does in one round."""
+        await lookups.run_once(self.books, self.till)
 
     async def credit(self, customer_id: str) -> tuple[int, int]:
         """(cycle, bundle) credit that is left, in 10^-10 USD, with what workers hold."""

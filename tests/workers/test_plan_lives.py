@@ -237,7 +237,11 @@ class Lives:
         bought = await self.look(
             "SELECT note FROM credit_grants WHERE merchant_id = $1 AND kind = 'bundle'"
         )
-        delivered = [payment for (payment,) in begun + bought]
+        waiting = await self.look(
+            "SELECT pending_payment_id FROM subscriptions "
+            "WHERE merchant_id = $1 AND status = 'active' AND pending_payment_id IS NOT NULL"
+        )
+        delivered = [payment for (payment,) in begun + bought + waiting]
         assert sorted(delivered) == sorted(self.bank.charged)
 
     async def granted_for_a_reason(self) -> None:

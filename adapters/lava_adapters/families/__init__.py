@@ -11,12 +11,14 @@ from .anthropic_messages import AnthropicMessages
 from .bedrock import Bedrock
 from .cohere import Cohere
 from .gemini import Gemini
+from .interactions import Interactions
 from .media import Media
 from .ollama import Ollama
 from .opaque import Opaque
 from .openai_chat import OpenAIChat
 from .openai_embeddings import OpenAIEmbeddings
 from .openai_responses import OpenAIResponses
+from .predictions import Predictions
 
 
 class Family(Protocol):
@@ -30,10 +32,12 @@ BUILTIN: Mapping[str, Family] = {
     "bedrock": Bedrock,
     "cohere": Cohere,
     "gemini": Gemini,
+    "interactions": Interactions,
     "media": Media,
     "ollama": Ollama,
     "opaque": Opaque,
     "openai_chat": OpenAIChat,
     "openai_embeddings": OpenAIEmbeddings,
     "openai_responses": OpenAIResponses,
+    "predictions": Predictions,
 }

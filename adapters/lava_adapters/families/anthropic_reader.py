@@ -31,6 +31,14 @@ class MessagesReader(Fold):
         super().__init__(ask)
         self._passes: list[tuple[str | None, dict[str, int]]] = []
 
+    def correct(self, counts: dict[str, int]) -> None:
+        """Take counts ("input", "output", "read", "written") from somebody who knows better than
+        the messages do: whoever serves them."""
+        if counts:
+            self._counts.update(counts)
+            self._usage = None
+            self.final = self.final or self.ended
+
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         kind = body.get("type")
         if kind == "content_block_delta":
@@ -75,14 +83,14 @@ class MessagesReader(Fold):
         else:
             seen = block.get("thinking") if kind == "thinking" else block.get("text")
         if type(seen) is str and seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _delta(self, delta: object) -> None:
         if type(delta) is not dict:
             return
         for name in ("text", "partial_json", "thinking"):
             if type(seen := delta.get(name)) is str and seen:
-                self._saw(seen)
+                self.more(seen)
                 return
 
     def _state(self, usage: object) -> None:

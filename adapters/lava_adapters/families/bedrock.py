@@ -2,7 +2,8 @@
 
 Cached tokens lie beside the input. An invoked model answers in its own words, so the headers, which
 Bedrock itself writes, win over the body (a guardrail may have rewritten that); a stream's last
-chunk has the same figures as ``amazon-bedrock-invocationMetrics``.
+chunk has the same figures as ``amazon-bedrock-invocationMetrics``. Claude's words are Anthropic's
+messages, and its own reader reads them: cache writes for an hour, searches and passes included.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..quirks import Quirks
 from ..replies import cut_message, dump, with_facts
 from ..strict import limit, mapping, parse
 from ..weigh import weigh
+from .anthropic_reader import MessagesReader
 from .plain import Plain
 
 _PRICED = frozenset(("messages", "system", "inferenceConfig", "prompt", "inputText")) | OUTER
@@ -54,6 +56,11 @@ _HEADERS = {
     "x-amzn-bedrock-cache-read-input-token-count": "read",
     "x-amzn-bedrock-cache-write-input-token-count": "written",
 }
+_METRICS = "amazon-bedrock-invocationMetrics"
+_CLAUDE = (
+    "message", "message_start", "content_block_start", "content_block_delta", "message_delta",
+)  # fmt: skip
+"""Types of Anthropic's events and of its whole answer."""
 _STREAMS = ("converse-stream", "invoke-with-response-stream")
 
 
@@ -151,11 +158,12 @@ class BedrockReader(Fold):
 
     reads_headers = True
 
-    __slots__ = ("_stated",)
+    __slots__ = ("_claude", "_stated")
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
         self._stated: dict[str, int] = {}
+        self._claude: MessagesReader | None = None
         self.model = ask.model
 
     def headers(self, status: int, headers: Mapping[str, str]) -> None:
@@ -174,13 +182,44 @@ class BedrockReader(Fold):
             self.failed = True
         elif type(body.get("bytes")) is str:
             try:
-                inner = load_object(base64.b64decode(body["bytes"]))
+                inner = base64.b64decode(body["bytes"])
             except (binascii.Error, ValueError):
-                inner = None
-            if inner is not None:
-                self._inner(inner)
+                return
+            self._invoked(inner, None)
         else:
-            self._inner(body)
+            self._invoked(data, body)
+
+    def _invoked(self, data: bytes, body: dict[str, Any] | None) -> None:
+        """An answer, or an event, in the model's own words."""
+        if self._claude is None:
+            body = load_object(data) if body is None else body
+            if body is None:
+                return
+            if body.get("type") not in _CLAUDE:
+                self._inner(body)
+                return
+            self._claude = MessagesReader(self._ask)
+        self._read_claude(self._claude, data)
+
+    def _read_claude(self, claude: MessagesReader, data: bytes) -> None:
+        claude.event("", data)
+        if _METRICS.encode() in data:
+            take(member(load_object(data), _METRICS), _COUNTS, self._stated)
+        claude.correct(self._stated)
+        self._usage = None
+        self.deltas, self.delta_bytes = claude.deltas, claude.delta_bytes
+        self.tool_calls, self.text = claude.tool_calls, claude.text
+        self.ended, self.final = claude.ended, claude.final
+        self.failed = self.failed or claude.failed
+        self.response_id = claude.response_id
+        self.service_tier = self.service_tier or claude.service_tier
+
+    def usage(self) -> Usage:
+        if self._claude is None:
+            return super().usage()
+        if self._usage is None:
+            self._usage = self._claude.usage().with_model(self._ask.model)
+        return self._usage
 
     def _block_delta(self, delta: object) -> None:
         if type(delta) is not dict:
@@ -189,7 +228,7 @@ class BedrockReader(Fold):
         if seen is None:
             seen = member(delta, "reasoningContent", "text") or member(delta, "toolUse", "input")
         if type(seen) is str and seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _inner(self, body: dict[str, Any]) -> None:
         if len(body) == 1:  # an event of converse, named in its body
@@ -202,8 +241,8 @@ class BedrockReader(Fold):
         for call in calls:
             seen += dump(call.get("input", "")).decode()
         if seen:
-            self._saw(seen)
-        metrics = body.get("amazon-bedrock-invocationMetrics")
+            self.more(seen)
+        metrics = body.get(_METRICS)
         usages = (member(body, "message", "usage"), body.get("usage"), body, metrics)
         before = len(self._counts)
         for usage in usages:

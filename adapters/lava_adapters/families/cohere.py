@@ -148,7 +148,7 @@ class CohereReader(Fold):
             self.tool_calls += 1
             seen += _call_text(call)
         if seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _delta(self, kind: str, body: dict[str, Any]) -> None:
         message = member(body, "delta", "message")
@@ -165,7 +165,7 @@ class CohereReader(Fold):
             self.tool_calls += kind == "tool-call-start"
             seen += _call_text(calls)
         if seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _state(self, usage: object) -> None:
         take(member(usage, "billed_units"), _BILLED, self._counts)

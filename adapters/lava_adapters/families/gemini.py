@@ -21,14 +21,14 @@ from ..tool_fees import of_gemini
 from ..weigh import weigh
 from .gemini_reader import BY_PROMPT, GeminiReader
 
-_CONFIGS = ("generationConfig", "generation_config")
-_CAPS = ("maxOutputTokens", "max_output_tokens")
+CONFIGS = ("generationConfig", "generation_config")
+CAPS = ("maxOutputTokens", "max_output_tokens")
 _CHOICES = ("candidateCount", "candidate_count")
 _TIERS = ("serviceTier", "service_tier")
 _PRICED = frozenset(
     ("contents", "instances", "parameters", "tools", "cachedContent", "cached_content")
-) | frozenset((*_CONFIGS, *_TIERS))
-_PRICED_IN_CONFIG = frozenset((*_CAPS, *_CHOICES))
+) | frozenset((*CONFIGS, *_TIERS))
+_PRICED_IN_CONFIG = frozenset((*CAPS, *_CHOICES))
 _STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -58,12 +58,12 @@ class Gemini:
         weight = weigh(body, request)
         stream = verb == "streamGenerateContent"
         makes_output = self._kind != "predict" and "embed" not in verb.lower()
-        config = _config(body, request)
+        config = google_config(body, request)
         return Ask(
             model=model,
             stream=stream,
-            output_cap=_either(config, _CAPS),
-            choices=_either(config, _CHOICES) or 1,
+            output_cap=one_of(config, CAPS),
+            choices=one_of(config, _CHOICES) or 1,
             input_bytes=weight.input_bytes,
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
@@ -82,11 +82,11 @@ class Gemini:
             return body
         if ask.output_cap is not None and ask.output_cap <= output_cap:
             return body
-        outer = _spelling(body, _CONFIGS, 0)
+        outer = spelling(body, CONFIGS, 0)
         config = find_member(body, outer)
-        inner = _CAPS[0]
+        inner = CAPS[0]
         if config is not None and body.startswith(b"{", config.start):
-            inner = _spelling(body, _CAPS, config.start)
+            inner = spelling(body, CAPS, config.start)
         return set_nested(body, outer, inner, b"%d" % output_cap)
 
     def framing(self, ask: Ask, content_type: str) -> Framing:
@@ -99,7 +99,7 @@ class Gemini:
     def cut(
         self, framing: Framing, message: str, facts: Mapping[str, object], events: int
     ) -> bytes:
-        body = _error(402, CUT_CODE, cut_message(message), facts)
+        body = google_error(402, CUT_CODE, cut_message(message), facts)
         if framing is Framing.SSE:
             return b"data: " + body + b"\r\n\r\n"
         if framing is Framing.JSON_ARRAY:
@@ -109,11 +109,11 @@ class Gemini:
     def refusal(
         self, ask: Ask | None, status: int, code: str, message: str, facts: Mapping[str, object]
     ) -> bytes:
-        body = _error(status, code, message, facts)
+        body = google_error(status, code, message, facts)
         return b"[" + body + b"]" if ask is not None and ask.as_array else body
 
 
-def _error(status: int, code: str, message: str, facts: Mapping[str, object]) -> bytes:
+def google_error(status: int, code: str, message: str, facts: Mapping[str, object]) -> bytes:
     name = _STATUS.get(status) or ("INTERNAL" if status >= 500 else "INVALID_ARGUMENT")
     error: dict[str, object] = {"code": status, "message": message, "status": name}
     error["details"] = [{"reason": code}]
@@ -126,8 +126,8 @@ def _target(path: str) -> tuple[str | None, str]:
     return (name if verb and name else None), verb
 
 
-def _config(body: bytes, request: Mapping[str, Any]) -> dict[str, Any]:
-    given = [name for name in _CONFIGS if request.get(name) is not None]
+def google_config(body: bytes, request: Mapping[str, Any]) -> dict[str, Any]:
+    given = [name for name in CONFIGS if request.get(name) is not None]
     if len(given) > 1:
         raise AskError("generationConfig is given in two spellings; send it once", given[0])
     if not given:
@@ -140,14 +140,14 @@ def _config(body: bytes, request: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _either(config: Mapping[str, Any], names: tuple[str, str]) -> int | None:
+def one_of(config: Mapping[str, Any], names: tuple[str, str]) -> int | None:
     given = [name for name in names if config.get(name) is not None]
     if len(given) > 1:
         raise AskError(f"{names[0]} is given in two spellings; send it once", names[0])
     return limit(config, given[0], f"generationConfig.{given[0]}") if given else None
 
 
-def _spelling(body: bytes, names: tuple[str, str], start: int) -> str:
+def spelling(body: bytes, names: tuple[str, str], start: int) -> str:
     """The spelling that the object at `start` uses already."""
     return names[1] if find_member(body, names[1], start) is not None else names[0]
 

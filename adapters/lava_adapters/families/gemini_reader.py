@@ -45,7 +45,7 @@ class GeminiReader(Fold):
             self.failed = True
         seen = "".join(self._candidate(each) for each in objects(body.get("candidates")))
         if seen:
-            self._saw(seen)
+            self.more(seen)
         if member(body, "promptFeedback", "blockReason") is not None:
             self.ended = True
         if "predictions" in body:
@@ -115,7 +115,7 @@ class GeminiReader(Fold):
         counts = self._counts if self.final else self._peaks
         prompt, total = counts.get("prompt"), counts.get("total")
         entered = None if prompt is None else prompt + counts.get("tool", 0)
-        made = _made(counts, entered, total) if self._ask.makes_output else 0
+        made = made_of(counts, entered, total) if self._ask.makes_output else 0
         model = self.model or self._ask.model
         return Usage(
             input_tokens=entered,
@@ -128,21 +128,21 @@ class GeminiReader(Fold):
             output_audio_tokens=clamp(counts.get("output_AUDIO"), made),
             output_image_tokens=clamp(counts.get("output_IMAGE"), made),
             total_reported=total,
-            web_searches=_billed_searches(self._searches, model),
+            web_searches=billed_searches(self._searches, model),
             images=counts.get("pictures"),
             input_characters=counts.get("characters"),
             model=model,
         )
 
 
-def _billed_searches(queries: int, model: str | None) -> int | None:
+def billed_searches(queries: int, model: str | None) -> int | None:
     """Grounding is billed by the query; up to Gemini 2.5 by the prompt, however many it took."""
     if not queries:
         return None
     return 1 if model and BY_PROMPT.search(model) else queries
 
 
-def _made(counts: dict[str, int], entered: int | None, total: int | None) -> int | None:
+def made_of(counts: dict[str, int], entered: int | None, total: int | None) -> int | None:
     """Candidates and thoughts; a total that leaves more over for output wins."""
     if "candidates" in counts or "thoughts" in counts:
         made = counts.get("candidates", 0) + counts.get("thoughts", 0)

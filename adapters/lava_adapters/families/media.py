@@ -1,4 +1,4 @@
-"""Speech, transcription, images and predictions: characters, time and pictures beside tokens.
+"""Speech, transcription and images: characters, time and pictures beside tokens.
 
 Characters come from the header that states them, else from the text that was asked for; time from
 the answer (seconds to the millisecond, never a float). What an upload asks for stands in its form;
@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 from urllib.parse import unquote_plus
 
 from .. import sound
-from ..contract import Ask, AskError, Reader, Usage
-from ..counts import count, exact, member, objects, take
+from ..contract import Ask, AskError, Intake, Reader, Usage
+from ..counts import count, exact, member, milliseconds, objects, take
 from ..fold import Fold, Unread
 from ..framings import media_type
 from ..multipart import Form, boolean, is_form, number, read_form
 from ..openai_usage import settle_usage, take_usage
+from ..passing import FormIntake, RawIntake
 from ..quirks import Quirks
 from ..strict import flag, limit, parse, text
 from ..weigh import IMAGE_TOKENS, weigh
@@ -36,11 +36,10 @@ UNSEEN_PAGES = 100
 PAGE_BYTES = 4_000
 """Base64 of a page of plain text in a PDF: hardly any is smaller."""
 _CHARACTERS = ("dg-char-count", "character-cost", "x-ratelimit-input-characters-query-cost")
-_MS_MAX = 10**9
 
 
 class Media(Plain):
-    """kind "speech", "transcription", "images", "ocr", "prediction" or "free"."""
+    """kind "speech", "transcription", "images", "ocr" or "free"."""
 
     family = "media"
 
@@ -51,16 +50,33 @@ class Media(Plain):
     def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
         if self._kind == "free" or method != "POST":
             return Ask(free=self._kind == "free", makes_output=False)
-        ask = self._read(content_type, body)
+        return self._at(query, self._read(content_type, body))
+
+    def intake(self, method: str, path: str, query: str, content_type: str) -> Intake | None:
+        """Uploads are read while they pass."""
+        if self._kind == "free" or method != "POST":
+            return None
+        if is_form(content_type):
+            return FormIntake(
+                content_type, _PRICED_IN_FORMS, lambda form: self._at(query, self._of_form(form))
+            )
+        if self._kind != "transcription" or media_type(content_type) == "application/json":
+            return None
+        return RawIntake(lambda head, size: self._at(query, self._of_recording(head, size)))
+
+    def _at(self, query: str, ask: Ask) -> Ask:
         return replace(ask, model=_in_query(query)) if self._model_in_query else ask
 
     def _read(self, content_type: str, body: bytes) -> Ask:
         if is_form(content_type):
-            return self._of_form(read_form(content_type, body, _PRICED_IN_FORMS), body)
+            return self._of_form(read_form(content_type, body, _PRICED_IN_FORMS))
         if media_type(content_type) == "application/json" and body:
             return self._of_json(body)
-        ask = Ask(makes_output=False, hidden_input=bool(body))
-        return self._heard(ask, body, [(0, len(body))]) if body else ask
+        return self._of_recording(body, len(body))
+
+    def _of_recording(self, head: bytes, size: int) -> Ask:
+        ask = Ask(makes_output=False, hidden_input=bool(size))
+        return self._heard(ask, [(head, size)]) if size else ask
 
     def _of_json(self, body: bytes) -> Ask:
         request = parse(body, _PRICED)
@@ -84,9 +100,9 @@ class Media(Plain):
             return replace(ask, pages=_pages(request))
         if ask.input_characters:
             return _spoken(ask, ask.input_characters)
-        return self._heard(ask, b"", [])
+        return self._heard(ask, [])
 
-    def _of_form(self, form: Form, body: bytes) -> Ask:
+    def _of_form(self, form: Form) -> Ask:
         ask = Ask(
             model=_one_model(form.fields.get("model"), form.fields.get("model_id")),
             stream=boolean(form, "stream"),
@@ -97,14 +113,14 @@ class Media(Plain):
         )
         if self._kind == "images":
             return _pictured(replace(ask, media_tokens=IMAGE_TOKENS * len(form.files)))
-        return self._heard(ask, body, [(file.start, file.end) for file in form.files])
+        return self._heard(ask, [(file.head, file.size) for file in form.files])
 
-    def _heard(self, ask: Ask, body: bytes, recordings: list[tuple[int, int]]) -> Ask:
+    def _heard(self, ask: Ask, recordings: list[tuple[bytes, int]]) -> Ask:
         """A recording is held by its longest possible length, and so is what is said in it."""
         if self._kind != "transcription":
             return ask
-        likely = sum(sound.likely_ms(body, start, end) for start, end in recordings)
-        most = sum(sound.longest_ms(body, start, end) for start, end in recordings)
+        likely = sum(sound.likely_ms(head, size) for head, size in recordings)
+        most = sum(sound.longest_ms(head, size) for head, size in recordings)
         if not recordings:
             likely = most = sound.UNSEEN_MS
         tokens = sound.tokens(likely)
@@ -157,7 +173,7 @@ class MediaReader(Fold):
         if body.get("error") is not None or name == "error":
             self.failed = True
         if type(delta := body.get("delta")) is str and delta:
-            self._saw(delta)
+            self.more(delta)
         usage = body.get("usage")
         take_usage(usage, self._counts)
         take(body.get("usage_info"), {"pages_processed": "pages"}, self._counts)
@@ -176,14 +192,11 @@ class MediaReader(Fold):
         channels = count(member(document, "metadata", "channels")) or 1
         for value, times in (
             (member(document, "usage", "seconds"), 1),
-            (member(document, "metrics", "predict_time"), 1),
             (member(document, "metadata", "duration"), channels),
             (member(document, "duration"), 1),
         ):
-            if type(value) is int or (isinstance(value, Decimal) and value.is_finite()):
-                if 0 <= value < _MS_MAX // 1000:
-                    ms = (Decimal(value) * 1000).to_integral_value(ROUND_HALF_UP)
-                    self._counts["ms"] = int(ms) * times
+            if (ms := milliseconds(value)) is not None:
+                self._counts["ms"] = ms * times
                 return
 
     def _settle(self) -> Usage:
@@ -191,7 +204,6 @@ class MediaReader(Fold):
         ms, characters = counts.pop("ms", None), counts.pop("characters", None)
         pictures, pages = counts.pop("images", None), counts.pop("pages", None)
         usage = settle_usage(counts, self.model) if counts else Usage(model=self.model)
-        made = self._kind == "prediction"
         return Usage(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -201,8 +213,7 @@ class MediaReader(Fold):
             output_image_tokens=usage.output_image_tokens,
             total_reported=usage.total_reported,
             input_characters=characters,
-            input_ms=None if made else (usage.input_ms if ms is None else ms),
-            output_ms=ms if made else None,
+            input_ms=usage.input_ms if ms is None else ms,
             images=pictures,
             pages=pages,
             model=self.model,

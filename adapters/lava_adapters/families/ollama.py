@@ -95,11 +95,14 @@ class OllamaReader(Fold):
         ):
             if type(value) is str:
                 seen += value
-        for call in objects(member(message, "tool_calls")):
+        calls = objects(member(message, "tool_calls"))
+        for call in calls:
             self.tool_calls += 1
             seen += dump(call.get("function")).decode()
         if seen:
-            self._saw(seen)
+            self.more(seen)
+            if body.get("done") is False and not calls:
+                self._framed(data)
         take(body, _COUNTS, self._counts)
         self._usage = None
         if body.get("done") is True or (not self._ask.stream and self._counts):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..contract import Ask, Framing, Reader
+from ..contract import Ask, Framing, Intake, Reader
 from ..fold import Unread
+from ..passing import RawIntake
 from ..quirks import Quirks
 from ..replies import openai_refusal
 
@@ -19,7 +20,14 @@ class Opaque:
         self._free = kind == "free"
 
     def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
-        return Ask(input_bytes=len(body), text_bytes=len(body), makes_output=False, free=self._free)
+        return self._of(len(body))
+
+    def intake(self, method: str, path: str, query: str, content_type: str) -> Intake | None:
+        """Files pass through."""
+        return RawIntake(lambda head, size: self._of(size))
+
+    def _of(self, size: int) -> Ask:
+        return Ask(input_bytes=size, text_bytes=size, makes_output=False, free=self._free)
 
     def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:
         return body

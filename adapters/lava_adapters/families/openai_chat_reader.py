@@ -92,7 +92,7 @@ class ChatReader(Fold):
                 self._finished += 1
                 self.ended = self._finished >= self._ask.choices
         if seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _delta(self, delta: dict[str, Any]) -> str:
         if self._searching and objects(delta.get("annotations")):

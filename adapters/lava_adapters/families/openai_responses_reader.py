@@ -31,7 +31,8 @@ class ResponsesReader(Fold):
         delta = body.get("delta")
         if type(delta) is str:
             if delta and kind not in _AUDIO:
-                self._saw(delta)
+                self.more(delta)
+                self._framed(data)
             return
         if kind == "response.output_item.added":
             self._item(body.get("item"))
@@ -91,13 +92,13 @@ class ResponsesReader(Fold):
                 self.tool_calls += 1
                 seen += "".join(item[key] for key in _CALL_TEXT if type(item.get(key)) is str)
         if seen:
-            self._saw(seen)
+            self.more(seen)
 
     def _item(self, item: object) -> None:
         if type(item) is dict and _is_call(item):
             self.tool_calls += 1
             if type(name := item.get("name")) is str and name:
-                self._saw(name)
+                self.more(name)
 
     def _settle(self) -> Usage:
         return self._tools.with_pictures(settle_usage(self._counts, self.model))

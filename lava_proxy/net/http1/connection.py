@@ -6,7 +6,9 @@ pool. Everything irregular ends the connection, never only the exchange: cancell
 malformed, cut short, answered before the request was sent whole; bytes after the end of an answer,
 or while no request is open.
 
-A request's body is handed over in steps while the socket takes it, and let go when it is out. A
+A request's body is handed over in steps while the socket takes it, and let go when it is out; or it
+follows in pieces (`begin_upload`), each when there is room, and time counts against the provider
+only while there is none. A
 read is bounded by a buffer of the connection's own (a protocol of the other kind gets up to 256 KB
 at a time): with `HIGH_WATER_BYTES` it is all that a stream holds.
 """
@@ -61,6 +63,9 @@ class Connection(asyncio.BufferedProtocol):
         self._busy = False
         self._waiter: asyncio.Future[Answer] | None = None
         self._rest: memoryview | None = None
+        self._more = False
+        """More of the request's body follows, from the caller."""
+        self._room: asyncio.Future[None] | None = None
         self._unsent = False
         self._writing_paused = False
         self._reading_paused = False
@@ -90,17 +95,46 @@ class Connection(asyncio.BufferedProtocol):
             self._push()
         return waiter
 
+    def begin_upload(self, head: bytes) -> asyncio.Future[Answer]:
+        """The same for a request whose body follows: `more` gives its pieces."""
+        waiter = self.begin(head, b"", head_only=False)
+        self._more = True
+        self.deadline_s = NEVER_S
+        return waiter
+
+    def more(self, piece: bytes, *, last: bool) -> None:
+        """Write a piece of the request's body, with `last` the last one. Not after the answer's
+        head has come."""
+        self._transport.write(piece)
+        if last:
+            self._more = False
+            self.deadline_s = self.loop.time() + self._first_byte_s
+
+    async def room(self) -> None:
+        """Wait until the socket takes more of an upload, or the exchange has gone on or ended."""
+        if not self._writing_paused or not self._more:
+            return
+        self.deadline_s = self.loop.time() + self._first_byte_s
+        self._room = self.loop.create_future()
+        try:
+            await self._room
+        finally:
+            self._room = None
+            if self._more:
+                self.deadline_s = NEVER_S
+
     def abandon(self, waiter: asyncio.Future[Answer]) -> None:
         """End the exchange that `begin` gave this future for, and no other one."""
         if waiter is self._waiter:
             self.abort()
-        elif not waiter.cancelled() and waiter.exception() is None:
+        elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             waiter.result().close()
 
     def abort(self) -> None:
         """Close at once, whatever is under way."""
-        self.is_open = self._busy = False
+        self.is_open = self._busy = self._more = False
         self._waiter = self._rest = None
+        self._make_room()
         self.deadline_s = NEVER_S
         self._house.dropped(self)
         self._transport.abort()
@@ -164,6 +198,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
+        self._make_room()
         if self._rest is not None:
             self._push()
 
@@ -173,9 +208,10 @@ class Connection(asyncio.BufferedProtocol):
         """The head is here: give it to whoever waits. False when nobody does any more."""
         waiter, self._waiter = self._waiter, None
         self.deadline_s = NEVER_S
-        if self._rest is not None:
-            self._rest = None  # the provider has read enough to answer
+        if self._rest is not None or self._more:
+            self._rest, self._more = None, False  # the provider has read enough to answer
             self._unsent = True
+            self._make_room()
         if waiter is None or waiter.done():
             answer.close()  # cancelled in this very turn
             return False
@@ -204,6 +240,11 @@ class Connection(asyncio.BufferedProtocol):
                 waiter.set_exception(error)
         elif busy and answer is not None:
             answer.broke_off(reason)
+
+    def _make_room(self) -> None:
+        """Let the caller of an upload go on, to write or to see what has come of it."""
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     def _push(self) -> None:
         """Hand over the next steps of the request's body, until the socket is full."""

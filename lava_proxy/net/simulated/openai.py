@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import orjson
 
+from lava_proxy.net.simulated import compatible
 from lava_proxy.net.simulated.plan import JsonObject, Plan
 from lava_proxy.net.simulated.script import Ending, Piece, Script
 from lava_proxy.net.simulated.text import fresh_id, word_json, words
@@ -35,6 +36,9 @@ def error(status: int, message: str, code: str | None = None, param: str | None 
 def chat(plan: Plan, created: int) -> Script:
     """POST /v1/chat/completions."""
     if plan.asked.get("stream") is True:
+        habits = compatible.habits_of(plan)
+        if habits is not None:
+            return compatible.chat(plan, habits, created)
         return _streamed(plan, created, _chat_events)
     body = b'{"id":"%b",%b' % (fresh_id("chatcmpl-").encode(), _chat_document(plan, created))
     return Script.plain(

@@ -7,7 +7,8 @@ header, model, path, body counts; without any, an answer is 40 tokens, 20 ms apa
 Flags, each behind a dash: ``stamp`` (every delta carries the clock), ``think<N>`` (N hidden
 reasoning tokens come first, in silence), ``cache<N>`` (N input tokens were cached), ``in<N>`` (the
 input is N tokens), ``fail<status>`` (an error, not an answer), and for the second half of a stream
-``drop`` (FIN without an end), ``reset`` (RST), ``stall`` (silence).
+``drop`` (FIN without an end), ``reset`` (RST), ``stall`` (silence). The name of a provider makes a
+streamed chat look like that provider's (`compatible.py`).
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Plan:
     fail_status: int
     ends: Ending
     choices: int
+    flags: frozenset[bytes] = frozenset()
 
     @property
     def output_tokens(self) -> int:
@@ -104,6 +106,7 @@ def _plan(control: str, path: str, body: bytes) -> Plan | None:
         fail_status=int(flags.get(b"fail") or 0),
         ends=next((_ENDINGS[flag] for flag in flags if flag in _ENDINGS), Ending.CLEAN),
         choices=choices if isinstance(choices, int) and 0 < choices <= 128 else 1,
+        flags=frozenset(flags),
     )
 
 

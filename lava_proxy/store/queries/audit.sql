@@ -246,16 +246,22 @@ SELECT (SELECT count(*) FROM requests WHERE booked_xid >= :since::bigint) AS req
         WHERE kind <> 'limit') AS spent_e10,
        (SELECT coalesce(sum(expired_e10), 0)::bigint FROM credit_grants
         WHERE kind <> 'limit') AS expired_e10,
-       (SELECT coalesce(sum(debt_e10), 0)::bigint FROM accounts) AS debt_e10;
+       (SELECT coalesce(sum(debt_e10), 0)::bigint FROM accounts) AS debt_e10,
+       (SELECT count(*) FROM quarantine WHERE state = 'held') AS quarantined,
+       (SELECT coalesce(sum(charge_e10), 0)::bigint FROM quarantine WHERE state = 'held')
+           AS quarantined_e10;
 
 -- name: state
 -- The last audit; where this snapshot stands: every transaction below `horizon_xid` is decided and
--- visible, or was rolled back; and which server says so.
+-- visible, or was rolled back; which server says so; and what is in quarantine unbooked.
 SELECT s.upto_xid, s.server, s.differences,
        extract(epoch FROM clock_timestamp() - s.checked_at)::float8 AS age_s,
        extract(epoch FROM clock_timestamp() - s.sound_at)::float8 AS sound_age_s,
        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon_xid,
-       (SELECT system_identifier FROM pg_control_system())::text AS here
+       (SELECT system_identifier FROM pg_control_system())::text AS here,
+       (SELECT count(*) FROM quarantine WHERE state = 'held') AS quarantined,
+       (SELECT coalesce(sum(charge_e10), 0)::bigint FROM quarantine WHERE state = 'held')
+           AS quarantined_e10
 FROM audit_state s;
 
 -- name: alone

@@ -84,10 +84,15 @@ SET available_e10 = g.available_e10 - p.amount, leased_e10 = g.leased_e10 + p.am
 FROM parts p WHERE g.grant_id = p.grant_id;
 
 -- name: renew_leases
--- Gives all leases of a holder on an account the same new expiry, by the database's clock.
+-- Gives all leases of a holder on an account the same new expiry, by the database's clock; answers
+-- how many there are.
 -- args: owner_id text, holder_id text, lease_s float8
-UPDATE leases SET expires_at = clock_timestamp() + make_interval(secs => :lease_s::float8)
-WHERE owner_id = :owner_id::text AND holder_id = :holder_id::text AND closed_at IS NULL;
+WITH renewed AS (
+    UPDATE leases SET expires_at = clock_timestamp() + make_interval(secs => :lease_s::float8)
+    WHERE owner_id = :owner_id::text AND holder_id = :holder_id::text AND closed_at IS NULL
+    RETURNING 1
+)
+SELECT count(*) FROM renewed;
 
 -- name: open_parts_newest_first
 -- What can come back from a holder's leases, in reverse burn order.
@@ -132,6 +137,10 @@ WHERE owner_id = :owner_id::text AND closed_at IS NULL
 -- args: holder_id text
 SELECT DISTINCT owner_id FROM leases
 WHERE holder_id = :holder_id::text AND closed_at IS NULL ORDER BY owner_id;
+
+-- name: clock
+-- The clock by which leases are judged.
+SELECT extract(epoch FROM now())::float8;
 
 -- name: expired_leases
 -- Holders and accounts whose leases are over, grace included, by the database's clock.

@@ -2,22 +2,23 @@
 -- A payment before its provider is asked; harmless when it is there.
 -- args: payment_id text, merchant_id text, customer_id text, purpose text, amount bigint,
 --   provider text, plan_id text, subscription_id text, credit_bundle_id text,
---   checkout_session_id text, due_at timestamptz, now timestamptz
+--   checkout_session_id text, due_at timestamptz, look_at timestamptz, now timestamptz
 INSERT INTO payments (payment_id, merchant_id, customer_id, purpose, amount_e10, status, provider,
                       plan_id, subscription_id, credit_bundle_id, checkout_session_id,
-                      next_attempt_at, created_at)
+                      next_attempt_at, look_at, created_at)
 VALUES (:payment_id::text, :merchant_id::text, :customer_id::text, :purpose::text, :amount::bigint,
         'pending', :provider::text, :plan_id::text, :subscription_id::text,
         :credit_bundle_id::text, :checkout_session_id::text, :due_at::timestamptz,
-        :now::timestamptz)
+        :look_at::timestamptz, :now::timestamptz)
 ON CONFLICT DO NOTHING;
 
 -- name: ask_again
 -- A payment is to be asked for once more, unless it is made.
--- args: payment_id text, provider text, now timestamptz
+-- args: payment_id text, provider text, now timestamptz, look_at timestamptz
 UPDATE payments
 SET status = 'pending', provider = :provider::text, next_attempt_at = :now::timestamptz,
-    error_code = NULL, error_message = NULL
+    look_at = :look_at::timestamptz, looks = 0, page_ref = NULL, error_code = NULL,
+    error_message = NULL
 WHERE payment_id = :payment_id::text AND status <> 'succeeded';
 
 -- name: set_payer
@@ -108,35 +109,48 @@ SELECT customer_id FROM payments WHERE payment_id = :payment_id::text;
 -- args: payment_id text
 SELECT * FROM payments WHERE payment_id = :payment_id::text FOR NO KEY UPDATE;
 
+-- name: set_grant
+-- The credit that a payment gave, later than it was made.
+-- args: payment_id text, grant_id text
+UPDATE payments SET grant_id = :grant_id::text WHERE payment_id = :payment_id::text;
+
 -- name: settle_payment
 -- The payment is made.
 -- args: payment_id text, ref text, grant_id text, subscription_id text, now timestamptz
 UPDATE payments
 SET status = 'succeeded', provider_ref = coalesce(:ref::text, provider_ref),
     grant_id = :grant_id::text, subscription_id = coalesce(:subscription_id::text, subscription_id),
-    settled_at = :now::timestamptz, next_attempt_at = NULL, error_code = NULL, error_message = NULL
+    settled_at = :now::timestamptz, next_attempt_at = NULL, look_at = NULL, error_code = NULL,
+    error_message = NULL
 WHERE payment_id = :payment_id::text;
 
 -- name: refuse_payment
--- The payment was declined; when it may be tried again.
+-- The payment was declined; when it may be tried again. One that waits for its payer, and that
+-- nobody asks for again, goes on being looked up.
 -- args: payment_id text, status text, ref text, code text, message text, next_at timestamptz
 UPDATE payments
 SET status = :status::text, provider_ref = coalesce(:ref::text, provider_ref),
     attempts = attempts + 1, error_code = :code::text, error_message = :message::text,
-    next_attempt_at = :next_at::timestamptz
+    next_attempt_at = :next_at::timestamptz,
+    look_at = CASE WHEN :status::text = 'requires_action' AND :next_at::timestamptz IS NULL
+                   THEN look_at END
 WHERE payment_id = :payment_id::text;
 
 -- name: wait_for_provider
--- The provider will tell us (or the operator does): do not ask again.
--- args: payment_id text, ref text
+-- The provider will tell us (or the operator does): do not ask again, but look it up in time.
+-- args: payment_id text, ref text, look_at timestamptz
 UPDATE payments
-SET status = 'pending', next_attempt_at = NULL, provider_ref = coalesce(:ref::text, provider_ref)
+SET status = 'pending', next_attempt_at = NULL, provider_ref = coalesce(:ref::text, provider_ref),
+    look_at = :look_at::timestamptz, looks = 0
 WHERE payment_id = :payment_id::text AND status IN ('pending', 'requires_action');
 
 -- name: drop_open
--- Nobody is to be asked any more to pay for this subscription. Money that comes all the same counts.
+-- Nobody is to be asked any more to pay for this subscription. Money that comes all the same counts;
+-- what the provider may still be at is looked up, to end it there.
 -- args: subscription_id text, purposes text[], now timestamptz
-UPDATE payments SET status = 'cancelled', next_attempt_at = NULL, settled_at = :now::timestamptz
+UPDATE payments
+SET status = 'cancelled', next_attempt_at = NULL, settled_at = :now::timestamptz,
+    look_at = CASE WHEN provider_ref IS NOT NULL THEN :now::timestamptz END
 WHERE subscription_id = :subscription_id::text AND status IN ('pending', 'requires_action')
   AND purpose = ANY(:purposes::text[]);
 

@@ -13,13 +13,19 @@ SELECT min(effective_from) FROM price_overrides
 WHERE removed_at IS NULL AND effective_from > :now::timestamptz;
 
 -- name: insert_price
--- Adds a price; one for the same model takes over when it comes into force.
+-- Adds a price; one for the same model takes over when it comes into force. Nothing comes back when
+-- its merchant has so many (in force, to come or taken over from).
 -- args: price_id text, merchant_id text, provider text, match text, model text, rates jsonb,
---   effective_from timestamptz, created_at timestamptz
+--   effective_from timestamptz, created_at timestamptz, most int
 INSERT INTO price_overrides
     (override_id, merchant_id, provider, match, model, rates, effective_from, created_at)
-VALUES (:price_id::text, :merchant_id::text, :provider::text, :match::text, :model::text,
-        :rates::jsonb, :effective_from::timestamptz, :created_at::timestamptz);
+SELECT :price_id::text, :merchant_id::text, :provider::text, :match::text, :model::text,
+       :rates::jsonb, :effective_from::timestamptz, :created_at::timestamptz
+WHERE (SELECT count(*) FROM (
+           SELECT FROM price_overrides
+           WHERE merchant_id = :merchant_id::text AND removed_at IS NULL LIMIT :most::int
+       ) AS counted) < :most::int
+RETURNING override_id;
 
 -- name: find_price
 -- A price that a merchant sees: its own, or the operator's.

@@ -6,9 +6,11 @@ SELECT r.request_id, r.created_at, r.customer_id, r.meter_id, r.provider, r.prov
        r.input_tokens, r.output_tokens, r.cache_read_tokens, r.cache_write_tokens,
        r.reasoning_tokens, r.input_characters, r.output_characters, r.input_ms, r.output_ms,
        r.input_cost_e10, r.output_cost_e10, r.cost_e10, r.charge_e10, r.rate_type, r.tier_type,
-       r.breakdown, r.metadata, r.price_version, r.duration_ms, r.first_byte_ms, r.completed_at, i.content_hash,
+       r.breakdown, r.metadata, r.price_version, r.duration_ms, r.first_byte_ms, r.completed_at,
+       i.content_hash,
        x.price_version AS rerated_version, x.cost_e10 AS rerated_cost_e10,
-       x.charge_e10 AS rerated_charge_e10, x.rerated_at
+       x.charge_e10 AS rerated_charge_e10, x.input_cost_e10 AS rerated_input_cost_e10,
+       x.breakdown AS rerated_breakdown, x.rerated_at
 FROM request_ids i
 JOIN requests r ON r.merchant_id = i.merchant_id AND r.created_at = i.created_at
                AND r.request_id = i.request_id
@@ -24,9 +26,11 @@ SELECT r.request_id, r.created_at, r.customer_id, r.meter_id, r.provider, r.prov
        r.input_tokens, r.output_tokens, r.cache_read_tokens, r.cache_write_tokens,
        r.reasoning_tokens, r.input_characters, r.output_characters, r.input_ms, r.output_ms,
        r.input_cost_e10, r.output_cost_e10, r.cost_e10, r.charge_e10, r.rate_type, r.tier_type,
-       r.breakdown, r.metadata, r.price_version, r.duration_ms, r.first_byte_ms, r.completed_at, NULL::bytea AS content_hash,
+       r.breakdown, r.metadata, r.price_version, r.duration_ms, r.first_byte_ms, r.completed_at,
+       NULL::bytea AS content_hash,
        x.price_version AS rerated_version, x.cost_e10 AS rerated_cost_e10,
-       x.charge_e10 AS rerated_charge_e10, x.rerated_at
+       x.charge_e10 AS rerated_charge_e10, x.input_cost_e10 AS rerated_input_cost_e10,
+       x.breakdown AS rerated_breakdown, x.rerated_at
 FROM requests r
 LEFT JOIN reratings x ON x.merchant_id = r.merchant_id AND x.request_id = r.request_id
 WHERE r.merchant_id = :merchant_id::text
@@ -44,9 +48,11 @@ SELECT r.request_id, r.created_at, r.customer_id, r.meter_id, r.provider, r.prov
        r.input_tokens, r.output_tokens, r.cache_read_tokens, r.cache_write_tokens,
        r.reasoning_tokens, r.input_characters, r.output_characters, r.input_ms, r.output_ms,
        r.input_cost_e10, r.output_cost_e10, r.cost_e10, r.charge_e10, r.rate_type, r.tier_type,
-       r.breakdown, r.metadata, r.price_version, r.duration_ms, r.first_byte_ms, r.completed_at, NULL::bytea AS content_hash,
+       r.breakdown, r.metadata, r.price_version, r.duration_ms, r.first_byte_ms, r.completed_at,
+       NULL::bytea AS content_hash,
        x.price_version AS rerated_version, x.cost_e10 AS rerated_cost_e10,
-       x.charge_e10 AS rerated_charge_e10, x.rerated_at
+       x.charge_e10 AS rerated_charge_e10, x.input_cost_e10 AS rerated_input_cost_e10,
+       x.breakdown AS rerated_breakdown, x.rerated_at
 FROM requests r
 LEFT JOIN reratings x ON x.merchant_id = r.merchant_id AND x.request_id = r.request_id
 WHERE r.merchant_id = :merchant_id::text AND r.customer_id = :customer_id::text

@@ -12,12 +12,24 @@ ON CONFLICT DO NOTHING
 RETURNING merchant_id, request_id;
 
 -- name: claim_objects
--- Claims objects whose usage is to be booked; returns only those that were not booked before.
+-- Locks the rows of objects whose usage is to be booked, in one order, and says what was booked of
+-- each; whoever comes second waits, and sees what the first has booked.
 -- args: providers text[], object_ids text[]
-INSERT INTO metered_objects (provider, object_id)
-SELECT DISTINCT * FROM unnest(:providers::text[], :object_ids::text[])
-ON CONFLICT DO NOTHING
-RETURNING provider, object_id;
+INSERT INTO metered_objects AS m (provider, object_id, final)
+SELECT provider, object_id, false
+FROM unnest(:providers::text[], :object_ids::text[]) AS t(provider, object_id)
+ORDER BY provider, object_id
+ON CONFLICT (provider, object_id) DO UPDATE SET final = m.final
+RETURNING provider, object_id, final, booked, unclaimed;
+
+-- name: keep_objects
+-- Notes what is booked of objects by now: a JSON array.
+-- args: rows text
+UPDATE metered_objects m
+SET final = t.final, booked = t.booked, unclaimed = t.unclaimed
+FROM json_to_recordset(:rows::text::json)
+    AS t(provider text, object_id text, final boolean, booked bigint[], unclaimed bigint[])
+WHERE m.provider = t.provider AND m.object_id = t.object_id;
 
 -- name: lock_accounts
 -- Locks the accounts of a batch in one order, which is what prevents deadlocks.
@@ -205,10 +217,3 @@ WHERE provider = :provider::text AND object_id = :object_id::text;
 -- args: merchant_id text, request_id text
 SELECT created_at, content_hash FROM request_ids
 WHERE merchant_id = :merchant_id::text AND request_id = :request_id::text;
-
--- name: quarantine
--- Keeps a settlement that cannot be booked as it is.
--- args: merchant_id text, request_id text, settlement bytea, error text
-INSERT INTO quarantine (merchant_id, request_id, settlement, error)
-VALUES (:merchant_id::text, :request_id::text, :settlement::bytea, :error::text)
-ON CONFLICT (merchant_id, request_id) DO NOTHING;

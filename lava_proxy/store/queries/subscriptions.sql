@@ -9,7 +9,7 @@ WHERE customer_id = :customer_id::text AND status = 'active'
 -- A customer's active subscription and the plan that its next cycle follows. The account is locked.
 -- args: customer_id text
 SELECT s.subscription_id, s.merchant_id, s.customer_id, s.plan_id, s.anchor_at, s.cycle_seq,
-       s.cycle_start_at, s.cycle_end_at, s.pending_type, s.past_due_since,
+       s.cycle_start_at, s.cycle_end_at, s.pending_type, s.pending_payment_id, s.past_due_since,
        now_on.period_amount_e10 AS now_amount_e10, now_on.billing_interval AS now_interval,
        p.plan_id AS next_plan_id, p.name, p.period_amount_e10, p.included_credit_e10,
        p.billing_interval, p.rollover_type, p.default_top_up_bundle_id
@@ -65,16 +65,29 @@ SET top_up_bundle_id = CASE WHEN plan_id = :plan_id::text THEN top_up_bundle_id
                             ELSE :top_up_bundle_id::text END,
     plan_id = :plan_id::text, anchor_at = :anchor_at::timestamptz, cycle_seq = :seq::int,
     cycle_start_at = :starts_at::timestamptz, cycle_end_at = :ends_at::timestamptz,
-    pending_type = NULL, pending_plan_id = NULL, past_due_since = NULL
+    pending_type = NULL, pending_plan_id = NULL, pending_payment_id = NULL, past_due_since = NULL
 WHERE subscription_id = :subscription_id::text;
 
 -- name: end_subscription
--- Cancels a subscription now.
--- args: subscription_id text, at timestamptz
-UPDATE subscriptions
+-- Cancels a customer's subscription now: this one, or whichever they are on; answers which, and the
+-- payment that a change was waiting with.
+-- args: customer_id text, subscription_id text, at timestamptz
+UPDATE subscriptions s
 SET status = 'cancelled', cancelled_at = :at::timestamptz, pending_type = NULL,
-    pending_plan_id = NULL
-WHERE subscription_id = :subscription_id::text AND status = 'active';
+    pending_plan_id = NULL, pending_payment_id = NULL
+FROM (SELECT subscription_id, pending_payment_id FROM subscriptions
+      WHERE customer_id = :customer_id::text AND status = 'active'
+        AND (:subscription_id::text IS NULL OR subscription_id = :subscription_id::text)) was
+WHERE s.subscription_id = was.subscription_id
+RETURNING was.subscription_id, was.pending_payment_id;
+
+-- name: free_plan_after
+-- The plan that a customer goes on who leaves this subscription: the merchant's Free plan, unless
+-- they were on it. No row, or NULL, where there is none.
+-- args: subscription_id text
+SELECT m.free_plan_id
+FROM subscriptions s JOIN merchants m USING (merchant_id)
+WHERE s.subscription_id = :subscription_id::text AND m.free_plan_id <> s.plan_id;
 
 -- name: end_cycle_credit
 -- Cycle credit of an account ends with its cycle, but for what rolls over if that is `kept`; what
@@ -92,11 +105,16 @@ UPDATE subscriptions SET past_due_since = :since::timestamptz
 WHERE subscription_id = :subscription_id::text AND past_due_since IS NULL;
 
 -- name: pend
--- What happens at the cycle's end.
--- args: subscription_id text, pending_type text, pending_plan_id text
-UPDATE subscriptions
-SET pending_type = :pending_type::text, pending_plan_id = :pending_plan_id::text
-WHERE subscription_id = :subscription_id::text;
+-- What happens at the cycle's end, and the payment that paid for it already; answers the payment of
+-- the change in whose place this is.
+-- args: subscription_id text, pending_type text, pending_plan_id text, payment_id text
+UPDATE subscriptions s
+SET pending_type = :pending_type::text, pending_plan_id = :pending_plan_id::text,
+    pending_payment_id = :payment_id::text
+FROM (SELECT subscription_id, pending_payment_id FROM subscriptions
+      WHERE subscription_id = :subscription_id::text) was
+WHERE s.subscription_id = was.subscription_id
+RETURNING was.pending_payment_id;
 
 -- name: due_customers
 -- Customers whose cycle is over and was not looked at yet.

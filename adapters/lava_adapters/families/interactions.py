@@ -1,0 +1,123 @@
+"""Gemini interactions: stored, chained, in the background; by a model or by an agent.
+
+The wish to stream stands in the body, the model too; an agent takes its place in the price. A
+background interaction states no usage at first, a later GET does, so answers to GET and cancel are
+read. Protobuf JSON knows every name in two spellings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from ..contract import Ask, AskError, Framing, Reader
+from ..fold import Unread
+from ..framings import json_or_sse
+from ..jsonedit import find_member, set_nested
+from ..quirks import Quirks
+from ..replies import CUT_CODE, cut_message, dump, with_facts
+from ..strict import flag, parse, text
+from ..weigh import weigh
+from .gemini import CAPS, CONFIGS, google_config, google_error, one_of, spelling
+from .interactions_reader import InteractionsReader
+
+_STORED = (("previous_interaction_id", "previousInteractionId"),)
+_OPENED = ("environment",)
+"""Named by a string, it is an environment that exists at the provider already."""
+_HIDING = ("continuation_token", "continuationToken", "environment", "agent")
+_PRICED = frozenset(
+    ("model", "stream", "background", "input", "tools", "service_tier", "serviceTier",
+     *CONFIGS, *_STORED[0], *_HIDING)
+)  # fmt: skip
+
+
+class Interactions:
+    """kind "interactions", "retrieve", "cancel" or "free"."""
+
+    family = "interactions"
+
+    def __init__(self, quirks: Quirks, kind: str = "interactions") -> None:
+        self._kind = kind
+
+    def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
+        named = _ids_in_path(path)
+        if self._kind != "interactions" or method != "POST":
+            stream = "stream=true" in query.split("&")
+            free = self._kind == "free" or method == "DELETE"
+            return Ask(stream=stream, makes_output=False, free=free, object_ids=named)
+        request = parse(body, _PRICED)
+        weight = weigh(body, request)
+        stored = _stored(request)
+        model = text(request, "model")
+        hidden = bool(stored) or _server_tools(request) or any(request.get(n) for n in _HIDING)
+        return Ask(
+            model=model or text(request, "agent"),
+            stream=flag(request, "stream"),
+            output_cap=one_of(google_config(body, request), CAPS),
+            input_bytes=weight.input_bytes,
+            text_bytes=weight.text_bytes,
+            media_tokens=weight.media_tokens,
+            hidden_input=weight.hidden or hidden,
+            capable_of_cap=model is not None,
+            background=flag(request, "background"),
+            object_ids=tuple(dict.fromkeys((*stored, *weight.object_ids))),
+        )
+
+    def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:
+        if output_cap is None or not ask.capable_of_cap:
+            return body
+        if ask.output_cap is not None and ask.output_cap <= output_cap:
+            return body
+        outer = spelling(body, CONFIGS[::-1], 0)
+        config = find_member(body, outer)
+        inner = CAPS[1]
+        if config is not None and body.startswith(b"{", config.start):
+            inner = spelling(body, CAPS[::-1], config.start)
+        return set_nested(body, outer, inner, b"%d" % output_cap)
+
+    def framing(self, ask: Ask, content_type: str) -> Framing:
+        return json_or_sse(ask, content_type)
+
+    def reader(self, ask: Ask) -> Reader:
+        return Unread(ask) if ask.free else InteractionsReader(ask)
+
+    def cut(
+        self, framing: Framing, message: str, facts: Mapping[str, object], events: int
+    ) -> bytes:
+        if framing is not Framing.SSE:
+            return b""
+        error = with_facts({"code": CUT_CODE, "message": cut_message(message)}, facts)
+        return b"event: error\ndata: " + dump({"error": error, "event_type": "error"}) + b"\n\n"
+
+    def refusal(
+        self, ask: Ask | None, status: int, code: str, message: str, facts: Mapping[str, object]
+    ) -> bytes:
+        return google_error(status, code, message, facts)
+
+
+def _ids_in_path(path: str) -> tuple[str, ...]:
+    return tuple(
+        child for parent, child in pairwise(path.split("/")) if parent == "interactions" and child
+    )
+
+
+def _stored(request: Mapping[str, Any]) -> list[str]:
+    """What exists at the provider already and is gone on with."""
+    found = []
+    for names in _STORED:
+        given = [value for name in names if (value := request.get(name)) is not None]
+        if len(given) > 1:
+            raise AskError(f"{names[0]} is given in two spellings; send it once", names[0])
+        found += given
+    found += [request[name] for name in _OPENED if type(request.get(name)) is str]
+    if any(type(value) is not str for value in found):
+        raise AskError("previous_interaction_id must be a string", "previous_interaction_id")
+    return [value for value in found if value]
+
+
+def _server_tools(request: Mapping[str, Any]) -> bool:
+    tools = request.get("tools")
+    return type(tools) is list and any(
+        type(tool) is dict and tool.get("type", "function") != "function" for tool in tools
+    )

@@ -1,0 +1,37 @@
+"""Limits of cycles that ended long ago: their accounts go, or there would be one more every day.
+
+A limit is no money: its account holds what was used of it in one cycle, which is in the requests as
+well, and in the account of all time. So nothing that the audit compares goes with it. A row that
+comes still later opens the account again and is booked as any other; then that one goes in turn.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from lava_proxy.rules.limits import ended_before
+from lava_proxy.store.database import Database
+from lava_proxy.store.sql import load
+
+Q = load("limits")
+
+KEPT_DAYS = 35
+"""After its cycle's end; far longer than a call may run, or a lease stay open."""
+MOST = 1000
+
+
+async def prune(database: Database, now: datetime) -> int:
+    """Drop the accounts of cycles that are long over; answers how many. A few at a time, so that
+    nobody waits for it."""
+    before, after, gone = now - timedelta(days=KEPT_DAYS), "", 0
+    while True:
+        async with database.transaction() as conn:
+            rows = await Q["limits_behind"].fetch(conn, after=after, most=MOST)
+            over = [row["owner_id"] for row in rows if ended_before(row["owner_id"], before)]
+            locked = await Q["lock_limits"].fetch(conn, owner_ids=over) if over else []
+            if locked:
+                idle = [row["owner_id"] for row in locked]
+                gone += len(await Q["drop_limits"].fetch(conn, owner_ids=idle))
+        if len(rows) < MOST:
+            return gone
+        after = rows[-1]["owner_id"]

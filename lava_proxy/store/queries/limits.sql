@@ -1,0 +1,31 @@
+-- name: limits_behind
+-- Accounts of spend keys' limits behind a place, in order; the bounds let the primary key find them
+-- under any collation.
+-- args: after text, most int
+SELECT owner_id FROM accounts
+WHERE owner_id > :after::text AND owner_id >= 'spk' AND owner_id < 'spl'
+ORDER BY owner_id LIMIT :most::int;
+
+-- name: lock_limits
+-- Locks those of these accounts that nobody is at.
+-- args: owner_ids text[]
+SELECT owner_id FROM accounts
+WHERE owner_id = ANY(:owner_ids::text[]) ORDER BY owner_id FOR UPDATE SKIP LOCKED;
+
+-- name: drop_limits
+-- Drops limits whose cycle is over, with the leases that they had, unless one is open. No money is in
+-- them: what was used is in the requests, and in the account of all time.
+-- args: owner_ids text[]
+WITH idle AS (
+    SELECT o.owner_id FROM unnest(:owner_ids::text[]) AS o(owner_id)
+    WHERE NOT EXISTS (SELECT FROM leases l WHERE l.owner_id = o.owner_id AND l.closed_at IS NULL)
+), parts AS (
+    DELETE FROM lease_parts p USING leases l, idle
+    WHERE l.owner_id = idle.owner_id AND p.lease_id = l.lease_id
+), gone AS (
+    DELETE FROM leases l USING idle WHERE l.owner_id = idle.owner_id
+), grants AS (
+    DELETE FROM credit_grants g USING idle WHERE g.owner_id = idle.owner_id AND g.kind = 'limit'
+)
+DELETE FROM accounts a USING idle WHERE a.owner_id = idle.owner_id
+RETURNING a.owner_id;
