@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .jsonedit import set_member, set_nested
+from .contract import AskError
+from .jsonedit import find_member, repeated, set_member, set_nested
 from .strict import limit, mapping
+from .values import dataclass
 
 Place = tuple[str, str]
 """(outer, inner) member names; no outer: in the body itself."""
@@ -56,6 +58,40 @@ OUTER = frozenset(
     name for _, places in (*_MAKERS, *_SHAPES) for place in places for name in place if name
 ) | frozenset(inner for _, inner in _ANY)
 """Members that must not occur twice."""
+_OUTER = (_NOVA[0], _TITAN[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds an answer's output: the cap that was sent, whether one can be set, and whether
+    there is output at all."""
+
+    cap: int | None
+    capable: bool
+    writes: bool = True
+
+
+def read(model: str, request: Mapping[str, Any], body: bytes, *, converse: bool) -> Limits:
+    """The limits of a request; converse has one way for all models. Raises `AskError`."""
+    for outer in _OUTER:
+        _once(body, outer)
+    if converse:
+        config = mapping(request, _NOVA[0])
+        return Limits(limit(config, _NOVA[1], ".".join(_NOVA)), capable=True)
+    given = caps(model, request)
+    talks = writes(model)
+    capable = talks and bool(given or places(model, request))
+    return Limits(max(given.values(), default=None), capable, talks)
+
+
+def _once(body: bytes, outer: str) -> None:
+    """Refuse a cap that its own object has twice."""
+    found = find_member(body, outer)
+    if found is None or not body.startswith(b"{", found.start):
+        return
+    twice = repeated(body[found.start : found.end], OUTER)
+    if twice is not None:
+        raise AskError(f"the member {twice!r} occurs twice; send it once", f"{outer}.{twice}")
 
 
 def writes(model: str) -> bool:

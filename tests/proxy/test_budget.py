@@ -232,6 +232,37 @@ async def test_strict_leaves_an_affordable_cap_alone(gate: Gate) -> None:
     assert await _sent_body(gate, payer, body) == (200, body)
 
 
+async def test_strict_holds_the_window_for_what_the_body_does_not_show(gate: Gate) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+    served = {}
+    for credit in ("1.00", "20.00"):  # a window of 2**20 tokens is 10.49
+        payer = await gate.payer(credit, mode="strict")
+        body = {**asking(fresh_model()), "messages": [{"role": "user", "content": [picture]}]}
+        served[credit] = (await gate.call(CHAT, {**body, "max_tokens": 10}, payer)).status
+    assert served == {"1.00": 402, "20.00": 200}
+
+
+async def test_a_dearer_tier_that_is_asked_for_is_held_and_cut_at_its_price(gate: Gate) -> None:
+    """OpenAI's priority tier costs gpt-5 twice: 20 USD a million out."""
+    payer = await gate.payer("0.01", rate_type="percentage", rate_e12=100 * 10**12)
+    tier = b'"id": "chatcmpl-1", "service_tier": "priority"'
+    pieces = [
+        Piece(piece.data.replace(b'"id": "chatcmpl-1"', tier), piece.delay_s, 1)
+        for piece in one_by_one(2000, 0.0005)
+    ]
+    gate.sim.script["gpt-5"] = Script(pieces)
+    try:
+        answer = await gate.call(CHAT, asking("gpt-5", service_tier="priority"), payer)
+    finally:
+        del gate.sim.script["gpt-5"]
+    assert cut_event(answer.body)["code"] == "budget_exhausted"
+    row = await gate.row(payer)
+    assert row["outcome"] == "cut_off"
+    dear_e10 = 200_000
+    assert row["charge_e10"] >= row["output_tokens"] * dear_e10
+    assert payer.credit_e10 - 2 * dear_e10 <= row["charge_e10"] <= payer.credit_e10
+
+
 @pytest.mark.parametrize("mode", ["strict", "sliced"])
 async def test_a_cap_is_lowered_to_what_is_left(gate: Gate, mode: str) -> None:
     payer = await gate.payer("0.0050", mode=mode)  # 500 tokens

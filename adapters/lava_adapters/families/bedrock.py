@@ -17,15 +17,15 @@ from urllib.parse import unquote
 from .. import bedrock_caps
 from ..awsframe import encode
 from ..bedrock_caps import OUTER
-from ..contract import Ask, AskError, Framing, Reader, Usage
+from ..contract import Ask, Framing, Reader, Usage
 from ..counts import clamp, count, member, objects, take
 from ..fold import Fold, Unread
 from ..framings import media_type
-from ..jsonedit import find_member, repeated, set_nested
+from ..jsonedit import set_nested
 from ..lenient import load_object
 from ..quirks import Quirks
 from ..replies import cut_message, dump, with_facts
-from ..strict import limit, mapping, parse
+from ..strict import limit, parse
 from ..weigh import weigh
 from .anthropic_reader import MessagesReader
 from .plain import Plain
@@ -64,19 +64,6 @@ _CLAUDE = (
 _STREAMS = ("converse-stream", "invoke-with-response-stream")
 
 
-_CONFIG = "inferenceConfig"
-
-
-def _once(body: bytes, outer: str) -> None:
-    """Refuse a cap that its own object has twice."""
-    found = find_member(body, outer)
-    if found is None or not body.startswith(b"{", found.start):
-        return
-    twice = repeated(body[found.start : found.end], bedrock_caps.OUTER)
-    if twice is not None:
-        raise AskError(f"the member {twice!r} occurs twice; send it once", f"{outer}.{twice}")
-
-
 class Bedrock(Plain):
     """kind "converse", "invoke" or "free"."""
 
@@ -92,29 +79,18 @@ class Bedrock(Plain):
         request = parse(body, _PRICED)
         weight = weigh(body, request)
         model = unquote(parts[-2]) if len(parts) > 2 else ""
-        if self._kind == "converse":
-            _once(body, _CONFIG)
-            config = mapping(request, _CONFIG)
-            cap = limit(config, "maxTokens", "inferenceConfig.maxTokens")
-            capable = writes = True
-        else:
-            _once(body, _CONFIG)
-            _once(body, "textGenerationConfig")
-            given = bedrock_caps.caps(model, request)
-            cap = max(given.values(), default=None)
-            writes = bedrock_caps.writes(model)
-            capable = writes and bool(given or bedrock_caps.places(model, request))
+        limits = bedrock_caps.read(model, request, body, converse=self._kind == "converse")
         return Ask(
             model=model or None,
             stream=parts[-1] in _STREAMS,
-            output_cap=cap,
+            output_cap=limits.cap,
             choices=limit(request, "num_generations") or 1,
             input_bytes=weight.input_bytes,
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or request.get("promptVariables") is not None,
-            capable_of_cap=capable,
-            makes_output=writes,
+            capable_of_cap=limits.capable,
+            makes_output=limits.writes,
             object_ids=tuple(weight.object_ids),
         )
 
@@ -124,7 +100,7 @@ class Bedrock(Plain):
         if ask.output_cap is not None and ask.output_cap <= output_cap:
             return body
         if self._kind == "converse":
-            return set_nested(body, _CONFIG, "maxTokens", b"%d" % output_cap)
+            return set_nested(body, "inferenceConfig", "maxTokens", b"%d" % output_cap)
         request = parse(body, _PRICED)
         return bedrock_caps.lowered(body, ask.model or "", request, output_cap)
 
