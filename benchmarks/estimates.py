@@ -50,7 +50,8 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "ollama-generate": ("ollama", "generate"),
     "listen": ("media", "transcription"),
     "transcriptions": ("media", "transcription"),
-    "predictions": ("media", "prediction"),
+    "predictions": ("predictions", "prediction"),
+    "interactions": ("interactions", "interactions"),
     "images": ("media", "images"),
 }
 """How the recordings call an API -> family and kind."""

@@ -79,7 +79,13 @@ class Usage:
     web_searches: int | None = None
     file_searches: int | None = None
     containers: int | None = None
-    """Sandboxes for code that the provider opened for this answer."""
+    """Sandboxes for code that the provider opened for this answer; a large one counts as many."""
+    guardrail_filters: int | None = None
+    """Text units that a guardrail's content filters and denied topics looked at, each of them."""
+    guardrail_checks: int | None = None
+    """The same of its checks for sensitive information and grounding."""
+    guardrail_others: int | None = None
+    """Units of its further policies; 1 where it looked, and nobody says at how much."""
     images: int | None = None
     pages: int | None = None
     search_units: int | None = None
@@ -149,6 +155,8 @@ class Ask:
     """Pictures asked for."""
     pages: int = 0
     """Pages that may have to be read, where the provider bills those."""
+    guarded: bool = False
+    """A guardrail of the provider's looks at input and answer, and is paid for it."""
     service_tier: str | None = None
     """The tier or speed that the request names, as the answer would; None leaves it to the
     provider."""

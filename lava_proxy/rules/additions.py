@@ -19,11 +19,14 @@ _Prices = Mapping[str, tuple[str, int]]
 """Kind -> (USD, for how many units)."""
 
 ADDITIONS: Mapping[tuple[str, str], _Prices] = {
-    # https://platform.openai.com/docs/pricing: a container of the default size, for 20 minutes.
+    # https://platform.openai.com/docs/pricing: a container of one GB, for 20 minutes.
     ("openai", ""): {"container": ("0.03", 1)},
     # https://azure.microsoft.com/pricing/details/cognitive-services/openai-service/
     ("azure", ""): {"container": ("0.03", 1)},
-    # The same page: bundled with text prices only, a sixteenth of what audio costs.
+    # https://aws.amazon.com/bedrock/pricing/ (Guardrails): 1,000 text units of 1,000 characters;
+    # word filters and patterns of one's own are free. What else there is has no price here.
+    ("aws", ""): {"guardrail_filter": ("0.15", 1000), "guardrail_check": ("0.10", 1000)},
+    # The first page: bundled with text prices only, a sixteenth of what audio costs.
     ("openai", "gpt-4o-audio-preview"): {
         "input_audio": ("40", MILLION),
         "output_audio": ("80", MILLION),

@@ -45,6 +45,9 @@ RELATIVES: Mapping[str, tuple[str, ...]] = {
     "web_search": (),
     "file_search": (),
     "container": (),
+    "guardrail_filter": (),
+    "guardrail_check": (),
+    "guardrail_other": (),
     "image": (),
     "page": (),
     "search_unit": (),
@@ -84,6 +87,9 @@ class Band:
     web_search: int
     file_search: int
     container: int
+    guardrail_filter: int
+    guardrail_check: int
+    guardrail_other: int
     image: int
     page: int
     search_unit: int

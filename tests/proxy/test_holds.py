@@ -227,6 +227,29 @@ async def test_strict_refuses_what_it_cannot_bound(gate: Gate) -> None:
     assert (await gate.call(MESSAGES, searching(max_uses=2), payer)).status == 200
 
 
+async def test_strict_cannot_bound_a_guardrail(gate: Gate) -> None:
+    path = "/bedrock/model/amazon.nova-lite-v1:0/converse"
+    payer = await gate.payer("9.00", mode="strict", **PERCENT)
+    plain: dict[str, object] = {"messages": [], "inferenceConfig": {"maxTokens": 9}}
+    gate.sim.script[path.removeprefix("/bedrock")] = Script.json(
+        {"output": {}, "metrics": {}, "usage": {"inputTokens": 1, "outputTokens": 1}}
+    )
+    guarded = plain | {"guardrailConfig": {"guardrailIdentifier": "g", "guardrailVersion": "1"}}
+    no = await gate.call(path, guarded, payer)
+    assert (no.status, b"guardrail" in no.body) == (422, True)
+    assert (await gate.call(path, plain, payer)).status == 200
+
+
+async def test_a_large_container_is_held_as_many(gate: Gate) -> None:
+    """4 GB are 0.12 USD, beside a hidden prompt of 0.25."""
+    gate.sim.script["gpt-5"] = Script.json({"id": "x", "status": "completed", "usage": None})
+    for memory, status in (("1g", 200), ("4g", 402)):
+        payer = await gate.payer("0.33", **PERCENT)
+        tool = {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": memory}}
+        body = {"model": "gpt-5", "input": "x", "max_output_tokens": 16, "tools": [tool]}
+        assert (await gate.call("/openai/v1/responses", body, payer)).status == status
+
+
 async def test_a_meter_by_the_token_asks_no_fee_but_strict_bounds_its_prompts(gate: Gate) -> None:
     """Each use of a tool has the prompt read again."""
     payer = await gate.payer("5.00", mode="strict")

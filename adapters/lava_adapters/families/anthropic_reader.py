@@ -54,6 +54,7 @@ class MessagesReader(Fold):
                 self._state(message.get("usage"))
         elif kind == "message_delta":
             self._state(body.get("usage"))
+            self._container(member(body, "delta", "container"))
             if member(body, "delta", "stop_reason") is not None:
                 self.final = bool(self._counts)
         elif kind == "message_stop":
@@ -68,10 +69,16 @@ class MessagesReader(Fold):
         """An answer that was not streamed."""
         self._name(body)
         self._state(body.get("usage"))
+        self._container(body.get("container"))
         self.ended = True
         self.final = bool(self._counts)
         for block in objects(body.get("content")):
             self._block(block)
+
+    def _container(self, container: object) -> None:
+        """Code ran in one. It is billed by its time, which nobody states."""
+        if type(member(container, "id")) is str:
+            self._counts["containers"] = 1
 
     def _block(self, block: object) -> None:
         if type(block) is not dict:
@@ -125,6 +132,7 @@ class MessagesReader(Fold):
             cache_write_1h_tokens=_sum(parts, "cache_write_1h_tokens"),
             reasoning_tokens=whole.reasoning_tokens,
             web_searches=whole.web_searches,
+            containers=whole.containers,
             model=self.model,
             parts=parts,
         )
@@ -159,6 +167,7 @@ def _usage(counts: dict[str, int], model: str | None) -> Usage:
         cache_write_1h_tokens=clamp(written_1h, written),
         reasoning_tokens=clamp(counts.get("thinking"), made),
         web_searches=counts.get("searches"),
+        containers=counts.get("containers"),
         model=model,
     )
 
