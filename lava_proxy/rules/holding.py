@@ -103,15 +103,15 @@ def price_for(wanted: Wanted, policy: Unpriced) -> Price | None:
 
 
 def _prices(wanted: Wanted, price: Price | None, mode: Enforcement) -> tuple[Rates, ...]:
-    """Those that may come to hold: a strict hold covers what the provider may decide on. It may
-    serve a named tier at its usual one, so that is covered too."""
+    """Those that may come to hold. A named tier may be served as the usual one; where none is
+    named, a strict hold covers what the provider may decide on."""
     if price is None:
         return ()
-    model = wanted.ask.model
-    if mode != "strict" or price.assumed or model is None:
+    model, named = wanted.ask.model, wanted.ask.service_tier not in LEFT_OPEN
+    if price.assumed or model is None or not (named or mode == "strict"):
         return (price.rates,)
     every = wanted.catalog.every_tier(wanted.provider, model, wanted.at)
-    return every if wanted.ask.service_tier in LEFT_OPEN else (price.rates, *every[:1])
+    return (price.rates, *every[:1]) if named else every
 
 
 def _text_only(wanted: Wanted, mode: Enforcement) -> bool:
