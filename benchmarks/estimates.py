@@ -5,8 +5,9 @@ For every recorded stream that ends with usage: what we would have counted had t
 nothing, against its final word; and, where it reports running usage, our count against that at
 every event a cut could fall on. Streams are fed event by event through the gateway's own tap and
 readers, with the figures of the provider table and no learned factor. Reasoning that is not shown
-is left out on both sides, and so is a stream with less than a byte of text per token: shortened by
-who recorded it, or output that is not text. The table in docs/metering.md is this one.
+is left out on both sides, with its summary, and so is a stream with less than a byte of text per
+token: shortened by who recorded it, or output that is not text. The table in docs/metering.md is
+this one.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "ollama-generate": ("ollama", "generate"),
     "listen": ("media", "transcription"),
     "transcriptions": ("media", "transcription"),
-    "predictions": ("media", "prediction"),
+    "predictions": ("predictions", "prediction"),
+    "interactions": ("interactions", "interactions"),
     "images": ("media", "images"),
 }
 """How the recordings call an API -> family and kind."""
@@ -161,16 +163,19 @@ def _one(recorded: Recorded, row: Provider | None, hidden: bool, truth: int, int
         stated = usage.output_tokens or 0
         stated -= (usage.reasoning_tokens or 0) if hidden else 0
         if not tap.reader.final and stated >= LEARN_FROM_TOKENS:
-            cuts.append((_count(tap.reader, profile), stated))
+            cuts.append((_count(tap.reader, profile, hidden), stated))
     tap.finish()
-    made = _count(tap.reader, profile)
+    made = _count(tap.reader, profile, hidden)
     if tap.reader.delta_bytes >= truth or tap.reader.tool_calls:
         into.whole.append((made, truth))
         into.cuts += cuts
 
 
-def _count(reader: Reader, profile: Profile) -> int:
-    return estimate_tokens(reader.deltas, reader.delta_bytes, reader.tool_calls, profile)
+def _count(reader: Reader, profile: Profile, hidden: bool) -> int:
+    deltas, size = reader.deltas, reader.delta_bytes
+    if hidden:
+        deltas, size = deltas - reader.thoughts, size - reader.thought_bytes
+    return estimate_tokens(deltas, size, reader.tool_calls, profile)
 
 
 HEAD = (

@@ -79,7 +79,13 @@ class Usage:
     web_searches: int | None = None
     file_searches: int | None = None
     containers: int | None = None
-    """Sandboxes for code that the provider opened for this answer."""
+    """Sandboxes for code that the provider opened for this answer; a large one counts as many."""
+    guardrail_filters: int | None = None
+    """Text units that a guardrail's content filters and denied topics looked at, each of them."""
+    guardrail_checks: int | None = None
+    """The same of its checks for sensitive information and grounding."""
+    guardrail_others: int | None = None
+    """Units of its further policies; 1 where it looked, and nobody says at how much."""
     images: int | None = None
     pages: int | None = None
     search_units: int | None = None
@@ -149,6 +155,8 @@ class Ask:
     """Pictures asked for."""
     pages: int = 0
     """Pages that may have to be read, where the provider bills those."""
+    guarded: bool = False
+    """A guardrail of the provider's looks at input and answer, and is paid for it."""
     service_tier: str | None = None
     """The tier or speed that the request names, as the answer would; None leaves it to the
     provider."""
@@ -176,6 +184,11 @@ class Reader(Protocol):
     """Content-carrying events so far."""
     delta_bytes: int
     """UTF-8 bytes of visible text, reasoning text, refusals, tool names and arguments so far."""
+    thoughts: int
+    """Of those events: such as showed a summary of reasoning, which is shorter than what it sums
+    up. Where the reasoning itself is shown it is text like any other."""
+    thought_bytes: int
+    """Of those bytes, the same."""
     tool_calls: int
     """Tool calls started so far (each costs about 10 tokens of framing)."""
     text: str
@@ -206,6 +219,11 @@ class Reader(Protocol):
 
     def headers(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the answer's head (lower-case names): some counts live there."""
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Objects beside `response_id` that the provider made for this answer and that a later
+        request can name: containers. They belong to the customer who asked."""
 
     def usage(self) -> Usage:
         """The counts so far: the provider's last word on each field, per-field maximum where it

@@ -44,6 +44,8 @@ class Fold(ABC):
         "service_tier",
         "surplus",
         "text",
+        "thought_bytes",
+        "thoughts",
         "tool_calls",
     )
 
@@ -53,6 +55,8 @@ class Fold(ABC):
         self._usage: Usage | None = None
         self.deltas = 0
         self.delta_bytes = 0
+        self.thoughts = 0
+        self.thought_bytes = 0
         self.tool_calls = 0
         self.text = ""
         self.ended = False
@@ -66,6 +70,11 @@ class Fold(ABC):
         self.model: str | None = None
         self.response_id: str | None = None
         self.service_tier: str | None = None
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """See `contract.Reader`."""
+        return ()
 
     def event(self, name: str, data: bytes) -> None:
         self.text = ""

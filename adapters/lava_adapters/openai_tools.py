@@ -3,7 +3,8 @@
 `tool_usage` of the finished response is the provider's own word (xAI says
 ``server_side_tool_usage_details``); where it is absent, the finished calls in the output are
 counted. Only a search costs, not opening or reading what it found. A container that the request
-named was paid for by whoever opened it. Pictures are made, and priced, by another model.
+named was paid for by whoever opened it; one with four times the memory costs four times as much.
+Pictures are made, and priced, by another model.
 
 https://platform.openai.com/docs/pricing#built-in-tools
 """
@@ -16,29 +17,44 @@ from typing import Any
 from .contract import Usage
 from .counts import count, member, objects, take
 from .openai_usage import settle_usage, take_usage
+from .tool_fees import container_size
 
 ITEMS_MAX = 1_000
 """Calls of one answer whose ids are kept, so that none counts twice."""
 
+CONTAINERS_MAX = 16
+"""Containers of one answer that get an owner."""
+
 IMAGE_MODEL = "gpt-image-1"
 """What the image tool uses where the request does not say."""
 
-_XAI = {"web_search_calls": "web", "x_search_calls": "x", "file_search_calls": "file_searches"}
+_XAI = {
+    "web_search_calls": "web",
+    "x_search_calls": "x",
+    "file_search_calls": "file_searches",
+    "code_interpreter_calls": "containers",
+}
 
 
 class Tools:
     """Counts of one answer, put among the reader's own."""
 
-    __slots__ = ("_images", "_model", "_named", "_seen", "_told")
+    __slots__ = ("_container_size", "_images", "_model", "_named", "_seen", "_told")
 
     def __init__(self, named: tuple[str, ...]) -> None:
         self._named = frozenset(named)
         self._seen: dict[str, set[str]] = {"searches": set(), "file_searches": set()}
         self._seen["containers"] = set()
+        self._container_size = 1
         self._images: dict[str, int] = {}
         self._model = IMAGE_MODEL
         self._told = False
         """The provider stated the searches itself."""
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """Containers that the answer opened: they can be named by the next request."""
+        return tuple(sorted(self._seen["containers"])[:CONTAINERS_MAX])
 
     def used(self, item: object, into: dict[str, int]) -> None:
         """Take a finished item of the output."""
@@ -52,7 +68,7 @@ class Tools:
         elif kind == "code_interpreter_call":
             container = member(item, "container_id")
             if type(container) is str and container not in self._named:
-                self._add("containers", container, into)
+                self._add("containers", container, into, self._container_size)
 
     def told(self, response: dict[str, Any], into: dict[str, int]) -> None:
         """Take a response object: its output, and what it says of its tools."""
@@ -67,12 +83,14 @@ class Tools:
             into["searches"] = found.pop("web", 0) + found.pop("x", 0)
             into.update(found)
             self._told = True
-        for item in objects(response.get("output")):
-            self.used(item, into)
-        take_usage(member(response, "tool_usage", "image_gen"), self._images)
         for tool in objects(response.get("tools")):
             if tool.get("type") == "image_generation" and type(tool.get("model")) is str:
                 self._model = tool["model"]
+            elif tool.get("type") == "code_interpreter":
+                self._container_size = container_size(tool)
+        for item in objects(response.get("output")):
+            self.used(item, into)
+        take_usage(member(response, "tool_usage", "image_gen"), self._images)
 
     def with_pictures(self, usage: Usage) -> Usage:
         """`usage` and beside it what the pictures took, each part with its own model."""
@@ -89,8 +107,8 @@ class Tools:
             parts=(own, made),
         )
 
-    def _add(self, name: str, key: object, into: dict[str, int]) -> None:
+    def _add(self, name: str, key: object, into: dict[str, int], size: int = 1) -> None:
         seen = self._seen[name]
         if type(key) is str and len(seen) < ITEMS_MAX:
             seen.add(key)
-            into[name] = len(seen)
+            into[name] = len(seen) * size

@@ -28,6 +28,8 @@ _GROUNDING = frozenset(
         *("enterpriseWebSearch", "enterprise_web_search", "googleMaps", "google_maps"),
     )
 )
+_CONTAINERS = {"1g": 1, "4g": 4, "16g": 16, "64g": 64}
+"""By their memory."""
 DOCUMENTS_PER_UNIT = 100
 CHUNK_BYTES = 250
 """Cohere counts a long document once per piece; none is cut into smaller ones than this."""
@@ -59,8 +61,15 @@ def of_responses(request: Mapping[str, Any]) -> tuple[Fees, int | None]:
         elif kind == "image_generation":
             fees["picture"] = most
         elif kind in ("code_interpreter", "shell") and type(tool.get("container")) is not str:
-            fees["container"] = 1  # an answer opens one, and pays for it once
+            fees["container"] = container_size(tool)  # an answer opens one, and pays for it once
     return tuple(fees.items()), None if most is None else most + 1
+
+
+def container_size(tool: Mapping[str, Any]) -> int:
+    """How many of the smallest containers the one costs that a tool asks for."""
+    container = tool.get("container")
+    memory = container.get("memory_limit") if type(container) is dict else None
+    return _CONTAINERS.get(memory, 1) if type(memory) is str else 1
 
 
 def of_chat(request: Mapping[str, Any], model: str | None) -> tuple[Fees, int | None]:

@@ -147,6 +147,8 @@ def _learn(gateway: Gateway, run: Run, usage: Usage) -> None:
         return
     visible = usage.output_tokens
     if provider.hides(ask.model):
+        if run.tap is not None and run.tap.reader.thoughts:
+            return  # our count has a summary of what theirs has not
         visible -= usage.reasoning_tokens or 0
     estimate = running.estimate()
     gateway.books.learned.learn(provider.id, ask.model, estimate, visible)

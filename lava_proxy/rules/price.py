@@ -41,6 +41,9 @@ _TOOLS = (
     ("web_searches", "web_search"),
     ("file_searches", "file_search"),
     ("containers", "container"),
+    ("guardrail_filters", "guardrail_filter"),
+    ("guardrail_checks", "guardrail_check"),
+    ("guardrail_others", "guardrail_other"),
 )
 """Fees beside the tokens, counted for the answer as a whole."""
 _COUNTS = tuple(name for name in Usage.__dataclass_fields__ if name not in _NOT_PRICED)
@@ -158,6 +161,9 @@ def _plain(usage: Usage) -> bool:
         or usage.web_searches
         or usage.file_searches
         or usage.containers
+        or usage.guardrail_filters
+        or usage.guardrail_checks
+        or usage.guardrail_others
         or usage.images
         or usage.pages
         or usage.search_units

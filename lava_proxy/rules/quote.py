@@ -203,6 +203,8 @@ def _unbounded(ask: Ask, gauge: Gauge, outputs: int, model: ModelLimits) -> str 
     capped = ask.capable_of_cap or ask.output_cap is not None or model.output is not None
     if outputs and not capped:
         return "its output cap can neither be read nor set here; send one in the model's own way"
+    if ask.guarded and gauge.of_cost:
+        return "what a guardrail looks at is known behind the call only"
     tools = any(_open_fee(gauge, kind, most) for kind, most in ask.tool_fees)
     if tools or (ask.rounds is None and gauge.per_input_e18 and gauge.kind == "tokens"):
         return (

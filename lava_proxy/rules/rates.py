@@ -45,6 +45,9 @@ RELATIVES: Mapping[str, tuple[str, ...]] = {
     "web_search": (),
     "file_search": (),
     "container": (),
+    "guardrail_filter": (),
+    "guardrail_check": (),
+    "guardrail_other": (),
     "image": (),
     "page": (),
     "search_unit": (),
@@ -84,6 +87,9 @@ class Band:
     web_search: int
     file_search: int
     container: int
+    guardrail_filter: int
+    guardrail_check: int
+    guardrail_other: int
     image: int
     page: int
     search_unit: int
@@ -108,7 +114,7 @@ class Rates:
     hands out one object per price, and caches are keyed by it."""
 
     version: str
-    """Where they come from: ``genai-prices/<version>`` or ``override/<id>``."""
+    """Where they come from: ``genai-prices/<version>``, ``override/<id>``, ``additions/<day>``."""
     model: str
     base: Band
     cliffs: tuple[tuple[int, Band], ...] = ()

@@ -281,3 +281,25 @@ def test_gemini_beside_candidates() -> None:
     assert counts(got) == (1_198, 11)
     assert (got.tool_prompt_tokens, got.reasoning_tokens, got.cache_read_tokens) == (771, 6, 9)
     assert fold("gemini", {"error": {"code": 429}}).failed
+
+
+def test_a_summary_of_reasoning_is_counted_apart() -> None:
+    """It is text that passes, but not the reasoning that is billed."""
+    parts = [{"text": "hmm, é", "thought": True}]
+    thinking = {"candidates": [{"content": {"parts": parts}}]}
+    mixed = {"candidates": [{"content": {"parts": [*parts, {"text": "yes"}]}}]}
+    made = fold("gemini", thinking, mixed, chunk("STOP", promptTokenCount=4))
+    assert (made.deltas, made.delta_bytes, made.thoughts, made.thought_bytes) == (3, 18, 1, 14)
+    made = fold(
+        "openai_responses",
+        {"type": "response.reasoning_summary_part.added"},
+        *({"type": "response.reasoning_summary_text.delta", "delta": word} for word in "abc"),
+        {"type": "response.reasoning_summary_part.done"},
+        {"type": "response.output_text.delta", "delta": "yes"},
+    )
+    assert (made.deltas, made.delta_bytes, made.thoughts, made.thought_bytes) == (4, 6, 3, 3)
+
+
+def test_reasoning_that_is_shown_itself_is_text() -> None:
+    made = fold("openai_responses", {"type": "response.reasoning_text.delta", "delta": "abc"})
+    assert (made.delta_bytes, made.thought_bytes) == (3, 0)

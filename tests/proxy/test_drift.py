@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from gateway_kit import CHAT, Gate
+import json
 
+import pytest
+from gateway_kit import CHAT, Gate, fresh_model
+
+from lava_proxy.net.simulated import Piece, Script
 from lava_proxy.telemetry.exposition import render
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -44,3 +47,31 @@ async def test_what_was_not_streamed_or_not_finished_is_not(gate: Gate) -> None:
     assert not (await gate.call(CHAT, body, cut)).whole
     await gate.rows(cut)
     assert _ratio(gate) == before
+
+
+async def test_a_stream_that_shows_a_summary_of_its_reasoning_is_not(gate: Gate) -> None:
+    """The provider's figure has the reasoning, ours its summary: neither has what the other has."""
+    payer = await gate.payer()
+    model = f"gemini-2.5-{fresh_model()}"
+    parts = [{"text": "so " * 100, "thought": True}]
+    events = [
+        {"candidates": [{"content": {"parts": parts}}]},
+        {
+            "candidates": [{"content": {"parts": [{"text": "x " * 60}]}, "finishReason": "STOP"}],
+            "usageMetadata": {
+                "promptTokenCount": 5,
+                "candidatesTokenCount": 60,
+                "thoughtsTokenCount": 400,
+                "totalTokenCount": 465,
+            },
+        },
+    ]
+    gate.gateway.books.learned.take_fresh()
+    gate.sim.script[model] = Script(
+        [Piece(b"data: %b\r\n\r\n" % json.dumps(event).encode()) for event in events]
+    )
+    path = f"/google/v1beta/models/{model}:streamGenerateContent?alt=sse"
+    assert (await gate.call(path, {"contents": [{"parts": [{"text": "x"}]}]}, payer)).whole
+    row = await gate.row(payer)
+    assert (row["output_tokens"], row["reasoning_tokens"]) == (460, 400)
+    assert not gate.gateway.books.learned.take_fresh()

@@ -75,6 +75,11 @@ IMAGE_GEN = {
     "total_tokens": 1_106,
 }
 
+GUARDED = {"invocationMetrics": {"guardrailProcessingLatency": 231, "usage": {
+    "contentPolicyUnits": 1, "topicPolicyUnits": 1, "wordPolicyUnits": 9,
+    "sensitiveInformationPolicyUnits": 1, "sensitiveInformationPolicyFreeUnits": 7,
+    "contextualGroundingPolicyUnits": 0}}}  # fmt: skip
+
 TEXT = [
     # Anthropic: cached tokens lie beside the input; 5 minute and 1 hour writes; searches 0.01 each.
     # 1,000 x 3 + 10,000 x 0.30 + 2,000 x 3.75 + 1,000 x 6 + 500 x 15 = 27,000; + 2 x 0.01
@@ -106,6 +111,10 @@ TEXT = [
         tool_usage={"image_gen": IMAGE_GEN, "web_search": {"num_requests": 1}}), "0.08049"),
     # Azure lends OpenAI's prices: 6,000 x 1.25 + 4,000 x 0.125 + 2,000 x 10, and a container 0.03.
     ("azure", "openai_responses", "gpt-5", responses(output=[RAN]), "0.058"),
+    # One with 4 GB of memory is four: 28,000 + 0.12
+    ("openai", "openai_responses", "gpt-5", responses(output=[RAN], tools=[
+        {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "4g"}},
+    ]), "0.148"),
     # Audio within both: 400 x 2.50 + 600 x 40 + 100 x 10 + 300 x 80
     ("openai", "openai_chat", "gpt-4o-audio-preview", {"usage": {
         "prompt_tokens": 1_000, "completion_tokens": 400, "total_tokens": 1_400,
@@ -149,6 +158,13 @@ TEXT = [
             "cacheReadInputTokens": 2_000, "cacheWriteInputTokens": 500,
             "cacheDetails": [{"ttl": "5m", "inputTokens": 300},
                              {"ttl": "1h", "inputTokens": 200}]}}, "0.0081675"),
+    # A guardrail beside it: 3,300 + 1,650; 4 filters x 0.00015, 3 checks x 0.0001
+    ("bedrock", "bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0", {
+        "output": {}, "metrics": {}, "usage": {"inputTokens": 1_000, "outputTokens": 100},
+        "trace": {"guardrail": {
+            "inputAssessment": {"g1": GUARDED},
+            "outputAssessments": {"g1": [GUARDED, {"invocationMetrics": {"usage": {
+                "sensitiveInformationPolicyUnits": 1, "topicPolicyUnits": 0}}}]}}}}, "0.00585"),
     # DeepSeek: 616 x 0.27 + 384 x 0.07 + 100 x 1.10
     ("deepseek", "openai_chat", "deepseek-chat", {"usage": {
         "prompt_tokens": 1_000, "completion_tokens": 100, "total_tokens": 1_100,
@@ -284,3 +300,79 @@ def test_a_container_that_the_request_named_is_not_charged_again() -> None:
     reader.event("", json.dumps(done).encode())
     usage = reader.usage()
     assert (usage.containers, usage.web_searches, usage.file_searches) == (None, 1, 1)
+
+
+CODE = {"container": {"id": "container_1", "expires_at": "2026-07-30T18:54:08Z"}}
+SONNET = {"input_tokens": 1_000, "output_tokens": 100}
+BEDROCK = {"output": {}, "metrics": {}, "usage": {"inputTokens": 1_000, "outputTokens": 100}}
+IMAGES = {"invocationMetrics": {"usage": {"contentPolicyUnits": 0, "contentPolicyImageUnits": 2}}}
+
+
+@pytest.mark.parametrize(
+    ("family", "answer"),
+    [
+        # Code ran in a container of Anthropic's: billed by its time, which the answer does not say.
+        ("anthropic_messages", {"type": "message", "usage": SONNET, **CODE}),
+        # A guardrail without a trace, and one with policies that have no price.
+        ("bedrock", BEDROCK | {"amazon-bedrock-guardrailAction": "NONE"}),
+        ("bedrock", BEDROCK | {"trace": {"guardrail": {"inputAssessment": {"g": IMAGES}}}}),
+    ],
+)
+def test_units_without_a_price_are_flagged(family: str, answer: dict[str, Any]) -> None:
+    """What has a price is charged: 1,000 x 3 + 100 x 15 (in a region a tenth more)."""
+    provider, model = {
+        "anthropic_messages": ("anthropic", "claude-sonnet-4-5"),
+        "bedrock": ("bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0"),
+    }[family]
+    made = bill(provider, family, model, answer)
+    assert made is not None
+    assert made.flags == ("unpriced",)
+    assert made.total_e10 == parse_e10("0.0045" if provider == "anthropic" else "0.00495")
+
+
+def test_a_container_is_seen_in_a_stream_and_beside_other_passes() -> None:
+    reader = BUILTIN["anthropic_messages"](Quirks(), "").reader(Ask(model="m"))
+    passes = [{"type": "message", **SONNET}, {"type": "compaction", **SONNET}]
+    usage = SONNET | {"iterations": passes}
+    delta = {"stop_reason": "end_turn", **CODE}
+    reader.event("", json.dumps({"type": "message_delta", "delta": delta, "usage": usage}).encode())
+    assert (reader.usage().containers, len(reader.usage().parts)) == (1, 2)
+
+
+def test_a_guardrail_that_the_request_names_is_paid_for() -> None:
+    bedrock = BUILTIN["bedrock"](Quirks(), "converse")
+    config = {"guardrailIdentifier": "g", "guardrailVersion": "1"}
+    body = json.dumps({"messages": [], "guardrailConfig": config}).encode()
+    ask = bedrock.ask("POST", "/model/m/converse", "", "application/json", body)
+    reader = bedrock.reader(ask)
+    reader.event("metadata", json.dumps(BEDROCK).encode())
+    assert reader.usage().guardrail_others == 1
+    traced = BEDROCK | {"trace": {"guardrail": {"inputAssessment": {"g": GUARDED}}}}
+    reader.event("metadata", json.dumps(traced).encode())
+    usage = reader.usage()
+    assert (usage.guardrail_filters, usage.guardrail_checks, usage.guardrail_others) == (2, 1, 0)
+
+
+def test_a_guardrail_of_an_invoked_claude() -> None:
+    """As in the whole answer, so in a stream's last chunk."""
+    reader = BUILTIN["bedrock"](Quirks(), "invoke").reader(Ask(model="m"))
+    trace = {"guardrail": {"input": {"g": GUARDED}, "outputs": [{"g": GUARDED}]}}
+    answer = {"type": "message", "usage": SONNET, "amazon-bedrock-guardrailAction": "NONE"}
+    reader.event("", json.dumps(answer).encode())
+    assert reader.usage().guardrail_others == 1
+    reader.event("", json.dumps(answer | {"amazon-bedrock-trace": trace}).encode())
+    usage = reader.usage()
+    assert (usage.input_tokens, usage.guardrail_filters, usage.guardrail_checks) == (1_000, 4, 2)
+
+
+def test_code_that_xai_ran_is_counted() -> None:
+    details = {"code_interpreter_calls": 2, "web_search_calls": 0, "x_search_calls": 0}
+    answer = responses(usage={
+        "input_tokens": 10, "output_tokens": 2, "server_side_tool_usage_details": details,
+        "cost_in_usd_ticks": 1_000_000})  # fmt: skip
+    own = bill("xai", "openai_responses", "grok-4", answer)
+    listed = bill("xai", "openai_responses", "grok-4", answer, managed=False)
+    assert own is not None
+    assert listed is not None
+    assert (own.total_e10, own.flags) == (1_000_000, ("provider_cost",))
+    assert listed.flags == ("unpriced",)

@@ -43,9 +43,13 @@ class GeminiReader(Fold):
         self._name(body, "modelVersion", "responseId")
         if body.get("error") is not None or name == "error":
             self.failed = True
+        thought = self.thought_bytes
         seen = "".join(self._candidate(each) for each in objects(body.get("candidates")))
         if seen:
+            size = self.delta_bytes
             self.more(seen)
+            if self.thought_bytes - thought == self.delta_bytes - size:
+                self.thoughts += 1
         if member(body, "promptFeedback", "blockReason") is not None:
             self.ended = True
         if "predictions" in body:
@@ -82,6 +86,8 @@ class GeminiReader(Fold):
     def _part(self, part: dict[str, Any]) -> str:
         """Text, thinking, code or a function call; base64 media is priced by its own counts."""
         if type(text := part.get("text")) is str:
+            if part.get("thought") is True:
+                self.thought_bytes += len(text.encode("utf-8", "replace"))
             return text
         if type(code := member(part, "executableCode", "code")) is str:
             return code

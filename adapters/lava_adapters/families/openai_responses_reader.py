@@ -18,11 +18,17 @@ _CALL_TEXT = ("name", "arguments", "input", "code")
 class ResponsesReader(Fold):
     """`contract.Reader` of the family."""
 
-    __slots__ = ("_tools",)
+    __slots__ = ("_summary", "_tools")
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
         self._tools = Tools(ask.object_ids)
+        self._summary = (0, 0)
+        """Events and bytes where the last summary of reasoning began."""
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        return self._tools.containers
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         kind = body.get("type")
@@ -39,6 +45,12 @@ class ResponsesReader(Fold):
         elif kind == "response.output_item.done":
             self._tools.used(body.get("item"), self._counts)
             self._usage = None
+        elif kind == "response.reasoning_summary_part.added":
+            self._summary = (self.deltas, self.delta_bytes)
+        elif kind == "response.reasoning_summary_part.done":
+            self.thoughts += self.deltas - self._summary[0]
+            self.thought_bytes += self.delta_bytes - self._summary[1]
+            self._summary = (self.deltas, self.delta_bytes)
         elif kind.startswith("response.") and not self._stated_by(kind, body):
             return
         elif kind == "error" or body.get("error") is not None:
