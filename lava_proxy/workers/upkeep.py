@@ -222,13 +222,13 @@ class Upkeep:
         if months:
             for part in await retention.retire(database, months, self._books.now()):
                 log.info("%s is past its retention and was dropped", part)
-        await limits.prune(database, self._books.now())
         async with database.transaction() as conn:
             await directory.prune_changes(conn, CHANGES_KEPT_S)
             await idempotency.prune(conn, self._books.now())
             await logins.prune(conn)
             await payment_events.forget(conn, self._books.now())
             await learned.forget(conn, LEARNED_KEPT_DAYS)
+        await limits.prune(database, self._books.now())
 
     def _credit_heard(self, owner_id: str | None) -> None:
         if owner_id is not None:
