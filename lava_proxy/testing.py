@@ -32,7 +32,10 @@ MUTATIONS = 200
 ODD: Sequence[object] = (
     None, True, -1, 2.5, "x", [], {}, [None], {"a": None}, 2**70, [[]], [{"text": 1}],
 )  # fmt: skip
-_STATE = ("deltas", "delta_bytes", "tool_calls", "ended", "failed", "final", "model", "response_id")
+_STATE = (
+    "deltas", "delta_bytes", "tool_calls", "ended", "failed", "final", "model", "response_id",
+    "made",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,6 +220,11 @@ class Reader(Protocol):
     def headers(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the answer's head (lower-case names): some counts live there."""
 
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Objects beside `response_id` that the provider made for this answer and that a later
+        request can name: containers. They belong to the customer who asked."""
+
     def usage(self) -> Usage:
         """The counts so far: the provider's last word on each field, per-field maximum where it
         reports running figures. NO_USAGE when it said nothing."""

@@ -71,6 +71,11 @@ class Fold(ABC):
         self.response_id: str | None = None
         self.service_tier: str | None = None
 
+    @property
+    def made(self) -> tuple[str, ...]:
+        """See `contract.Reader`."""
+        return ()
+
     def event(self, name: str, data: bytes) -> None:
         self.text = ""
         self.surplus = False

@@ -22,6 +22,9 @@ from .tool_fees import container_size
 ITEMS_MAX = 1_000
 """Calls of one answer whose ids are kept, so that none counts twice."""
 
+CONTAINERS_MAX = 16
+"""Containers of one answer that get an owner."""
+
 IMAGE_MODEL = "gpt-image-1"
 """What the image tool uses where the request does not say."""
 
@@ -47,6 +50,11 @@ class Tools:
         self._model = IMAGE_MODEL
         self._told = False
         """The provider stated the searches itself."""
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """Containers that the answer opened: they can be named by the next request."""
+        return tuple(sorted(self._seen["containers"])[:CONTAINERS_MAX])
 
     def used(self, item: object, into: dict[str, int]) -> None:
         """Take a finished item of the output."""

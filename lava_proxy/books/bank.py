@@ -175,7 +175,7 @@ class Books:
     def settle(
         self, seq: int, row: Settlement, hold: Hold | Holds | None, estimate_e10: int
     ) -> None:
-        """End a call. `estimate_e10` is an upper bound of its charge."""
+        """End a call. `estimate_e10` is an upper bound of its charge, and of what it keeps."""
         try:
             self.journal.settle(seq, encode_result(row))
         except (JournalError, orjson.JSONEncodeError):
@@ -227,10 +227,11 @@ class Books:
             self.journal.committed(item.seq)
         if row.call.customer_id and booked.fresh and booked.charge_e10 > booked.leased_e10:
             self.spent_free.add(row.call.owner_id)
-        if item.estimate_e10 or booked.leased_e10:
+        if item.estimate_e10 or booked.leased_e10 or booked.kept_e10:
             # Booked by somebody else (a copy of our journal), or quarantined. What that took is not
             # known here, so all of the estimate counts as taken; what is left goes back when idle.
-            leased = booked.leased_e10 if booked.fresh else item.estimate_e10
+            taken = booked.leased_e10 + booked.kept_e10
+            leased = taken if booked.fresh else item.estimate_e10
             self.leases.booked(row.call.owner_id, item.estimate_e10, leased)
         for place, (kind, owner_id) in enumerate(row.call.budgets):
             used = drawn(kind, row)

@@ -105,6 +105,9 @@ def encode_result(row: Settlement) -> bytes:
             row.metered_object,
             row.reads_object,
             row.metered,
+            row.object_over,
+            row.keeps_e10,
+            row.keeps_s,
         )
     )
 
@@ -133,6 +136,9 @@ def decode_result(facts: bytes, call: Call) -> Settlement:
         metered_object=v[14],
         reads_object=v[15],
         metered=v[16] if len(v) > 16 else "whole",
+        object_over=v[17] if len(v) > 17 else True,
+        keeps_e10=v[18] if len(v) > 19 else 0,
+        keeps_s=v[19] if len(v) > 19 else 0,
     )
 
 

@@ -58,7 +58,7 @@ def set_price(
 
 @prices_app.command()
 def remove(price_id: Annotated[str, typer.Argument(help="As in the list.")]) -> None:
-    """Take a price away; what was booked by it stays."""
+    """Take a price away, a merchant's too; what was booked by it stays."""
     run(lambda settings: tools.remove_price(settings, price_id))
 
 

@@ -137,11 +137,11 @@ async def all_prices(settings: Settings) -> list[PriceRow]:
 
 
 async def remove_price(settings: Settings, price_id: str) -> None:
-    """Take one of the operator's prices away."""
+    """Take a price away, the operator's or a merchant's."""
     now = SystemClock().now()
     async with open_database(settings) as database, database.transaction() as conn:
         if not await price_store.remove(conn, None, price_id, now):
-            raise LavaError("not_found", f"the operator has no price {price_id!r}")
+            raise LavaError("not_found", f"there is no price {price_id!r}")
 
 
 async def rerate_requests(settings: Settings, *, dry: bool) -> list[Change]:

@@ -168,6 +168,14 @@ class Settings(WebhookSettings):
     lease_reclaim_s: float = Field(
         30.0, ge=0, description="The database takes an expired lease back after grace and this."
     )
+    background_hold_s: float = Field(
+        3600.0,
+        ge=0,
+        description=(
+            "The ceiling of a response in the background stays held until its usage is read, and "
+            "no longer than this; 0 = only while the call that makes it runs."
+        ),
+    )
     recall_wait_s: float = Field(
         0.2, ge=0, description="Wait for other workers to give idle credit back before a 402."
     )

@@ -1,8 +1,9 @@
 """``POST /v1/payments/{id}/confirm``: a payment that waits for its payer, with the payer there.
 
 Off-session a bank may want to see the payer (3-D Secure). The same charge is confirmed again, so a
-worker that asks for it at the same moment charges nothing more; what comes of it is told by the
-provider's message, or found by the worker's next try.
+worker that asks for it at the same moment charges nothing more: where there is no charge yet, both
+ask under the same attempt. What comes of it is told by the provider's message, or found by the
+worker's next try.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ async def confirm(desk: Desk, call: Call) -> Answer:
             payer_present=True,
             provider_ref=row.provider_ref,
             return_url=body.return_url,
+            attempt=row.attempts + 1,
         )
     )
     await _note(desk, row, made)

@@ -18,7 +18,7 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk
 from lava_proxy.payments.events import BadSignature, ProviderEvent
-from lava_proxy.store import payers, payments, reversals
+from lava_proxy.store import lookups, payers, payments, reversals
 from lava_proxy.store import payment_events as store
 from lava_proxy.store.database import Connection
 from lava_proxy.store.payment_events import ToldOf
@@ -100,6 +100,9 @@ async def _move(
         return await reversals.settle_up(conn, payment.payment_id, now)
     if event.kind == "succeeded":
         return await store.paid(conn, payment, event.provider_ref, event.amount_e10, now)
+    if event.kind == "ended":
+        await lookups.look_soon(conn, payment.payment_id, now)
+        return False
     if event.provider_ref is not None:
         await store.note_ref(conn, payment.payment_id, event.provider_ref)
     needs_action = event.kind == "requires_action"

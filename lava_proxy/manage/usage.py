@@ -1,13 +1,16 @@
 """``/v1/usage``: what was used, by day of the caller's own time zone, and in all.
 
 The offset of `start` is the time zone: days are its days, at a fixed offset, so none has 23 hours.
-`end` counts as a whole instant, as `start` does. An item is there for every day of the range, also
+`end` counts in, as wide as it is written: the whole second of ``23:59:59Z``, the millisecond of
+``23:59:59.999Z`` (so a day's own `start` and `end` ask for that day, and a request's `created_at`
+for that request). An item is there for every day of the range, also
 for those on which nothing happened. Of months whose rows are not kept any more only quarters of an
 hour are known: one counts where it begins; and nothing of them by metadata.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,6 +34,8 @@ FUTURE = ("start", "must not be in the future where there is no end")
 _DATE: TypeAdapter[datetime] = TypeAdapter(Date)
 _DAY = timedelta(days=1)
 _INSTANT = timedelta(microseconds=1)
+MINUTES = len("2026-12-01T00:00")
+_FRACTION = re.compile(r"\.\d+", re.ASCII)
 
 
 class DayView(TypedDict):
@@ -65,10 +70,10 @@ async def retrieve(desk: Desk, call: Call) -> Answer:
     """Usage of a range. An unknown customer or meter is 404, a deleted one is not."""
     query = read_query(call, PARAMETERS)
     offset, since = _start(query.get("start"))
-    end = _instant("end", query["end"])[1] if "end" in query else desk.books.now()
-    if end < since:
+    upto = _upto(query["end"]) if "end" in query else desk.books.now() + _INSTANT
+    if upto <= since:
         refuse(*(("end", "must not be before start") if "end" in query else FUTURE))
-    span, days = _range(offset, since, end)
+    span, days = _range(offset, since, upto)
     wanted = metadata_filters(query.get("metadata_filters"))
     customer_id, meter_id = await narrowed(desk, call, query)
     used: dict[datetime, Used] = {}
@@ -101,6 +106,25 @@ def _start(text: str | None) -> tuple[timedelta, datetime]:
     return offset, since
 
 
+def _upto(text: str) -> datetime:
+    """The first instant behind `end`."""
+    _, end = _instant("end", text)
+    try:
+        return end + _width(text)
+    except OverflowError:
+        refuse("start", "is beyond the calendar")
+
+
+def _width(text: str) -> timedelta:
+    """How much time a date and time stands for, by the way it is written."""
+    if text[MINUTES:].startswith(":"):
+        fraction = _FRACTION.search(text)
+        if fraction is None:
+            return timedelta(seconds=1)
+        return timedelta(milliseconds=1) if len(fraction[0]) <= len(".999") else _INSTANT
+    return timedelta(minutes=1)
+
+
 def _instant(name: str, text: str) -> tuple[timedelta, datetime]:
     """The offset and the instant. A plus that was not percent-encoded came as a space."""
     text = text.replace(" ", "+")
@@ -111,13 +135,13 @@ def _instant(name: str, text: str) -> tuple[timedelta, datetime]:
         refuse(name, 'must be a date and time with an offset, such as "2026-12-01T00:00:00-05:00"')
 
 
-def _range(offset: timedelta, since: datetime, end: datetime) -> tuple[Range, int]:
+def _range(offset: timedelta, since: datetime, upto: datetime) -> tuple[Range, int]:
     """What to read, and how many days it touches."""
     try:
         local = since.replace(tzinfo=None) + offset
         midnight = local.replace(hour=0, minute=0, second=0, microsecond=0) - offset
-        origin, upto = midnight.replace(tzinfo=UTC), end + _INSTANT
-        days = (end - origin) // _DAY + 1
+        origin = midnight.replace(tzinfo=UTC)
+        days = (upto - _INSTANT - origin) // _DAY + 1
         _ = origin + days * _DAY
     except OverflowError:
         refuse("start", "is beyond the calendar")

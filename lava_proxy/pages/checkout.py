@@ -100,12 +100,14 @@ class Counter:
 
     async def _change_later(self, conn: Connection, row: SessionRow, now: datetime) -> None:
         """A downgrade: free of charge, with the cycle's end. The account is locked."""
-        if row.subscription_id is None or row.plan_id is None:
+        customer_id, plan_id = row.customer_id, row.plan_id
+        if customer_id is None or row.subscription_id is None or plan_id is None:
             raise LavaError("conflict", "there is nothing to change")
-        await subscriptions.change_later(conn, row.subscription_id, row.plan_id, now)
-        await store.complete(conn, row.checkout_session_id, row.customer_id, now)
-        if row.customer_id is not None:
-            await credit_moved(conn, row.customer_id, now)
+        if not await subscriptions.on_sale(conn, customer_id, plan_id, now):
+            raise LavaError("conflict", "this plan is not sold any more")  # ended in this moment
+        await subscriptions.change_later(conn, row.subscription_id, plan_id, now)
+        await store.complete(conn, row.checkout_session_id, customer_id, now)
+        await credit_moved(conn, customer_id, now)
 
     async def _begin(
         self, conn: Connection, row: SessionRow, offer: Offer, buyer: Buyer, now: datetime

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-EventKind = Literal["succeeded", "failed", "requires_action", "reversed", "card_saved"]
+EventKind = Literal["succeeded", "failed", "requires_action", "ended", "reversed", "card_saved"]
+"""ended: where it was to be paid it cannot be any more; how it stands is to be looked up."""
 
 
 class BadSignature(Exception):

@@ -113,6 +113,8 @@ class StripePayments:
         method, known = await asyncio.gather(
             self._method(ask, payer_ref), self._known_intent(ask, payer_ref)
         )
+        if known is not None and known.status == lookups.CANCELLED:
+            known = None  # by hand, at Stripe: it can never be made, so a further try is another
         if known is not None and not _may_confirm(ask, known):
             return objects.answer(known)
         if method is None:

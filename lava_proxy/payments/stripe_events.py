@@ -100,6 +100,10 @@ def _checkout(head: _Head, session: Facts) -> ProviderEvent:
     )
 
 
+def _ended_page(head: _Head, session: Facts) -> ProviderEvent:
+    return ProviderEvent(head.event_id, head.at, "ended", **_marks(session))
+
+
 def _setup(head: _Head, setup: Facts) -> ProviderEvent:
     return ProviderEvent(
         head.event_id,
@@ -157,6 +161,8 @@ READERS: Mapping[str, Reader] = {
     "payment_intent.succeeded": _intent("succeeded"),
     "payment_intent.payment_failed": _intent("failed"),
     "payment_intent.requires_action": _intent("requires_action"),
+    "payment_intent.canceled": _intent("ended"),
+    "checkout.session.expired": _ended_page,
     "checkout.session.completed": _checkout,
     "checkout.session.async_payment_succeeded": _checkout,
     "setup_intent.succeeded": _setup,

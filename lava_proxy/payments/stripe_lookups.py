@@ -16,6 +16,7 @@ from lava_proxy.payments import stripe_objects as objects
 from lava_proxy.payments.seam import Lookup, Standing, State
 
 LIST_MAX = 100
+CANCELLED = "canceled"
 PAGES_MOST = 1000
 """Pages that are looked through for one whose id we did not get to keep."""
 PAGE_FROM, PAGE_UNTIL = timedelta(minutes=-5), timedelta(hours=1)
@@ -35,17 +36,19 @@ INTENT_STATES: Mapping[str, State] = {
 def intent_of(
     client: stripe.StripeClient, payment_id: str, ref: str | None, payer_ref: str | None
 ) -> stripe.PaymentIntent | None:
-    """The payment's intent: by its id, or among the payer's newest the one that bears our mark."""
+    """The payment's intent: by its id, or among the payer's newest the one that bears our mark. One
+    that was cancelled counts only where there is no other."""
     intents = client.v1.payment_intents
-    if ref is not None:
-        return intents.retrieve(ref)
-    if payer_ref is None:
-        return None
+    found = None if ref is None else intents.retrieve(ref)
+    if payer_ref is None or (found is not None and found.status != CANCELLED):
+        return found
     for intent in intents.list({"customer": payer_ref, "limit": LIST_MAX}).data:
         marks = objects.plain(intent).get("metadata") or {}
         if marks.get(objects.PAYMENT) == payment_id:
-            return intent
-    return None
+            if intent.status != CANCELLED:
+                return intent
+            found = found or intent
+    return found
 
 
 def standing(client: stripe.StripeClient, ask: Lookup) -> Standing | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from lava_proxy.core.invariant import InvariantBroken
 from lava_proxy.rules.settlement import Outcome
@@ -117,6 +118,45 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (State.BODY, Event.DRAINED): _settle("client_gone"),
     (State.BODY, Event.STOPPED): _settle("truncated"),
 }
+
+
+Interruption = Literal["fault", "gone", "deadline", "lease", "stopped"]
+"""Why a call is not waited for any more: an error of the house's or the provider's, the client
+left, it lasted too long, its lease is over, the process stops."""
+
+_INTERRUPTED: Mapping[Interruption, Mapping[State, Event]] = {
+    "fault": {
+        State.HELD: Event.UNREACHABLE,
+        State.SENT: Event.UNREACHABLE,
+        State.ERROR: Event.ENDED,
+    },
+    "gone": dict.fromkeys(State, Event.CLIENT_GONE),
+    "deadline": {State.HELD: Event.UNREACHABLE, State.SENT: Event.UNREACHABLE},
+    "lease": {State.HELD: Event.UNREACHABLE, State.SENT: Event.UNREACHABLE, State.BODY: Event.CUT},
+    "stopped": dict.fromkeys(State, Event.STOPPED),
+}
+
+_WITHOUT_CLIENT = {
+    Event.ENDED: Event.DRAINED,
+    Event.ENDED_SHORT: Event.CLIENT_GONE,
+    Event.BROKE_OFF: Event.CLIENT_GONE,
+    Event.CUT: Event.CLIENT_GONE,
+}
+"""How an answer ended that was read on without its client: the customer left first."""
+
+
+def interrupted(state: State, why: Interruption, *, whole: bool) -> Event:
+    """The event that an interruption is. `whole`: usage and end marker have both been seen."""
+    if why == "gone" and whole and state is State.BODY:
+        return Event.CLIENT_GONE_DONE
+    return _INTERRUPTED[why].get(state, Event.REFUSED if state is State.NEW else Event.BROKE_OFF)
+
+
+def passed_on(state: State, ended: Event, *, left: bool) -> Event:
+    """The event that an answer's end is. `left`: it was read on without its client."""
+    if state is State.ERROR:
+        return Event.BROKE_OFF if ended is Event.CUT else ended
+    return _WITHOUT_CLIENT.get(ended, ended) if left else ended
 
 
 class Exchange:

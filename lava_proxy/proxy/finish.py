@@ -126,11 +126,16 @@ def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settle
         object_ids=_objects_made(run),
         metered_object=_metered_object(run, final),
         metered=_metered(run, final),
+        object_over=final.source == "provider" or (reader is not None and reader.ended),
         reads_object=run.reads_object,
         duration_ms=_since_start_ms(run, gateway.books.clock.boot_s()),
         first_byte_ms=_since_start_ms(run, run.first_byte_s),
     )
-    return row, _charge_bound(row, run)
+    bound_e10 = _charge_bound(row, run)
+    kept_e10 = _kept(gateway, run, row, bound_e10)
+    if kept_e10:
+        row = replace(row, keeps_e10=kept_e10, keeps_s=int(gateway.settings.background_hold_s))
+    return row, bound_e10 + kept_e10
 
 
 def _counted(gateway: Gateway, run: Run, call: Call, step: Step) -> Settlement:
@@ -176,8 +181,9 @@ def _objects_made(run: Run) -> tuple[str, ...]:
     """Objects that now exist at the provider under the managed key, so that they have an owner."""
     if not run.managed or run.tap is None or run.route is None:
         return ()
-    made = run.tap.reader.response_id
-    return (made,) if made and run.route.kind in OBJECT_KINDS else ()
+    reader = run.tap.reader
+    stored = reader.response_id if run.route.kind in OBJECT_KINDS else None
+    return ((stored,) if stored else ()) + reader.made
 
 
 def _metered_object(run: Run, final: Final) -> str | None:
@@ -186,7 +192,8 @@ def _metered_object(run: Run, final: Final) -> str | None:
     ask, tap, route = run.ask, run.tap, run.route
     if ask is None or tap is None or route is None or route.kind not in STORED_KINDS:
         return None
-    if final.source != "provider" and counts_of(final.usage) == NO_COUNTS:
+    made = final.source == "provider" or counts_of(final.usage) != NO_COUNTS
+    if not (made or ask.background or tap.reader.ended):
         return None
     return tap.reader.response_id or (ask.object_ids[0] if run.reads_object else None)
 
@@ -197,6 +204,16 @@ def _metered(run: Run, final: Final) -> Metered:
         return "whole"
     query = run.target.query if run.target else ""
     return "stretch" if run.reads_object and "starting_after=" in unquote(query) else "part"
+
+
+def _kept(gateway: Gateway, run: Run, row: Settlement, charged_e10: int) -> int:
+    """What a response in the background may still come to: the rest of its ceiling."""
+    ask, holds = run.ask, run.holds
+    if ask is None or not ask.background or holds is None or holds.credit is None:
+        return 0
+    if row.object_over or row.metered_object is None or not gateway.settings.background_hold_s:
+        return 0
+    return max(0, holds.credit.amount_e10 - charged_e10)
 
 
 OBJECT_KINDS = frozenset({"responses", "conversations", "interactions", "prediction"})

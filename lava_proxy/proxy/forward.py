@@ -7,6 +7,7 @@ import logging
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
+from lava_proxy.core.invariant import InvariantBroken
 from lava_proxy.net.upstream import Answer
 from lava_proxy.proxy import (
     admission,
@@ -18,7 +19,7 @@ from lava_proxy.proxy import (
     rewriting,
     uploading,
 )
-from lava_proxy.proxy.exchange import Event, State
+from lava_proxy.proxy.exchange import Event, Interruption, State, Step, interrupted, passed_on
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
 from lava_proxy.proxy.opening import HTTP_ERROR, encoded, open_tap
@@ -38,14 +39,6 @@ log = logging.getLogger(__name__)
 
 AUTH_ERRORS = frozenset({401, 403})
 COMPRESSED = "The provider's error is compressed; it is withheld, because it may show a key."
-
-_WITHOUT_CLIENT = {
-    Event.ENDED: Event.DRAINED,
-    Event.ENDED_SHORT: Event.CLIENT_GONE,
-    Event.BROKE_OFF: Event.CLIENT_GONE,
-    Event.CUT: Event.CLIENT_GONE,
-}
-"""How an answer ended that was read on without its client: the customer left first."""
 
 
 def passes_on(path: str) -> bool:
@@ -185,10 +178,8 @@ async def _exchange(
     open_tap(gateway, run, answer, asked_usage=run.asked_usage)
     if run.left_s is not None:
         gateway.open_runs.bound(run)
-    event = await relay(gateway, run, answer, send)
-    if run.left_s is None or run.exchange.state is not State.BODY:
-        return event
-    return _WITHOUT_CLIENT.get(event, event)
+    ended = await relay(gateway, run, answer, send)
+    return passed_on(run.exchange.state, ended, left=run.left_s is not None)
 
 
 def _look_at_error(gateway: Gateway, run: Run, answer: Answer, scope: Scope) -> None:
@@ -207,30 +198,25 @@ def _look_at_error(gateway: Gateway, run: Run, answer: Answer, scope: Scope) -> 
 
 def _event_of(run: Run, error: BaseException) -> Event:
     """Which event of the table an interruption is."""
-    state = run.exchange.state
+    state, why = run.exchange.state, _why(run, error)
+    if why == "gone" and state is State.BODY:
+        read_rest(run)
+    reader = run.tap.reader if run.tap else None
+    whole = reader is not None and reader.ended and reader.final
+    return interrupted(state, why, whole=whole)
+
+
+def _why(run: Run, error: BaseException) -> Interruption:
     if isinstance(error, LavaError):
-        if state is State.NEW:
-            return Event.REFUSED
-        return Event.ENDED if state is State.ERROR else Event.UNREACHABLE
+        return "fault"
     stop, run.stop = run.stop, None
     if isinstance(error, ClientGone):
-        stop = "gone"
-    elif stop is None:
-        return Event.STOPPED  # the server cancels us: it is shutting down
-    elif run.task is not None:
+        return "gone"
+    if stop is None:
+        return "stopped"  # the server cancels us: it is shutting down
+    if run.task is not None:
         run.task.uncancel()
-    if stop == "gone":
-        if state is State.BODY:
-            read_rest(run)
-        reader = run.tap.reader if run.tap else None
-        if state is State.BODY and reader is not None and reader.ended and reader.final:
-            return Event.CLIENT_GONE_DONE
-        return Event.CLIENT_GONE
-    if state is State.NEW:
-        return Event.REFUSED
-    if stop == "lease":
-        return Event.CUT
-    return Event.UNREACHABLE if state is State.SENT else Event.BROKE_OFF
+    return stop
 
 
 async def _close_defect(gateway: Gateway, run: Run, send: Send, defect: Exception) -> None:
@@ -245,7 +231,7 @@ async def _close(
     gateway: Gateway, run: Run, event: Event, send: Send, error: BaseException | None
 ) -> None:
     """Book the call, then send what is left to send: never the other way round."""
-    step = run.exchange.on(event)
+    step = _step(run, event)
     row = finish.close(gateway, run, step)
     if run.answer is not None:
         run.answer.close()  # before we wait for the client: a provider that is not read goes on
@@ -267,6 +253,17 @@ async def _close(
         if run.stop is None:
             raise
         raise StreamCut from None
+
+
+def _step(run: Run, event: Event) -> Step:
+    """What the table says. Where it says nothing, which is a defect, the call is closed like one
+    that is stopped: neither its hold nor its journal stays open."""
+    try:
+        return run.exchange.on(event)
+    except InvariantBroken:
+        log.exception("call %s", run.request_id)
+        run.flags.add(finish.METERING_FAULT)
+        return run.exchange.on(Event.STOPPED)
 
 
 async def _last_words(run: Run, event: Event, send: Send, error: BaseException | None) -> None:

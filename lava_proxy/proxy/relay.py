@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import cast
 
 from lava_adapters.contract import Framing
+from lava_proxy.core.begun import rest_of
 from lava_proxy.net.upstream import Answer, UpstreamEnded
 from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Send
 from lava_proxy.proxy.run import Run
-from lava_proxy.proxy.sending import message, rest_of, returns_at_once, send_head
+from lava_proxy.proxy.sending import message, returns_at_once, send_head
 from lava_proxy.wire.event import Event as Piece
 
 Begin = Callable[[dict[str, object]], Coroutine[object, None, None]]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Coroutine, Generator
-
 from lava_adapters.contract import Framing
 from lava_proxy.net.upstream import Answer
 from lava_proxy.proxy.intake import ClientGone, Send
@@ -118,23 +115,3 @@ def returns_at_once(send: Send) -> bool:
     client. Another server's, or a middleware's around it, may need the task that it runs in."""
     owner = getattr(send, "__self__", None)
     return type(owner).__module__.startswith("uvicorn.protocols.http.")
-
-
-@types.coroutine
-def rest_of(
-    sending: Coroutine[object, None, None], waiting: object
-) -> Generator[object, None, None]:
-    """Go on with a coroutine that waits for `waiting`: what ``yield from`` does, begun late."""
-    while True:
-        try:
-            yield waiting
-        except BaseException as error:
-            try:
-                waiting = sending.throw(error)
-            except StopIteration:
-                return
-        else:
-            try:
-                waiting = sending.send(None)
-            except StopIteration:
-                return

@@ -19,7 +19,7 @@ import genai_prices
 from genai_prices import data_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
-from lava_proxy.rules.additions import added
+from lava_proxy.rules.additions import ADDED_VERSION, added
 from lava_proxy.rules.rates import Rates, make_rates, weight
 from lava_proxy.rules.tiers import MILLION
 
@@ -185,7 +185,7 @@ def _compile_bundled(
 ) -> Rates | None:
     provider = _provider(provider_name.lower())
     if provider is None:
-        return None
+        return _added_alone(provider_name.lower(), model.lower())
     info = _found(provider, model)
     if info is None:
         return _added_alone(provider.id, model.lower())
@@ -219,7 +219,7 @@ def _compile_model(
 
 def _added_alone(provider_id: str, model: str) -> Rates | None:
     weights = added(provider_id, model, alone=True)
-    return make_rates(BUNDLED_VERSION, model, weights) if weights else None
+    return make_rates(ADDED_VERSION, model, weights) if weights else None
 
 
 def _prices(

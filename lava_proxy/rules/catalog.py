@@ -1,8 +1,9 @@
 """Which price holds for a model: the operator's table first, then the bundled data, compiled once.
 
 Order: an override for exactly this model, the override with the longest matching prefix, the
-bundled data, the provider's default override. Unknown stays unknown: None, never free. A model
-that the data lists without any price is unknown too, unless its name says ``:free``.
+bundled data, the provider's default override, a price that we added for a model that the data lack.
+Unknown stays unknown: None, never free. A model that the data lists without any price is unknown
+too, unless its name says ``:free``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Literal, TypeVar
 
 from lava_adapters.model_limits import NO_LIMITS, ModelLimits, model_limits
 from lava_proxy.core.money import E12, MoneyError, parse_rate_e12
+from lava_proxy.rules.additions import ADDED_VERSION
 from lava_proxy.rules.bundled import bucket, compile_rates, dearest, tiers, window
 from lava_proxy.rules.rates import RateError, Rates, make_rates, weight
 from lava_proxy.rules.tiers import MILLION, MS_PER_MINUTE
@@ -200,7 +202,9 @@ class Catalog:
             if name.startswith(prefix):
                 return rates
         bundled = compile_rates(self._bundled.get(provider, provider), model, at, service_tier)
-        return self._defaults.get(provider) if bundled is None else bundled
+        if bundled is None or bundled.version == ADDED_VERSION:
+            return self._defaults.get(provider, bundled)
+        return bundled
 
     def _keep(self, cache: OrderedDict[_K, _V], key: _K, value: _V) -> None:
         cache[key] = value

@@ -38,6 +38,8 @@ LEARN_FROM_TOKENS = 20
 LEARNED_SHARE = 8
 """A new call moves the average by one part in this many."""
 LEARNED_MODELS_MAX = 2048
+LEARNED_NAME_MAX = 256
+"""Longer names are remembered by nobody: one that no index takes would lose what others learned."""
 
 Source = Literal["provider", "partial", "estimate"]
 
@@ -100,6 +102,8 @@ class Learned:
         final count of the same tokens."""
         if estimate < LEARN_FROM_TOKENS or truth < LEARN_FROM_TOKENS:
             return
+        if len(model) > LEARNED_NAME_MAX or not model.isprintable():
+            return  # names come from callers, and are kept
         key = (provider, model)
         seen_e6 = truth * 1_000_000 // estimate
         known_e6 = self._ratio_e6.get(key, 1_000_000)

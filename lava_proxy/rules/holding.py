@@ -40,11 +40,13 @@ class Wanted:
 
 def hold_on_credit(wanted: Wanted, meter: Meter) -> Quote:
     """What it holds of its customer's credit. Raises `model_unpriced`."""
-    mode = meter.enforcement
-    found: Gauge | None = FREE
-    if meter.tariff.rate_type != "percentage":
+    mode, percentage = meter.enforcement, meter.tariff.rate_type == "percentage"
+    if wanted.free and (percentage or meter.tariff.unit != "requests"):
+        return _quote(wanted, FREE, mode)
+    found: Gauge | None
+    if not percentage:
         found = gauge(meter.tariff, None, text_only=True)
-    elif not wanted.free:
+    else:
         price = price_for(wanted, meter.unpriced)
         gauges = [
             gauge(meter.tariff, each, text_only=_text_only(wanted, mode))
@@ -101,15 +103,15 @@ def price_for(wanted: Wanted, policy: Unpriced) -> Price | None:
 
 
 def _prices(wanted: Wanted, price: Price | None, mode: Enforcement) -> tuple[Rates, ...]:
-    """Those that may come to hold: a strict hold covers what the provider may decide on. It may
-    serve a named tier at its usual one, so that is covered too."""
+    """Those that may come to hold. A named tier may be served as the usual one; where none is
+    named, a strict hold covers what the provider may decide on."""
     if price is None:
         return ()
-    model = wanted.ask.model
-    if mode != "strict" or price.assumed or model is None:
+    model, named = wanted.ask.model, wanted.ask.service_tier not in LEFT_OPEN
+    if price.assumed or model is None or not (named or mode == "strict"):
         return (price.rates,)
     every = wanted.catalog.every_tier(wanted.provider, model, wanted.at)
-    return every if wanted.ask.service_tier in LEFT_OPEN else (price.rates, *every[:1])
+    return (price.rates, *every[:1]) if named else every
 
 
 def _text_only(wanted: Wanted, mode: Enforcement) -> bool:

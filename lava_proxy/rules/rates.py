@@ -114,7 +114,7 @@ class Rates:
     hands out one object per price, and caches are keyed by it."""
 
     version: str
-    """Where they come from: ``genai-prices/<version>`` or ``override/<id>``."""
+    """Where they come from: ``genai-prices/<version>``, ``override/<id>``, ``additions/<day>``."""
     model: str
     base: Band
     cliffs: tuple[tuple[int, Band], ...] = ()

@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lava_adapters.contract import Usage
-from lava_proxy.rules.charge import Charge
+from lava_proxy.rules.charge import Charge, Counts
 from lava_proxy.rules.price import UNPRICED, Cost, cost
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Settlement
 
 METERED_BEFORE = "metered_before"
+"""Of rows that pay for what other rows of the same stored response left, or for nothing."""
 LATE = frozenset({"unpriced", "price_assumed"})
 """Flags of rows whose price may come late."""
 
@@ -33,10 +34,12 @@ class Rerated:
 
 def waits(row: Settlement) -> bool:
     """Whether a row waits for a price: booked without any, or at an assumed one. Where only a part
-    had no price the rest was priced by more than the row holds, so those stay; what was charged
-    with another row (a stored response that is read again) costs nothing at any price."""
+    had no price the rest was priced by more than the row holds, so those stay; a stored response
+    that is read again, and was charged before, costs nothing at any price."""
     found = LATE.intersection(row.flags)
-    if not found or row.model is None or row.status != "completed" or METERED_BEFORE in row.flags:
+    if not found or row.model is None or row.status != "completed":
+        return False
+    if METERED_BEFORE in row.flags and row.counts == Counts():
         return False
     return row.price_version is None or "price_assumed" in found
 

@@ -147,6 +147,11 @@ class Settlement:
     metered: Metered = "whole"
     reads_object: bool = False
     """The call read the object rather than made it."""
+    object_over: bool = False
+    """Nothing more will be made of it."""
+    keeps_e10: int = 0
+    """Credit that goes on waiting for it, for `keeps_s`: see `store/kept.py`."""
+    keeps_s: int = 0
     object_ids: tuple[str, ...] = ()
     """Objects that this call made at the provider with a managed key."""
 
@@ -164,6 +169,8 @@ class Booked:
     """The part that no credit covered."""
     leased_e10: int = 0
     """The part of the charge that the holder's own leases paid."""
+    kept_e10: int = 0
+    """What went from the holder's leases to wait for a response that runs on."""
     drawn: tuple[int, ...] = ()
     """The same for each of the call's budgets, in their order."""
     charge: Charge | None = None

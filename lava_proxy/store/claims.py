@@ -63,6 +63,8 @@ class _Object:
     final: bool
     booked: Amounts
     unclaimed: Amounts
+    kept: bool
+    over: bool
 
     def book(self, row: Settlement) -> Settlement:
         """`row` with what it has to pay; in the order of booking."""
@@ -78,24 +80,42 @@ class _Object:
             self.booked = _sum(self.booked, due)
             self.unclaimed = _sum(self.unclaimed, due)
         self.final = self.final or row.metered == "whole"
+        self.over = self.over or self.final or row.object_over
         return row if due == seen else _paying(row, due)
 
 
-async def claim_objects(conn: Connection, fresh: list[Settlement]) -> list[Settlement]:
-    """The rows with what they have to pay: of those that name an object, what is not booked yet."""
+async def claim_objects(
+    conn: Connection, fresh: list[Settlement]
+) -> tuple[list[Settlement], list[Settlement]]:
+    """The rows with what they have to pay: of those that name an object, what is not booked yet.
+    And those that end the wait of credit for their object."""
     keys = {_key(s) for s in fresh if s.metered_object}
     if not keys:
-        return fresh
+        return fresh, []
     rows = await Q["claim_objects"].fetch(
         conn, providers=[key[0] for key in keys], object_ids=[key[1] for key in keys]
     )
-    known = {(r[0], r[1]): _Object(r[2], _read(r[3]), _read(r[4])) for r in rows}
+    known = {(r[0], r[1]): _Object(r[2], _read(r[3]), _read(r[4]), r[5], r[6]) for r in rows}
     booked = [known[_key(row)].book(row) if row.metered_object else row for row in fresh]
-    changed = [(*key, made.final, made.booked, made.unclaimed) for key, made in known.items()]
-    names = ("provider", "object_id", "final", "booked", "unclaimed")
-    shown = [dict(zip(names, values, strict=True)) for values in changed]
+    over: dict[Key, Settlement] = {}
+    for place, row in enumerate(booked):
+        made = known.get(_key(row))
+        if made is None:
+            continue
+        if made.kept and made.over:
+            made.kept = False
+            over[_key(row)] = row
+        if row.keeps_e10 and made.over:
+            booked[place] = replace(row, keeps_e10=0)
+        elif row.keeps_e10:
+            made.kept = True
+    shown = [
+        {"provider": key[0], "object_id": key[1]}
+        | {name: getattr(made, name) for name in _Object.__slots__}
+        for key, made in known.items()
+    ]
     await Q["keep_objects"].execute(conn, rows=orjson.dumps(shown).decode())
-    return booked
+    return booked, list(over.values())
 
 
 def _key(row: Settlement) -> Key:

@@ -17,6 +17,7 @@ class Line:
     charge: Charge
     leased_e10: int = 0
     owed_e10: int = 0
+    kept_e10: int = 0
     drawn: list[int] = field(default_factory=list)
     """What the holder's leases paid on each of the call's budgets."""
 

@@ -35,6 +35,8 @@ class Open:
     """The provider's answer to the last ask was written down."""
     given_up: bool
     """Its payer had their time."""
+    may_try_again: bool
+    """Its session is open: where one page ended, there may be another."""
     owner_id: str
     payer_ref: str | None
 
@@ -75,7 +77,12 @@ async def give_up(conn: Connection, payment_id: str, now: datetime) -> None:
     await Q["give_up"].execute(conn, payment_id=payment_id, now=now, **EXPIRED)
 
 
-async def end_try(conn: Connection, payment_id: str) -> None:
+async def end_try(conn: Connection, payment_id: str, now: datetime) -> None:
     """The page that it was to be paid on is over; its payer may have another. The payment is
     locked."""
-    await Q["end_try"].execute(conn, payment_id=payment_id, **EXPIRED)
+    await Q["end_try"].execute(conn, payment_id=payment_id, now=now, **EXPIRED)
+
+
+async def look_soon(conn: Connection, payment_id: str, now: datetime) -> None:
+    """The provider told that something ended: what became of it is asked at the next round."""
+    await Q["look_soon"].execute(conn, payment_id=payment_id, now=now)

@@ -72,6 +72,7 @@ class PaymentRow:
     credit_bundle_id: str | None
     refunded_e10: int
     disputed_at: datetime | None
+    attempts: int
     error_code: str | None
     error_message: str | None
     created_at: datetime

@@ -92,9 +92,10 @@ async def every(conn: Connection) -> list[PriceRow]:
 
 
 async def remove(conn: Connection, merchant_id: str | None, price_id: str, now: datetime) -> bool:
-    """Take away a merchant's price, or the operator's (None); False where there is none."""
+    """Take away a merchant's own price; the operator (None) takes away anyone's. False where there
+    is none."""
     gone = await Q["remove_price"].fetchval(
-        conn, merchant_id=merchant_id, price_id=price_id, now=now
+        conn, merchant_id=merchant_id, price_id=price_id, anyones=merchant_id is None, now=now
     )
     return gone is not None
 

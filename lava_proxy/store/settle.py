@@ -25,7 +25,7 @@ import orjson
 
 from lava_proxy.rules.charge import Charge, charge, units_of
 from lava_proxy.rules.settlement import Booked, Settlement
-from lava_proxy.store import outbox, unrated
+from lava_proxy.store import kept, outbox, unrated
 from lava_proxy.store.claims import claim_ids, claim_objects
 from lava_proxy.store.database import Connection, StorePoison
 from lava_proxy.store.lines import Line, columns
@@ -46,9 +46,11 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
     """
     answers = [Booked(row.call.request_id, row.call.owner_id, 0, False) for row in batch]
     places = await claim_ids(conn, batch)
-    fresh = await claim_objects(conn, [batch[place] for place in places])
+    fresh, over = await claim_objects(conn, [batch[place] for place in places])
     if fresh:
         accounts = await _lock(conn, fresh)
+        for row in over:
+            await kept.let_go(conn, row, now)
         counters = await _counters(conn, fresh)
         lines = []
         for row in fresh:
@@ -57,6 +59,9 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
         await _pay(conn, lines, accounts, now)
         await _write(conn, lines, now)
         await _write_back(conn, lines, accounts)
+        for line in lines:
+            if line.settlement.keeps_e10:
+                line.kept_e10 = await kept.keep(conn, line.settlement, now)
         await unrated.wait(conn, lines)
         await outbox.emit(conn, news_of(lines), now)
         for place, line in zip(places, lines, strict=True):
@@ -65,6 +70,7 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
                 charge_e10=line.charge.amount_e10,
                 fresh=True,
                 leased_e10=line.leased_e10,
+                kept_e10=line.kept_e10,
                 owed_e10=line.owed_e10,
                 drawn=tuple(line.drawn),
                 charge=line.charge,

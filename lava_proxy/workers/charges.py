@@ -18,14 +18,22 @@ from lava_proxy.store.database import StoreConflict
 from lava_proxy.store.payments import Due, Purpose, Retry
 
 MOST = 20
+ROUNDS = 10
+"""Of one run: what is still due then is left to the next."""
 NOTES_MAX = 10
 """How often an answer is written down while others are in the way: whoever waits for it waits."""
 
 log = logging.getLogger(__name__)
 
 
-async def ask_for_due(books: Books, payments: Payments, purpose: Purpose) -> int:
-    """Ask for the payments of one purpose that are due; answers how many."""
+async def ask_for_due(books: Books, payments: Payments, purpose: Purpose) -> None:
+    """Ask for the payments of one purpose that are due: many, when a month ends."""
+    for _ in range(ROUNDS):
+        if await _ask_some(books, payments, purpose) < MOST:
+            return
+
+
+async def _ask_some(books: Books, payments: Payments, purpose: Purpose) -> int:
     async with books.database.transaction() as conn:
         due = await store.claim(conn, purpose, payments.name, books.now(), MOST)
     # The provider is asked side by side, the database in turn: leases need its connections.

@@ -110,7 +110,8 @@ async def _tell(books: Books, conn: Connection, seen: Open, found: Standing, now
             needs_action=found.state == "waits",
         )
     elif found.state == "over":
-        await store.end_try(conn, seen.payment_id)
+        end = store.end_try if seen.may_try_again else store.give_up
+        await end(conn, seen.payment_id, now)
     elif found.state == "declined":
         await payment_events.tell_failure(
             conn,

@@ -25,6 +25,7 @@ from lava_proxy.store import (
     retention,
 )
 from lava_proxy.store.database import Connection, StoreConflict, StoreDown
+from lava_proxy.store.kept import KEPT
 from lava_proxy.telemetry.metrics import Metrics
 from lava_proxy.workers import lookups, renewals, top_ups
 from lava_proxy.workers.auditor import Auditor
@@ -159,10 +160,16 @@ class Upkeep:
                 return
             over = await reaping.expired(conn, grace_s, REAP_MOST)
         for owner_id, holder_id in over:
-            async with database.transaction() as conn:
-                if not await self._may_judge(conn):
-                    return
-                await reaping.reclaim(conn, owner_id, holder_id, grace_s, self._books.now())
+            back_e10 = 0
+            with contextlib.suppress(StoreConflict):  # somebody is at it: the next round has it
+                async with database.transaction() as conn:
+                    if not await self._may_judge(conn):
+                        return
+                    now = self._books.now()
+                    back_e10 = await reaping.reclaim(conn, owner_id, holder_id, grace_s, now)
+            if back_e10 and holder_id.startswith(KEPT):
+                response = holder_id.removeprefix(KEPT)
+                log.warning("%s was never read to its end: uncharged, hold is free", response)
 
     async def _may_judge(self, conn: Connection) -> bool:
         return self._judge.may(await reaping.clock_s(conn), self._books.clock.boot_s())

@@ -172,3 +172,26 @@ def test_what_a_hang_up_means() -> None:
         mine = REGISTRY.with_providers([row | more]).by_id("mine")
         assert mine is not None
         assert mine.disconnect == policy
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "path", "kind"),
+    [
+        ("together", "POST", "/v1/audio/transcriptions", "transcription"),
+        ("together", "POST", "/v1/audio/translations", "transcription"),
+        ("fireworks", "POST", "/inference/v1/rerank", "rerank"),
+        ("fireworks", "POST", "/inference/v1/audio/transcriptions", "transcription"),
+        ("fireworks", "POST", "/v1/audio/translations", "transcription"),
+        ("azure-foundry", "POST", "/openai/v1/responses/r_1/cancel", "cancel"),
+        ("azure-foundry", "DELETE", "/openai/v1/responses/r_1", "free"),
+        ("bedrock-mantle", "POST", "/v1/responses", "responses"),
+        ("bedrock-mantle", "GET", "/openai/v1/responses/r_1", "retrieve"),
+    ],
+)
+def test_further_endpoints(name: str, method: str, path: str, kind: str) -> None:
+    provider = REGISTRY.by_id(name)
+    assert provider is not None
+    found = provider.route(method, path)
+    assert found is not None
+    assert (found[0].kind, found[0].managed) == (kind, True)
+    assert REGISTRY.by_host("audio-turbo.us-virginia-1.direct.fireworks.ai") is not None

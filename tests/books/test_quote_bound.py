@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lava_adapters.contract import Ask, Usage
+from lava_adapters.contract import Ask, ToolFee, Usage
+from lava_adapters.model_limits import NO_LIMITS, ModelLimits
+from lava_proxy.core.errors import LavaError
 from lava_proxy.rules.charge import Counts, charge, units_of
 from lava_proxy.rules.gauge import FREE, UNBOUNDED, Gauge, gauge
+from lava_proxy.rules.holding import check_bounded
 from lava_proxy.rules.price import cost
-from lava_proxy.rules.quote import OutputLimits, Quote, gauge_of, quote
+from lava_proxy.rules.quote import (
+    CHARACTERS_PER_TOKEN_MOST,
+    OutputLimits,
+    Quote,
+    gauge_of,
+    quote,
+)
 from lava_proxy.rules.rates import RELATIVES, Rates, make_rates
 from lava_proxy.rules.settlement import Enforcement
 from lava_proxy.rules.tiers import RATE_MAX_E12, Tariff, Tier, check_tiers
@@ -199,6 +210,11 @@ def test_what_is_affordable_is_exactly_what_fits(made: Gauge, inputs: int, outpu
 
 # Quotes ----------------------------------------------------------------------------------------
 
+fees: st.SearchStrategy[tuple[tuple[ToolFee, int | None], ...]] = st.lists(
+    st.tuples(st.sampled_from(get_args(ToolFee)), st.none() | st.integers(0, 20)),
+    max_size=3,
+    unique_by=lambda fee: fee[0],
+).map(tuple)
 asks = st.builds(
     Ask,
     model=st.just("m"),
@@ -213,7 +229,11 @@ asks = st.builds(
     background=st.booleans(),
     makes_output=st.booleans(),
     input_characters=st.none() | st.integers(0, 500),
+    tool_fees=fees,
+    rounds=st.none() | st.integers(1, 9),
 )
+tokens = st.none() | st.integers(1, 2_000_000)
+models = st.builds(ModelLimits, output=tokens, window=tokens)
 modes = st.sampled_from(["sliced", "strict", "soft"])
 
 
@@ -266,6 +286,132 @@ def test_a_call_within_its_ceiling_is_covered(
     outputs = data.draw(st.integers(0, cap * ask.choices)) if ask.makes_output else 0
     inputs = data.draw(st.integers(0, ask.input_bytes + ask.media_tokens))
     assert charge(tariff, before, inputs + outputs).amount_e10 <= held
+
+
+TOOLS = {"web_search": "web_searches", "file_search": "file_searches"}
+TOOLS |= {"container": "containers", "search_unit": "search_units"}
+dear = st.integers(10**18, 9 * 10**20)
+every_weight = st.fixed_dictionaries(
+    dict.fromkeys(("input", "output"), dear) | dict.fromkeys(TOOLS, st.integers(10**21, 10**22)),
+    optional=dict.fromkeys(TOKEN_KINDS, dear),
+)
+PLAIN = Ask(input_bytes=100, text_bytes=100, output_cap=10)
+BY_TOKEN = Tariff("fixed", "tokens_1m", (Tier(0, 10 * E12),))
+BY_CHARACTER = Tariff("fixed", "characters_1m", (Tier(0, 10 * E12),))
+BY_COST = Tariff("percentage", "tokens_1m", (Tier(0, 100 * E12),))
+
+
+@pytest.mark.parametrize("tariff", [BY_TOKEN, BY_CHARACTER, BY_COST])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"hidden_input": True},
+        {"hidden_input": True, "rounds": 3},
+        {"output_cap": None, "capable_of_cap": True},
+        {"output_cap": None, "capable_of_cap": True, "choices": 3},
+        *({"tool_fees": ((kind, 4),)} for kind in get_args(ToolFee) if kind != "picture"),
+    ],
+)
+@pytest.mark.parametrize("model", [NO_LIMITS, ModelLimits(500, 1_000_000)])
+def test_the_worst_of_each_kind_is_covered(
+    tariff: Tariff, changed: dict[str, Any], model: ModelLimits
+) -> None:
+    ask = replace(PLAIN, **changed)
+    usd = dict.fromkeys(("input", "output"), 9 * 10**18) | dict.fromkeys(TOOLS, 9 * 10**22)
+    rates = make_rates("v", "m", usd)
+    using = gauge_of(ask, the(gauge(tariff, rates, text_only=False)), "strict", LIMITS)
+    plan = quote(ask, using, "strict", LIMITS, body_bytes=200, model=model)
+    assert plan.unbounded is None
+    for held in (plan.least_e10, plan.want_e10):
+        assert 0 < worst_e10(ask, tariff, rates, model, plan.cap_for(held)) <= held
+
+
+percent = st.builds(
+    lambda rate_e12: Tariff("percentage", "tokens_1m", (Tier(0, rate_e12),)),
+    st.integers(E12, 200 * E12),
+)
+every_tariff = tariffs("tokens_1m", "characters_1m") | percent
+bold_asks = st.builds(
+    replace,
+    asks,
+    output_cap=st.none() | st.integers(1, 1000),
+    hidden_input=st.booleans(),
+    capable_of_cap=st.sampled_from((True, True, False)),
+    makes_output=st.just(True),
+    tool_fees=fees,
+    rounds=st.sampled_from((1, 1, 3, None)),
+)
+
+
+def worst_e10(ask: Ask, tariff: Tariff, rates: Rates, model: ModelLimits, cap: int | None) -> int:
+    """The charge when everything happens that may: the provider obeys the cap that it gets, or the
+    caller's, or its own; it reads what its window holds, once a round; it uses its tools as often
+    as it may; and every token of it is a long run of blanks."""
+    longest = cap or ask.output_cap or model.output or ENDLESS
+    made = longest * ask.choices if ask.makes_output else 0
+    read = ask.input_bytes + ask.media_tokens
+    if ask.hidden_input:
+        read = max(read, model.window or 1_048_576)
+    read *= ask.rounds or ENDLESS
+    used = {TOOLS[kind]: ENDLESS if n is None else n for kind, n in ask.tool_fees if kind in TOOLS}
+    spoken = ask.input_characters
+    usage = Usage(input_tokens=read, output_tokens=made, input_characters=spoken, **used)
+    given = ask.text_bytes if spoken is None else spoken
+    counts = Counts(read, made, given, made * CHARACTERS_PER_TOKEN_MOST)
+    return charge(tariff, 0, units_of(tariff.unit, counts), cost(rates, usage).total_e10).amount_e10
+
+
+@given(bold_asks, every_tariff, prices(every_weight), models, st.data())
+def test_strict_is_a_bound_of_all_that_a_provider_may_do(
+    ask: Ask, tariff: Tariff, rates: Rates, model: ModelLimits, data: st.DataObject
+) -> None:
+    using = gauge_of(ask, the(gauge(tariff, rates, text_only=False)), "strict", LIMITS)
+    plan = quote(ask, using, "strict", LIMITS, body_bytes=2 * ask.input_bytes, model=model)
+    if plan.unbounded is not None:
+        return
+    held = data.draw(st.sampled_from((plan.least_e10, plan.want_e10)))
+    cap = plan.cap_for(held)
+    assert cap is None or ask.capable_of_cap
+    assert worst_e10(ask, tariff, rates, model, cap) <= held
+
+
+ENDLESS = 10**6
+"""What nobody bounds."""
+
+
+@pytest.mark.parametrize(
+    ("ask", "model", "bounded"),
+    [
+        (Ask(input_bytes=10, capable_of_cap=True), NO_LIMITS, True),
+        (Ask(input_bytes=10, output_cap=5), NO_LIMITS, True),
+        (Ask(input_bytes=10), ModelLimits(output=5), True),
+        (Ask(input_bytes=10), NO_LIMITS, False),
+        (Ask(input_bytes=10, makes_output=False), NO_LIMITS, True),
+        (Ask(output_cap=5, rounds=None), NO_LIMITS, False),
+        (Ask(output_cap=5, rounds=4), NO_LIMITS, True),
+        (Ask(output_cap=5, tool_fees=(("web_search", None),)), NO_LIMITS, False),
+        (Ask(output_cap=5, tool_fees=(("web_search", 3),)), NO_LIMITS, True),
+        (Ask(output_cap=5, tool_fees=(("picture", 3),)), NO_LIMITS, False),
+        (Ask(output_cap=5, tool_fees=(("picture", 0),)), NO_LIMITS, True),
+    ],
+)
+def test_what_strict_can_bound(ask: Ask, model: ModelLimits, bounded: bool) -> None:
+    rates = make_rates("v", "m", {"input": 1, "output": 1, "web_search": 9 * 10**22})
+    percent = Tariff("percentage", "tokens_1m", (Tier(0, 100 * E12),))
+    using = gauge_of(ask, the(gauge(percent, rates, text_only=False)), "strict", LIMITS)
+    plan = quote(ask, using, "strict", LIMITS, body_bytes=10, model=model)
+    assert (plan.unbounded is None) == bounded
+    if not bounded:
+        with pytest.raises(LavaError, match="strict meter cannot bound"):
+            check_bounded(plan)
+    assert quote(ask, using, "sliced", LIMITS, body_bytes=10, model=model).unbounded is None
+
+
+def test_a_fee_that_a_meter_does_not_charge_needs_no_bound() -> None:
+    ask = Ask(output_cap=5, tool_fees=(("web_search", None), ("picture", None)))
+    by_token = the(gauge(Tariff("fixed", "tokens_1m", (Tier(0, E12),)), None, text_only=False))
+    assert quote(ask, by_token, "strict", LIMITS, body_bytes=10).unbounded is None
 
 
 @given(asks)

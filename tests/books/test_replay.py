@@ -290,6 +290,29 @@ async def test_a_response_in_the_background_is_charged_whole_and_once(
     ]
 
 
+async def test_its_credit_waits_for_it_after_a_crash_too(shop: Shop, tmp_path: Path) -> None:
+    owner = await shop.customer(10**6)
+    await shop.lease(owner, 5000, holder_id="hld_dead")
+    journal = _journal(tmp_path)
+    call = replace(_call(shop, owner, "req_made", input_tokens=0), provider="openai")
+    seq = journal.hold(encode_call(call))
+    journal.sent(seq)
+    queued = row(owner, 0, shop=shop, by=TIERS, request_id="req_made")
+    queued = replace(queued, call=call, metered_object="resp_1", metered="part")
+    journal.settle(seq, encode_result(replace(queued, keeps_e10=3000, keeps_s=60)))
+    journal.close()
+    for _ in range(2):
+        await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
+    open_leases = "SELECT holder_id, amount_e10 FROM leases WHERE closed_at IS NULL"
+    assert await fetch(shop.database, open_leases) == [("kept:openai:resp_1", 3000)]
+    await sound(shop.database)
+    read = row(owner, 100, shop=shop, by=TIERS, request_id="req_read")
+    read = replace(read, call=replace(read.call, provider="openai"), metered_object="resp_1")
+    await shop.settle(replace(read, reads_object=True))
+    assert await fetch(shop.database, open_leases) == []
+    assert (await sound(shop.database)).spent_e10 == 10 + 90 * 3
+
+
 @pytest.mark.parametrize("key_type", ["managed", "unmanaged"])
 async def test_it_still_has_an_owner(shop: Shop, tmp_path: Path, key_type: str) -> None:
     owner, _ = await _background(shop, tmp_path, key_type=key_type)

@@ -206,6 +206,27 @@ async def test_a_top_up_that_waits_for_its_payer(
     assert await api.sound()
 
 
+async def test_a_payer_and_a_worker_at_the_same_moment_charge_once(
+    api: Api, base: str, stripe: StripePayments
+) -> None:
+    """The first try found no card, so there is no charge yet that both could find."""
+    customer = await api.customer()
+    ref = await known(api, base, customer)
+    payment_id = await top_up(api, customer)
+    await fetch(api.database, "UPDATE payments SET provider = 'stripe', attempts = 1")
+    add_card(base, ref, GOOD)
+    await asyncio.gather(
+        top_ups.run_once(api.books, stripe), api.post(f"payments/{payment_id}/confirm", BACK)
+    )
+    made = await api.made(f"payments/{payment_id}/confirm", BACK)  # either was told to come again
+    assert made["status"] == "succeeded"
+    await top_ups.run_once(api.books, stripe)
+    with client(base) as there:
+        found = there.get("/v1/charges", params={"customer": ref}).json()["data"]
+    assert [charge["amount"] for charge in found] == [1000]
+    assert (await api.balance(customer))["total_remaining"] == "15.0000000000"
+
+
 async def test_a_payer_may_take_another_card(api: Api, base: str, stripe: StripePayments) -> None:
     customer = await api.customer()
     ref = await known(api, base, customer, DECLINED)

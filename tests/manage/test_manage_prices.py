@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from late_kit import PERCENT, unpriced
 
 from lava_proxy.books import bank
 from lava_proxy.cli import tools
+from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.manage import prices
 from lava_proxy.rules.pricebook import PriceBook
@@ -215,6 +217,11 @@ async def test_the_commands_of_the_operator(database_url: str, tmp_path: Any) ->
     assert await tools.all_prices(settings) == [row]
     await tools.remove_price(settings, "prc_1")
     assert await tools.all_prices(settings) == []
+    merchant = (await tools.create_key(settings, "k", False, "m"))["merchant_id"]
+    await tools.add_price(settings, replace(row, price_id="prc_2", merchant_id=merchant))
+    await tools.remove_price(settings, "prc_2")  # the operator's house
+    with pytest.raises(LavaError, match="there is no price"):
+        await tools.remove_price(settings, "prc_2")
 
 
 async def test_late_prices_correct_ones_own_requests_when_asked(api: Api, other: Api) -> None:

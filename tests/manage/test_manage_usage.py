@@ -55,7 +55,8 @@ async def booked(api: Api, seed: int, rows: int = 60) -> list[dict[str, Any]]:
 
 
 def text(at: datetime, offset: tzinfo = UTC) -> str:
-    return at.astimezone(offset).isoformat()
+    """To the microsecond: an end counts as wide as it is written."""
+    return at.astimezone(offset).isoformat(timespec="microseconds")
 
 
 def totals(facts: list[dict[str, Any]]) -> dict[str, object]:
@@ -129,6 +130,33 @@ async def test_a_plus_that_came_as_a_space_is_a_plus(api: Api) -> None:
     reply = await call_app(api.app, "GET", "/v1/usage", query=query, headers=headers)
     assert [item["date"] for item in reply.json["items"]] == ["2026-11-20", "2026-11-21"]
     assert reply.json["items"][0]["start"] == "2026-11-19T18:15:00.000Z"
+
+
+async def test_an_end_counts_as_wide_as_it_is_written(api: Api) -> None:
+    """So what the API shows can be asked for: a day by its ends, a request by its time."""
+    facts = await booked(api, 6, rows=40)
+    day = {"start": text(BASE, timezone(timedelta(hours=-5)))}
+    found = (await api.get("usage", **day, end=text(BASE + timedelta(days=4)))).json
+    for item in found["items"]:
+        again = (await api.get("usage", start=item["start"], end=item["end"])).json
+        # A bound of the whole range may cut the first day and the last.
+        if item not in (found["items"][0], found["items"][-1]):
+            assert again["totals"] == {name: item[name] for name in totals([])}
+    [one] = (await api.get("requests", limit=1)).json["data"]
+    at = one["created_at"]
+    assert (await api.get("usage", start=at, end=at)).json["totals"]["total_requests"] >= 1
+    last = BASE + timedelta(days=1)
+    for end, behind in (
+        ("2026-11-20T23:59:59Z", timedelta()),
+        ("2026-11-20T23:59Z", timedelta()),
+        ("2026-11-20T23:59:59.999Z", timedelta()),
+        ("2026-11-20T23:59:59.999999Z", timedelta()),
+        ("2026-11-20T23:59:59.9999Z", timedelta(microseconds=99)),
+        ("2026-11-20T23:59:58Z", timedelta(seconds=1)),
+    ):
+        wanted = [f for f in facts if BASE <= f["at"] < last - behind]
+        found = (await api.get("usage", start="2026-11-20T00:00:00Z", end=end)).json
+        assert found["totals"] == totals(wanted), end
 
 
 async def test_filters_that_contradict_each_other_find_nothing(api: Api) -> None:

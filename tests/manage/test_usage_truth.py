@@ -136,7 +136,8 @@ class Truth:
         edges = [fact.at for fact in self.facts.values()]
         ends = [chance.choice(edges) + chance.choice((-1, 0, 1)) * INSTANT for _ in range(2)]
         since, end = sorted(ends)
-        query = {"start": since.astimezone(offset).isoformat(), "end": end.isoformat()}
+        written = end.isoformat(timespec="microseconds")  # it counts as wide as it is written
+        query = {"start": since.astimezone(offset).isoformat(), "end": written}
         wanted = list(self.facts.values())
         if chance.random() < 0.4:
             query["customer_id"] = chance.choice(self.customers)

@@ -63,9 +63,14 @@ async def look(shop: Shop, *, hours: float = 1, payments: Payments | None = None
     await asyncio.gather(*[lookups.run_once(shop.api.books, made) for _ in range(3)])
 
 
-async def told_late(shop: Shop, stripe: StripePayments, session: dict[str, Any]) -> None:
+async def told_late(
+    shop: Shop,
+    stripe: StripePayments,
+    session: dict[str, Any],
+    kind: str = "checkout.session.completed",
+) -> None:
     """Stripe's message, after all."""
-    body = message("checkout.session.completed", session, event_id=f"evt_{session['id']}")
+    body = message(kind, session, event_id=f"evt_{kind}_{session['id']}")
     headers = [("stripe-signature", signed(body))]
     app = create_management(shop.api.books, Registry.builtin(), stripe)
     path = "/v1/payment_events/stripe"
@@ -77,6 +82,29 @@ async def credit(shop: Shop) -> list[str]:
     customers = (await shop.api.get("customers")).json["data"]
     balances = [await shop.api.balance(customer["customer_id"]) for customer in customers]
     return [str(balance["available"]) for balance in balances]
+
+
+async def test_a_message_that_a_page_ended_makes_us_look(
+    shop: Shop, base: str, stripe: StripePayments
+) -> None:
+    secret, page = await begun(shop)
+    session = at_stripe(base, page, "expire")
+    await told_late(shop, stripe, session, "checkout.session.expired")
+    await lookups.run_once(shop.api.books, stripe)
+    assert await shop.state(secret) == "declined"
+    assert [payment["error_code"] for payment in await shop.payments()] == ["expired"]
+    await told_late(shop, stripe, session, "payment_intent.canceled")
+    await lookups.run_once(shop.api.books, stripe)
+    assert await shop.state(secret) == "declined"
+
+
+async def test_a_page_that_ended_after_its_session_is_given_up(
+    shop: Shop, base: str, stripe: StripePayments
+) -> None:
+    _, page = await begun(shop)
+    at_stripe(base, page, "expire")
+    await look(shop, hours=24.5)
+    assert [payment["status"] for payment in await shop.payments()] == ["cancelled"]
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["page known", "page by its mark"])
@@ -140,6 +168,23 @@ async def test_a_checkout_that_was_given_up_ends_here_and_at_stripe(
     assert at_stripe(base, page, "pay")["error"]  # nobody can pay there any more
     await look(shop, hours=99)
     assert [payment["status"] for payment in await shop.payments()] == ["cancelled"]
+
+
+async def test_why_the_last_try_failed_is_kept(
+    shop: Shop, base: str, stripe: StripePayments
+) -> None:
+    _, page = await begun(shop)
+    (payment,) = await shop.payments()
+    about = {
+        "id": "pi_x",
+        "metadata": {"lava_payment_id": payment["payment_id"]},
+        "last_payment_error": {"code": "card_declined", "message": "No."},
+    }
+    await told_late(shop, stripe, about, "payment_intent.payment_failed")
+    await look(shop, hours=26)
+    (payment,) = await shop.payments()
+    assert (payment["status"], payment["error_code"]) == ("cancelled", "card_declined")
+    assert at_stripe(base, page, "pay")["error"]
 
 
 async def test_who_pays_as_it_is_given_up_is_credited(

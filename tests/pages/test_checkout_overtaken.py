@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from page_kit import Redirecting, Shop
 
 from lava_proxy.payments.seam import ChargeAnswer
-from lava_proxy.store import payments
+from lava_proxy.store import payments, plans
 
 
 async def test_a_plan_paid_for_after_a_dearer_one_begins_later(shop: Shop) -> None:
@@ -35,3 +37,18 @@ async def test_a_plan_paid_for_after_a_dearer_one_begins_later(shop: Shop) -> No
     assert change["payment_id"] == provider.charges[0].payment_id
     assert (await shop.payments())[-1]["subscription_id"] == on["subscription_id"]
     assert await shop.api.sound()
+
+
+async def test_nobody_waits_for_a_plan_that_ends_in_this_moment(shop: Shop) -> None:
+    customer, terms = await shop.api.customer(), {"billing_interval": "month"}
+    await shop.subscribe(customer)
+    small = await shop.api.made("plans", {"name": "Small", "period_amount": "5", **terms})
+    secret = await shop.session(customer_id=customer, plan_id=small["plan_id"])
+    async with shop.api.database.transaction() as conn:
+        now = shop.api.books.now()
+        assert await plans.delete(conn, shop.api.merchant_id, small["plan_id"], now)
+        pressing = asyncio.create_task(shop.press(secret))
+        await asyncio.sleep(0.2)
+    assert (await pressing).status in (409, 503)  # 503: a lock was not had in half a second
+    on = (await shop.api.get(f"customers/{customer}/subscription")).json["subscription"]
+    assert (on["plan_id"], on["pending_change"]) == (shop.plan_id, None)

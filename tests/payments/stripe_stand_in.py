@@ -69,6 +69,7 @@ resources.extra_apis[:] = [
 from localstripe.server import app, get_post_data  # noqa: E402  (it takes its routes as they are)
 
 seen: dict[str, tuple[bytes, int, bytes]] = {}
+turn = asyncio.Lock()
 
 
 @web.middleware
@@ -78,9 +79,10 @@ async def once(request: web.Request, handler: Any) -> web.StreamResponse:
     if key is None or request.method != "POST":
         made: web.StreamResponse = await handler(request)
         return made
-    if key not in seen:
-        fresh = await handler(request)
-        seen[key] = (body, fresh.status, fresh.body)
+    async with turn:
+        if key not in seen:
+            fresh = await handler(request)
+            seen[key] = (body, fresh.status, fresh.body)
     first, status, answer = seen[key]
     if first != body:
         error = {"error": {"type": "idempotency_error", "message": "another body"}}

@@ -176,6 +176,25 @@ async def test_a_page_that_only_keeps_a_card(payments: StripePayments) -> None:
     assert page.redirect_url == "https://stripe.test/setup/set_1"
 
 
+async def test_a_charge_that_somebody_cancelled_at_stripe_is_made_anew_once(
+    base: str, payments: StripePayments
+) -> None:
+    customer = payer(base, ASKS)
+    asked = ask(customer)
+    first = await payments.charge(asked)
+    with client(base) as there:
+        there.post(f"/v1/payment_intents/{first.provider_ref}/cancel")
+    await payments.make_default(customer, add_card(base, customer, GOOD))
+    again = replace(asked, attempt=2, provider_ref=first.provider_ref)
+    for _ in range(2):  # the second time as after a crash that lost the answer
+        made = await payments.charge(again)
+        assert made.outcome == "succeeded"
+        assert made.provider_ref != first.provider_ref
+    later = replace(again, attempt=3)  # and as after the day that keys are kept for
+    assert await payments.charge(later) == made
+    assert charges(base, customer) == [("succeeded", 500)]
+
+
 def looked(payment_id: str, **known: object) -> Lookup:
     facts = {"owner_id": "con_1", "payer_ref": None, "provider_ref": None, "page_ref": None}
     facts |= {"paged": False, "created_at": datetime.now(UTC), "answered": True, **known}

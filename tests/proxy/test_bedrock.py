@@ -343,3 +343,24 @@ async def test_awss_own_client_raises_when_the_money_ends(gate: Gate) -> None:
     row = await gate.row(payer)
     assert row["outcome"] == "cut_off"
     assert row["charge_e10"] <= payer.credit_e10
+
+
+async def test_strict_refuses_a_signed_call_that_nothing_bounds(gate: Gate) -> None:
+    """The body is signed by its caller, so no cap can be set; nobody knows what the model makes."""
+    payer = await gate.payer("20.00", mode="strict")
+    path = "/model/qwen.qwen3-32b-v1%3A0/invoke"
+    gate.sim.script[path] = Script.json({"usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+    for body, status in ((b'{"messages":[]}', 422), (b'{"messages":[],"max_tokens":9}', 200)):
+        theirs = signed_by_caller(path, body, session=SESSION) | {"x-api-key": payer.token()}
+        answer = await gate.call(forward_url(f"https://{HOST}{path}"), body, None, theirs)
+        assert answer.status == status, answer.body
+
+
+async def test_an_invoked_llama_is_bounded_too(gate: Gate) -> None:
+    payer = await gate.payer("0.0200")
+    path = "/model/us.meta.llama3-3-70b-instruct-v1%3A0/invoke"
+    answer = {"generation": "x", "prompt_token_count": 1, "generation_token_count": 1}
+    gate.sim.script[path] = Script.json(answer)
+    body = {"prompt": "hello", "max_gen_len": 8000}
+    assert (await gate.call(forward_url(f"https://{HOST}{path}"), body, payer)).status == 200
+    assert 0 < json.loads(gate.sim.requests[-1].body)["max_gen_len"] < 2_000

@@ -15,8 +15,9 @@ from lava_proxy.net.simulated import Piece, Script, SimRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SETTINGS = {"exact_tokens": False}
-"""Events are counted, one token each, so that a test can say what a stream must come to."""
+SETTINGS = {"exact_tokens": False, "database_wait_s": 20.0, "database_timeout_s": 20.0}
+"""Events are counted, one token each, so that a test can say what a stream must come to. A database
+that is slow for want of a processor is not what is tested."""
 
 HELLO = [{"role": "user", "content": "hello there"}]
 DONE = b"data: [DONE]\n\n"

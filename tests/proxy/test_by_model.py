@@ -17,7 +17,7 @@ from lava_proxy.core.money import parse_e10
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SETTINGS = {"extension_wait_s": 20.0}
+SETTINGS = {"extension_wait_s": 20.0, "database_wait_s": 20.0, "database_timeout_s": 20.0}
 """What ends a stream here is its money, however busy the machine is."""
 SIM = "sim-12-0-in7"
 

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from typing import get_args
 
 import pytest
 
 from lava_proxy.core.invariant import InvariantBroken
-from lava_proxy.proxy.exchange import TABLE, Books, Event, Exchange, State, Step
+from lava_proxy.proxy.exchange import (
+    TABLE,
+    Books,
+    Event,
+    Exchange,
+    Interruption,
+    State,
+    Step,
+    interrupted,
+    passed_on,
+)
 
 Path = list[tuple[Event, Step]]
 
@@ -59,6 +70,26 @@ def test_money_is_kept_only_from_a_provider_that_may_have_worked() -> None:
     for (state, _), step in TABLE.items():
         if step.books is Books.SETTLE:
             assert state in (State.SENT, State.BODY)
+
+
+OPEN = [state for state in State if state is not State.CLOSED]
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "whole"), list(product(OPEN, get_args(Interruption), (True, False)))
+)
+def test_every_interruption_is_in_the_table(state: State, why: Interruption, whole: bool) -> None:
+    assert (state, interrupted(state, why, whole=whole)) in TABLE
+
+
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize(
+    "ended", [Event.ENDED, Event.ENDED_SHORT, Event.ENDED_FAILED, Event.BROKE_OFF, Event.CUT]
+)
+def test_every_end_of_an_answer_is_in_the_table(ended: Event, left: bool) -> None:
+    assert (State.BODY, passed_on(State.BODY, ended, left=left)) in TABLE
+    if ended in (Event.ENDED, Event.BROKE_OFF, Event.CUT):  # what an error's body comes to
+        assert (State.ERROR, passed_on(State.ERROR, ended, left=left)) in TABLE
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(State, Event)))

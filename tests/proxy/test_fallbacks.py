@@ -176,7 +176,7 @@ async def test_sdks_do_not_notice(gate: Gate) -> None:
 
 async def test_in_the_same_dialect_only_the_model_is_another(gate: Gate) -> None:
     payer, model = await gate.payer(), _down(gate)
-    body = b'{"model" : "%b",  "messages": [{"role":"user","content":"x"}], "odd":1}'
+    body = b'{"model" : "%b",  "messages": [{"role":"user","content":"x"}], "max_tokens":9}'
     answer = await gate.call(AT_GPT, body % model.encode(), payer, _chain((GPT, GOOD)))
     assert answer.status == 200
     assert gate.sim.requests[1].body == body % GOOD.encode()

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from gateway_kit import CHAT, TOKEN_E10, Gate, fresh_model
-from spend_kit import CHEAP, spender
+from spend_kit import CHEAP, managed, spender
 
+from lava_proxy.core.money import format_e10
 from lava_proxy.net.simulated import Piece, Script, SimRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -280,3 +281,78 @@ async def test_a_stream_is_cut_when_its_searches_have_used_the_money_up(gate: Ga
     assert row["outcome"] == "cut_off"
     assert 14 * SEARCH_E10 < row["charge_e10"] <= payer.credit_e10
     assert await gate.left_e10(payer) >= 0
+
+
+# Characters.
+
+
+@pytest.mark.parametrize(("mode", "each", "cap"), [("strict", 128, 38), ("sliced", 8, 620)])
+async def test_a_plain_answer_by_the_character_gets_a_cap(
+    gate: Gate, mode: str, each: int, cap: int
+) -> None:
+    """5,000 characters are paid for. In strict a token may be a run of blanks."""
+    payer, model = await gate.payer("0.05", unit="characters_1m", mode=mode), fresh_model()
+
+    def blanks(request: SimRequest) -> Script:
+        made = cap_in(json.loads(request.body)) or LONGEST
+        choice = {"message": {"content": " " * each * made}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 4, "completion_tokens": made}
+        return Script.json({"id": "x", "choices": [choice], "usage": usage})
+
+    gate.sim.script[model] = blanks
+    assert (await gate.call(CHAT, asking(model), payer)).status == 200
+    (request,) = gate.seen(model)
+    assert cap <= (cap_in(json.loads(request.body)) or 0) <= cap + 2
+    row = await gate.row(payer)
+    assert payer.credit_e10 * 9 // 10 < row["charge_e10"] <= payer.credit_e10
+
+
+# What cannot be capped.
+
+
+@pytest.mark.parametrize(("mode", "status"), [("strict", 422), ("sliced", 402)])
+async def test_a_body_that_takes_no_cap_is_refused_or_held_for_in_full(
+    gate: Gate, mode: str, status: int
+) -> None:
+    """Compaction has no member for a cap; 32,768 tokens would cost 33 cents."""
+    payer, model = await gate.payer("0.30", mode=mode), fresh_model()
+    no = await gate.call("/openai/v1/responses/compact", {"model": model, "input": "x"}, payer)
+    assert (no.status, gate.sim.requests) == (status, [])
+
+
+# Quotes.
+
+
+@pytest.mark.parametrize("mode", ["sliced", "strict", "soft"])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "more", [{}, {"max_tokens": 700}, {"service_tier": "priority", "max_tokens": 700}]
+)
+async def test_a_quote_says_what_the_call_then_holds(
+    gate: Gate, mode: str, stream: bool, more: dict[str, Any]
+) -> None:
+    payer = await gate.payer("20.00", mode=mode, **PERCENT)
+    body = asking("gpt-5", stream=stream, **more)
+    ask = {"customer_id": payer.customer_id, "meter_slug": "m", "body": body}
+    ask["url"] = "https://api.openai.com/v1/chat/completions"
+    quote = await managed(gate, payer, "POST", "/v1/quotes", ask)
+    gate.sim.script["gpt-5"] = Script((Piece(b"", 30.0),))
+    compact = json.dumps(body, separators=(",", ":")).encode()  # the bound counts bytes
+    call = await gate.open_call(CHAT, compact, payer)
+    await gate.sim.until(lambda: gate.seen("gpt-5"))
+    held_e10 = gate.gateway.books.leases.account(payer.customer_id).held_e10
+    call.close()
+    assert format_e10(held_e10) == quote["hold"]
+    assert quote["ceiling"] >= quote["hold"]
+    if mode == "strict" or not stream:
+        assert quote["ceiling"] == quote["hold"]
+    await gate.booked()
+
+
+async def test_a_quote_is_refused_like_its_call(gate: Gate) -> None:
+    payer = await gate.payer("9.00", mode="strict", **PERCENT)
+    ask = {"customer_id": payer.customer_id, "meter_slug": "m", "body": searching()}
+    ask["url"] = "https://api.anthropic.com/v1/messages"
+    headers = {"authorization": f"Bearer {payer.secret}"}
+    no = await gate.call("/v1/quotes", ask, None, headers)
+    assert (no.status, no.error()["code"]) == (422, "unbounded_call")

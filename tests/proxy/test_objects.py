@@ -325,3 +325,33 @@ async def test_a_prediction_is_charged_once_when_its_time_is_known(gate: Gate) -
     charges = [row["charge_e10"] for row in await gate.rows(payer)]
     assert charges == [0, 0, 150_000_000, 0]  # a minute and a half at a cent
     assert (await gate.rows(payer))[2]["model"] == "stability-ai/sdxl"
+
+
+async def test_a_container_may_be_used_again_by_whose_answer_opened_it(gate: Gate) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    other, container = await gate.sibling(payer, "20.00"), f"cntr_{model}"
+    ran = {"type": "code_interpreter_call", "id": "ci_1", "container_id": container}
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    gate.sim.script[model] = Script.json(
+        {"id": f"resp_{model}", "status": "completed", "usage": usage, "output": [ran]}
+    )
+    asked = {"model": model, "input": "hello"}
+    again = asked | {"tools": [{"type": "code_interpreter", "container": container}]}
+    path = "/openai/v1/responses"
+    assert (await gate.call(path, again, payer)).status == 404
+    assert (await gate.call(path, asked, payer)).status == 200
+    assert (await gate.call(path, again, payer)).status == 200
+    assert (await gate.call(path, again, other)).status == 404
+
+
+async def test_a_container_of_anthropics_too(gate: Gate) -> None:
+    payer, model = await gate.payer("20.00"), fresh_model()
+    other, container = await gate.sibling(payer, "20.00"), f"container_{model}"
+    answer = {"type": "message", "id": "msg_1", "model": model, "content": []}
+    answer |= {"container": {"id": container}, "usage": {"input_tokens": 3, "output_tokens": 2}}
+    gate.sim.script[model] = Script.json(answer)
+    asked = {"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+    path = "/anthropic/v1/messages"
+    assert (await gate.call(path, asked, payer)).status == 200
+    assert (await gate.call(path, asked | {"container": container}, payer)).status == 200
+    assert (await gate.call(path, asked | {"container": container}, other)).status == 404

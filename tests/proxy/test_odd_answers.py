@@ -9,6 +9,7 @@ from gateway_kit import CHAT, TOKEN_E10, Gate, fresh_model
 from plain_client import text_of
 
 from lava_proxy.net.simulated import EVENT_STREAM, Piece, Script
+from lava_proxy.proxy.exchange import TABLE, Event, State
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -115,6 +116,19 @@ async def test_what_the_provider_may_not_tell_the_client(gate: Gate) -> None:
     assert set(good) <= names
     assert (answer.header("x-lava-request-id") or "").startswith("req_")
     assert "managed-key" not in str(answer.headers)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_pair_that_the_table_lacks_leaves_nothing_open(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    payer = await gate.payer()
+    monkeypatch.delitem(TABLE, (State.BODY, Event.ENDED))  # type: ignore[arg-type]
+    await gate.call(CHAT, asking("sim-6-0", stream=stream), payer)
+    row = await gate.row(payer)
+    assert (row["outcome"], row["output_tokens"]) == ("truncated", 6)
+    assert "metering_fault" in row["flags"]
+    # That hold and journal are closed is what the fixture checks.
 
 
 async def test_a_fault_in_pricing_still_books_the_call(

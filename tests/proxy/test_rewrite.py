@@ -73,7 +73,7 @@ async def test_anthropic_sdk_at_openai(gate: Gate, stream: bool) -> None:
 
 async def test_the_same_dialect_passes_untouched(gate: Gate) -> None:
     payer = await gate.payer()
-    body = b'{"model": "sim-3-0",  "messages": [], "unknown": 1}'
+    body = b'{"model": "sim-3-0",  "messages": [], "max_tokens": 9, "unknown": 1}'
     answer = await gate.call(f"/v1/rewrite/openai/{GPT}", body, payer)
     assert answer.status == 200
     assert gate.seen("sim-3-0")[-1].body == body

@@ -270,6 +270,27 @@ def test_other_names_and_borrowed_models(ours, theirs, model):
     assert compile_rates(ours, model, NOW) is not None
 
 
+@pytest.mark.parametrize(
+    ("provider", "model", "usage", "usd"),
+    [
+        ("voyage", "rerank-2", Usage(1_000_000, 0), "0.05"),
+        ("voyage", "rerank-2.5-lite", Usage(1_000_000, 0), "0.02"),
+        ("elevenlabs", "eleven_multilingual_v2", Usage(input_characters=1000), "0.10"),
+        # A thousand characters are stated as 500 credits.
+        ("elevenlabs", "eleven_turbo_v2_5", Usage(input_characters=500), "0.05"),
+        ("elevenlabs", "scribe_v1", Usage(input_ms=3_600_000), "0.22"),
+        ("deepgram", "nova-3", Usage(input_ms=90_000), "0.01155"),
+        ("fireworks", "whisper-v3-turbo", Usage(input_ms=60_000), "0.0009"),
+    ],
+)
+def test_prices_that_the_data_lack(provider, model, usage, usd):
+    known = {p.id: p.prices for p in Registry.builtin().providers if p.prices}
+    rates = Catalog(bundled=known).rates(provider, model, NOW)
+    assert rates is not None
+    assert cost(rates, usage).total_e10 == parse_e10(usd)
+    assert cost(rates, usage).flags == ()
+
+
 ROUTER = "huggingface_{suffix}"
 """The router's row: each server behind it has a list of its own."""
 

@@ -91,6 +91,14 @@ def test_short_answers_teach_nothing():
     assert len(learned) == 0
 
 
+def test_names_that_nobody_can_keep_teach_nothing():
+    learned = Learned()
+    for name in ("m" * 257, "m\0", "m\ud800"):
+        learned.learn("p", name, 1000, 1250)
+    assert len(learned) == 0
+    assert learned.take_fresh() == {}
+
+
 def test_the_table_is_bounded_and_forgets_the_stalest():
     learned = Learned(models_max=2)
     for model in ("a", "b", "a", "c"):

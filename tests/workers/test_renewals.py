@@ -17,6 +17,7 @@ from lava_proxy.store import customers, plans, subscriptions
 from lava_proxy.store.audit import audit
 from lava_proxy.store.database import Database
 from lava_proxy.store.plans import Rollover
+from lava_proxy.workers import charges
 
 
 @pytest.fixture
@@ -113,6 +114,18 @@ async def test_by_hand_a_payment_is_made_at_once_in_its_own_test_mode_only() -> 
     ):
         ask = ChargeAsk(payment, "mer_1", customer, None, 5, "d")
         assert (await Manual().charge(ask)).outcome == outcome
+
+
+async def test_a_months_end_is_not_twenty_payments_at_a_time(
+    club: Club, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charges, "MOST", 2)
+    plan = await club.plan(20)
+    members = [(await club.member(plan))[0] for _ in range(5)]
+    club.later(days=31)
+    await club.renew()
+    assert len(club.till.asked) == 5
+    assert [await club.credit(customer) for customer in members] == [(20 * USD, 0)] * 5
 
 
 # Cycles -----------------------------------------------------------------------------------------

@@ -25,11 +25,24 @@ _CREATION = {"ephemeral_5m_input_tokens": "written_5m", "ephemeral_1h_input_toke
 class MessagesReader(Fold):
     """`contract.Reader` of the family."""
 
-    __slots__ = ("_passes",)
+    __slots__ = ("_container", "_passes")
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
+        self._container = ""
         self._passes: list[tuple[str | None, dict[str, int]]] = []
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        return (self._container,) if self._container else ()
+
+    def _contain(self, source: object, *, ran: bool = False) -> None:
+        """Note the container that is named. Where code `ran` in it, that is billed by its time,
+        which nobody states."""
+        if type(found := member(source, "container", "id")) is str:
+            self._container = found
+            if ran:
+                self._counts["containers"] = 1
 
     def correct(self, counts: dict[str, int]) -> None:
         """Take counts ("input", "output", "read", "written") from somebody who knows better than
@@ -51,10 +64,11 @@ class MessagesReader(Fold):
             message = body.get("message")
             if type(message) is dict:
                 self._name(message)
+                self._contain(message)
                 self._state(message.get("usage"))
         elif kind == "message_delta":
             self._state(body.get("usage"))
-            self._container(member(body, "delta", "container"))
+            self._contain(body.get("delta"), ran=True)
             if member(body, "delta", "stop_reason") is not None:
                 self.final = bool(self._counts)
         elif kind == "message_stop":
@@ -68,17 +82,12 @@ class MessagesReader(Fold):
     def _message(self, body: dict[str, Any]) -> None:
         """An answer that was not streamed."""
         self._name(body)
+        self._contain(body, ran=True)
         self._state(body.get("usage"))
-        self._container(body.get("container"))
         self.ended = True
         self.final = bool(self._counts)
         for block in objects(body.get("content")):
             self._block(block)
-
-    def _container(self, container: object) -> None:
-        """Code ran in one. It is billed by its time, which nobody states."""
-        if type(member(container, "id")) is str:
-            self._counts["containers"] = 1
 
     def _block(self, block: object) -> None:
         if type(block) is not dict:

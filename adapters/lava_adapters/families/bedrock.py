@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import unquote
 
+from .. import bedrock_caps
 from ..awsframe import encode
+from ..bedrock_caps import OUTER
 from ..contract import Ask, Framing, Reader
 from ..fold import Unread
 from ..framings import media_type
-from ..jsonedit import set_member, set_nested
+from ..jsonedit import set_nested
 from ..quirks import Quirks
 from ..replies import cut_message, dump, with_facts
-from ..strict import limit, mapping, parse
+from ..strict import limit, parse
 from ..weigh import weigh
 from .bedrock_reader import BedrockReader
 from .plain import Plain
 
-_CONFIGS = ("inferenceConfig", "guardrailConfig")
-_PRICED = frozenset(("messages", "system", "max_tokens", "prompt", "inputText", *_CONFIGS))
+_PRICED = frozenset(("messages", "system", "prompt", "inputText", "guardrailConfig")) | OUTER
 _STREAMS = ("converse-stream", "invoke-with-response-stream")
 
 
@@ -36,23 +37,19 @@ class Bedrock(Plain):
         parts = path.split("/")
         request = parse(body, _PRICED)
         weight = weigh(body, request)
-        converse = self._kind == "converse"
-        if converse:
-            config = mapping(request, "inferenceConfig")
-            cap = limit(config, "maxTokens", "inferenceConfig.maxTokens")
-        else:
-            cap = limit(request, "max_tokens")
-        # What limits an invoked model's output depends on the model; Claude's body is known.
-        claude = "anthropic_version" in request
+        model = unquote(parts[-2]) if len(parts) > 2 else ""
+        limits = bedrock_caps.read(model, request, body, converse=self._kind == "converse")
         return Ask(
-            model=unquote(parts[-2]) if len(parts) > 2 else None,
+            model=model or None,
             stream=parts[-1] in _STREAMS,
-            output_cap=cap,
+            output_cap=limits.cap,
+            choices=limit(request, "num_generations") or 1,
             input_bytes=weight.input_bytes,
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
             hidden_input=weight.hidden or request.get("promptVariables") is not None,
-            capable_of_cap=converse or claude,
+            capable_of_cap=limits.capable,
+            makes_output=limits.writes,
             object_ids=tuple(weight.object_ids),
             guarded=request.get("guardrailConfig") is not None,
         )
@@ -64,7 +61,8 @@ class Bedrock(Plain):
             return body
         if self._kind == "converse":
             return set_nested(body, "inferenceConfig", "maxTokens", b"%d" % output_cap)
-        return set_member(body, "max_tokens", b"%d" % output_cap)
+        request = parse(body, _PRICED)
+        return bedrock_caps.lowered(body, ask.model or "", request, output_cap)
 
     def framing(self, ask: Ask, content_type: str) -> Framing:
         kind = media_type(content_type)

@@ -26,6 +26,10 @@ class ResponsesReader(Fold):
         self._summary = (0, 0)
         """Events and bytes where the last summary of reasoning began."""
 
+    @property
+    def made(self) -> tuple[str, ...]:
+        return self._tools.containers
+
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         kind = body.get("type")
         if type(kind) is not str:

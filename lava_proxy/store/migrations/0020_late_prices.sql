@@ -1,6 +1,6 @@
 -- Requests that wait for a price: booked without any, or at an assumed one. They leave when they are
--- re-rated, so looking for work costs what waits and not what was. `limits` are the accounts that the
--- request's cost was booked on beside the wallet: its spend key's.
+-- re-rated, so looking for work costs what waits and not what was. `limits` are the accounts of the
+-- limits in money that the request drew on.
 
 CREATE TABLE unrated_requests (
     merchant_id text NOT NULL,
@@ -16,7 +16,6 @@ CREATE TABLE unrated_requests (
     tried       text NOT NULL DEFAULT '',
     PRIMARY KEY (merchant_id, provider, model, asked, created_at, request_id)
 );
-DROP INDEX requests_without_a_price;
 
 INSERT INTO unrated_requests (merchant_id, request_id, created_at, provider, model, asked, limits)
 SELECT r.merchant_id, r.request_id, r.created_at, r.provider, left(r.model, 256), '', '{}'
@@ -31,3 +30,6 @@ WHERE r.flags && ARRAY['unpriced', 'price_assumed'] AND r.model IS NOT NULL
 ALTER TABLE reratings
     ADD COLUMN input_cost_e10 bigint,
     ADD COLUMN breakdown      jsonb;
+
+-- Last, because it locks the requests: nothing looks for such rows among them any more.
+DROP INDEX requests_without_a_price;

@@ -5,4 +5,6 @@
 ALTER TABLE metered_objects
     ADD COLUMN final     boolean  NOT NULL DEFAULT true, -- its last word is booked
     ADD COLUMN booked    bigint[] NOT NULL DEFAULT '{}', -- what later reads do not pay again
-    ADD COLUMN unclaimed bigint[] NOT NULL DEFAULT '{}'; -- of it, what the call that made it will not
+    ADD COLUMN unclaimed bigint[] NOT NULL DEFAULT '{}', -- of it, what the call that made it will not
+    ADD COLUMN kept      boolean  NOT NULL DEFAULT false, -- credit waits for it: `store/kept.py`
+    ADD COLUMN over      boolean  NOT NULL DEFAULT false; -- no credit need wait for it

@@ -146,11 +146,11 @@ WHERE payment_id = :payment_id::text AND status IN ('pending', 'requires_action'
 
 -- name: drop_open
 -- Nobody is to be asked any more to pay for this subscription. Money that comes all the same counts;
--- what the provider may still be at is looked up, to end it there.
+-- what the provider was asked for is looked up when its answer must be there, to end it.
 -- args: subscription_id text, purposes text[], now timestamptz
 UPDATE payments
 SET status = 'cancelled', next_attempt_at = NULL, settled_at = :now::timestamptz,
-    look_at = CASE WHEN provider_ref IS NOT NULL THEN :now::timestamptz END
+    look_at = CASE WHEN provider <> '' THEN :now::timestamptz + interval '2 minutes' END
 WHERE subscription_id = :subscription_id::text AND status IN ('pending', 'requires_action')
   AND purpose = ANY(:purposes::text[]);
 

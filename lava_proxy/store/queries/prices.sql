@@ -64,9 +64,10 @@ FROM price_overrides WHERE removed_at IS NULL
 ORDER BY created_at DESC, override_id DESC LIMIT :most::int;
 
 -- name: remove_price
--- Takes a price away from now on; what was booked by it stays. A NULL merchant is the operator.
--- args: merchant_id text, price_id text, now timestamptz
+-- Takes a price away from now on; what was booked by it stays. A NULL merchant is the operator, who
+-- may take away `anyones`.
+-- args: merchant_id text, price_id text, anyones bool, now timestamptz
 UPDATE price_overrides SET removed_at = :now::timestamptz
 WHERE override_id = :price_id::text AND removed_at IS NULL
-  AND merchant_id IS NOT DISTINCT FROM :merchant_id::text
+  AND (:anyones::bool OR merchant_id IS NOT DISTINCT FROM :merchant_id::text)
 RETURNING override_id;

@@ -20,15 +20,16 @@ SELECT provider, object_id, false
 FROM unnest(:providers::text[], :object_ids::text[]) AS t(provider, object_id)
 ORDER BY provider, object_id
 ON CONFLICT (provider, object_id) DO UPDATE SET final = m.final
-RETURNING provider, object_id, final, booked, unclaimed;
+RETURNING provider, object_id, final, booked, unclaimed, kept, over;
 
 -- name: keep_objects
 -- Notes what is booked of objects by now: a JSON array.
 -- args: rows text
 UPDATE metered_objects m
-SET final = t.final, booked = t.booked, unclaimed = t.unclaimed
+SET final = t.final, booked = t.booked, unclaimed = t.unclaimed, kept = t.kept, over = t.over
 FROM json_to_recordset(:rows::text::json)
-    AS t(provider text, object_id text, final boolean, booked bigint[], unclaimed bigint[])
+    AS t(provider text, object_id text, final boolean, booked bigint[], unclaimed bigint[],
+         kept boolean, over boolean)
 WHERE m.provider = t.provider AND m.object_id = t.object_id;
 
 -- name: lock_accounts
