@@ -1,6 +1,7 @@
 """deploy/nginx.conf under the real nginx: what the gateway relies on holds through it.
 
-The shipped file is used with only ports and paths substituted (and, in one test, a second replica).
+The shipped file is used with only ports and paths substituted, a smaller body limit (and, in one
+test, a second replica).
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ from serving import (
     serving,
 )
 
+from lava_proxy.core.settings import Settings
+
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 CONFIGURATION = ROOT / "deploy" / "nginx.conf"
+BODY_MAX = 32 * 2**20
 SERVER_LINE = "server 127.0.0.1:8080 max_fails=0;"
 
 pytestmark = [
@@ -46,6 +50,10 @@ def configuration(folder: Path, listen: int, *replicas: int) -> str:
     lines = "\n".join(f"server 127.0.0.1:{port} max_fails=0;" for port in replicas)
     text = text.replace(SERVER_LINE, lines)
     text = re.sub(r"^(\s*)listen 80\b", rf"\1listen 127.0.0.1:{listen}", text, flags=re.MULTILINE)
+    most = Settings.model_fields["upload_limit_bytes"].default
+    assert text.count(f"client_max_body_size {most >> 20}m;") == 1
+    # The same with less to send.
+    text = text.replace(f"client_max_body_size {most >> 20}m;", f"client_max_body_size {BODY_MAX};")
     for path in ("/run/nginx.pid", "/var/log/nginx", "/var/lib/nginx"):
         assert path in text
         text = text.replace(path, str(folder / path.rpartition("/")[2]))
@@ -218,7 +226,7 @@ async def send_zeros(writer: asyncio.StreamWriter, size: int) -> None:
 
 
 async def test_bodies_up_to_the_limit_pass(tmp_path: Path) -> None:
-    most = 32 * 2**20
+    most = BODY_MAX
     async with both(tmp_path) as (_, port):
         answer = await post(port, most)
         assert (answer.status, answer.body) == (200, str(most).encode())
