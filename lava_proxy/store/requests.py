@@ -21,6 +21,10 @@ from lava_proxy.store.sql import load
 Q = load("requests")
 S = load("settle")
 
+USUAL = 1000
+"""Requests looked through one by one for some metadata, before those that have it are collected: of
+what is usual there are too many for that, and of what is rare too few among these."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rerating:
@@ -104,18 +108,20 @@ async def page(
 ) -> list[RequestRow]:
     """At most `most` requests behind a place, newest first; a None filter lets all pass. Rows must
     have every pair of `metadata`."""
-    values: dict[str, object] = {
-        "merchant_id": merchant_id,
-        "meter_id": meter_id,
-        "metadata": metadata,
-        "before_at": behind.at,
-        "before_id": behind.id,
-        "most": most,
-    }
-    if customer_id is None:
-        rows = await Q["list_requests"].fetch(conn, **values)
+    of: dict[str, object] = {"merchant_id": merchant_id}
+    place: dict[str, object] = {"before_at": behind.at, "before_id": behind.id, "most": most}
+    if customer_id is not None:
+        of |= {"customer_id": customer_id, "meter_id": meter_id, "metadata": metadata}
+        rows = await Q["list_requests_of_customer"].fetch(conn, **of, **place)
+    elif metadata:
+        of |= {"meter_id": meter_id, "metadata": metadata}
+        rows = await Q["list_newest_requests_with"].fetch(conn, **of, **place, among=USUAL)
+        if len(rows) < most:
+            rows = await Q["list_requests_with"].fetch(conn, **of, **place)
+    elif meter_id is not None:
+        rows = await Q["list_requests_of_meter"].fetch(conn, **of, **place, meter_id=meter_id)
     else:
-        rows = await Q["list_requests_of_customer"].fetch(conn, **values, customer_id=customer_id)
+        rows = await Q["list_requests"].fetch(conn, **of, **place)
     return [_request(row) for row in rows]
 
 
@@ -140,6 +146,7 @@ _COUNTS = tuple(Counts.__dataclass_fields__)
 
 def _request(row: asyncpg.Record) -> RequestRow:
     values = dict(row)
+    del values["merchant_id"]
     counts = Counts(**{name: values.pop(name) for name in _COUNTS})
     breakdown = _parts(values.pop("breakdown"))
     metadata = values.pop("metadata") or {}
