@@ -119,6 +119,18 @@ def test_what_is_asked() -> None:
     assert _ask(model="m", previousInteractionId="v1_a").object_ids == ("v1_a",)
 
 
+def test_what_the_providers_own_tools_may_cost() -> None:
+    search = [{"type": "google_search"}, {"type": "function"}]
+    ask = _ask(model="gemini-3-pro", tools=search, service_tier="flex")
+    assert (ask.tool_fees, ask.rounds) == ((("web_search", None),), None)
+    assert ask.service_tier == "flex"
+    assert _ask(model="gemini-2.5-flash", tools=search).tool_fees == (("web_search", 1),)
+    plain = _ask(model="gemini-3-pro", tools=[{"type": "function"}])
+    assert (plain.tool_fees, plain.rounds) == ((), 1)
+    assert _ask(agent="deep-research").tool_fees == (("web_search", None),)
+    assert _ask(agent="deep-research").rounds is None
+
+
 @pytest.mark.parametrize("body", [
     b'{"model":"a","model":"b"}',
     b'{"previous_interaction_id":"a","previousInteractionId":"b"}',

@@ -71,7 +71,7 @@ class Gemini:
             capable_of_cap=makes_output,
             makes_output=makes_output,
             object_ids=tuple(weight.object_ids),
-            service_tier=_tier(request),
+            service_tier=tier_of(request),
             tool_fees=of_gemini(request, by_prompt=bool(model and BY_PROMPT.search(model))),
             images=_pictures(model, request) if self._kind == "predict" else 0,
             as_array=stream and "alt=sse" not in query.split("&"),
@@ -152,7 +152,7 @@ def spelling(body: bytes, names: tuple[str, str], start: int) -> str:
     return names[1] if find_member(body, names[1], start) is not None else names[0]
 
 
-def _tier(request: Mapping[str, Any]) -> str | None:
+def tier_of(request: Mapping[str, Any]) -> str | None:
     given = [name for name in _TIERS if request.get(name) is not None]
     if len(given) > 1:
         raise AskError("serviceTier is given in two spellings; send it once", given[0])

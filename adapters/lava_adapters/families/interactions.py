@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from ..contract import Ask, AskError, Framing, Reader
+from ..contract import Ask, AskError, Framing, Reader, ToolFee
+from ..counts import objects
 from ..fold import Unread
 from ..framings import json_or_sse
 from ..jsonedit import find_member, set_nested
@@ -19,7 +20,8 @@ from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, with_facts
 from ..strict import flag, parse, text
 from ..weigh import weigh
-from .gemini import CAPS, CONFIGS, google_config, google_error, one_of, spelling
+from .gemini import CAPS, CONFIGS, google_config, google_error, one_of, spelling, tier_of
+from .gemini_reader import BY_PROMPT
 from .interactions_reader import InteractionsReader
 
 _STORED = (("previous_interaction_id", "previousInteractionId"),)
@@ -50,7 +52,8 @@ class Interactions:
         weight = weigh(body, request)
         stored = _stored(request)
         model = text(request, "model")
-        hidden = bool(stored) or _server_tools(request) or any(request.get(n) for n in _HIDING)
+        tools = _server_tools(request)
+        hidden = bool(stored) or bool(tools) or any(request.get(n) for n in _HIDING)
         return Ask(
             model=model or text(request, "agent"),
             stream=flag(request, "stream"),
@@ -61,6 +64,9 @@ class Interactions:
             hidden_input=weight.hidden or hidden,
             capable_of_cap=model is not None,
             background=flag(request, "background"),
+            service_tier=tier_of(request),
+            tool_fees=_fees(model, tools),
+            rounds=1 if model is not None and not tools else None,
             object_ids=tuple(dict.fromkeys((*stored, *weight.object_ids))),
         )
 
@@ -116,8 +122,16 @@ def _stored(request: Mapping[str, Any]) -> list[str]:
     return [value for value in found if value]
 
 
-def _server_tools(request: Mapping[str, Any]) -> bool:
+def _server_tools(request: Mapping[str, Any]) -> list[Any]:
+    """The kinds of tools that the provider runs itself: it reads the prompt again after each use.
+    A list that is none is left for the provider to refuse."""
     tools = request.get("tools")
-    return type(tools) is list and any(
-        type(tool) is dict and tool.get("type", "function") != "function" for tool in tools
-    )
+    kinds = [tool.get("type", "function") for tool in objects(tools)]
+    return [kind for kind in kinds if kind != "function"]
+
+
+def _fees(model: str | None, tools: list[Any]) -> tuple[tuple[ToolFee, int | None], ...]:
+    """An agent has tools of its own, and uses them as it likes."""
+    if model is not None and "google_search" not in tools:
+        return ()
+    return (("web_search", 1 if model is not None and BY_PROMPT.search(model) else None),)
