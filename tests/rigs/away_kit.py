@@ -146,11 +146,13 @@ class Load:
             await asyncio.sleep(0.05 if got.status != 200 else 0.01)
 
 
-async def warm_up(replicas: Sequence[Replica], payers: Sequence[Payer]) -> list[Got]:
+async def warm_up(
+    replicas: Sequence[Replica], payers: Sequence[Payer], seconds: float = 6.0 if LONG else 2.5
+) -> list[Got]:
     """Have these customers burn so much that half a minute of it lasts for `during`."""
     load = Load(replicas, payers, random.Random(0), name="warm", tokens=(800, 1200), pace_ms=0)
     load.start(8)
-    await asyncio.sleep(6.0 if LONG else 2.5)
+    await asyncio.sleep(seconds)
     await load.stop()
     # On a busy machine chance may have left a customer out at one of the replicas.
     for number, replica in enumerate(replicas):

@@ -18,7 +18,7 @@ from lava_proxy.store.database import Database
 
 PACES_MS = (50, 10, 2, 0)
 """20, 100 and 500 tokens a second, and as fast as it goes."""
-STREAMS = 25 if LONG else 2
+STREAMS = 25 if LONG else 1
 CREDIT = "0.0003"
 """30 tokens, the prompt's among them."""
 

@@ -41,7 +41,7 @@ async def test_killed_under_two_workers() -> None:
             payers = [await make_payer(database, "100.00") for _ in range(4)]
             replica = Replica("", folder, sim.url, workers=2)
             await started(replica)
-            seen = await warm_up([replica], payers)
+            seen = await warm_up([replica], payers, 1.2)
             load = Load([replica], payers, rng, tokens=(5, 20, 40))
             load.start(6)
             away_s, normal_s = [], []
