@@ -232,7 +232,7 @@ def a_lease_asked_for_twice_is_two(plant: pytest.MonkeyPatch) -> None:
 def replay_ignores_settle(plant: pytest.MonkeyPatch) -> None:
     whole = replay.read_folder
     plant.setattr(
-        replay, "read_folder", lambda f: (r for r in whole(f) if r.kind != segment.SETTLE)
+        replay, "read_folder", lambda f, d: (r for r in whole(f, d) if r.kind != segment.SETTLE)
     )
 
 
