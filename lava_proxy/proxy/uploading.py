@@ -162,6 +162,8 @@ def _intake(run: Run, scope: Scope) -> Intake | None:
         return None
     if run.rewrite is not None or run.signed is not None or provider.aws_service:
         return None  # translated or signed is a body as a whole
+    if scope["method"] != "POST":
+        return None
     kind = outbound.content_type(scope)
     try:
         return adapter.intake(scope["method"], target.path, target.query, kind)

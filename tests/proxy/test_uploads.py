@@ -254,3 +254,16 @@ async def test_a_crash_behind_the_end_is_charged_by_the_files_size(gate: Gate) -
             del gate.gateway.books.admit
     (call,) = seen
     assert (call.model, call.input_ms) == ("whisper-1", MIB * 1000 // 4000)
+
+
+async def test_only_posts_pass_through(gate: Gate) -> None:
+    """The answer to HEAD has no body to wait for."""
+    payer = await gate.payer("20.00")
+    token = payer.token(provider_key="own-key-of-the-caller")
+    gate.sim.script["/v1/files"] = Script.json({"data": []})
+    for method in ("GET", "HEAD"):
+        sender = Sender(gate, payer, [PIECE] * 9, "/openai/v1/files", token=token)
+        sender.scope["method"] = method
+        await sender.run()
+        assert gate.gateway.open_runs.uploads == 0
+        assert sender.status in (200, 400)
