@@ -112,8 +112,8 @@ class Settings(WebhookSettings):
     output_default_tokens: int = Field(
         32_768,
         ge=1,
-        description="Output that a call without a cap of its own holds, and gets as its cap, where "
-        "it cannot be cut and the model's longest answer is not known.",
+        description="Output that a call without a cap of its own holds where it cannot be cut and "
+        "the model's longest answer is not known; in a strict meter it is set as the cap.",
     )
     tool_uses: int = Field(
         10,

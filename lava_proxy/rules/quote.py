@@ -6,8 +6,9 @@
   Where the customer cannot afford that, the cap is lowered; below a floor the call is refused.
 
 A call without an output cap is bounded by its model. Where nobody knows how much that makes, the
-operator's default is held, and set as the cap: else it would bound nothing. In a `strict` meter a
-cap is always set. What `strict` cannot bound is named in `unbounded`, and such a call is refused.
+operator's default is held. Only a `strict` meter sets that as the cap: a server with a smaller
+window would refuse the call for it. What `strict` cannot bound is named in `unbounded`, and such a
+call is refused.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def quote(
         ceiling=ceiling,
         adjustable=adjustable,
         cap_tokens=cap,
-        inject=adjustable and uncapped and (strict or model.output is None),
+        inject=adjustable and uncapped and strict,
         per_token=max(1, per_token),
         unbounded=_unbounded(ask, gauge, outputs, model) if strict else None,
     )

@@ -55,8 +55,18 @@ async def test_a_plain_answer_without_a_cap_is_bounded_by_the_credit(gate: Gate,
 
 
 async def test_who_can_pay_is_not_cut_short(gate: Gate) -> None:
-    """Nobody knows how much this model makes: the operator's default is its cap."""
+    """Nobody knows how much this model makes: the operator's default is held, and not set as the
+    cap, or a server with a small window would refuse the call."""
     payer, model = await gate.payer("10.00"), fresh_model()
+    gate.sim.script[model] = as_long_as_it_may
+    await gate.call(CHAT, asking(model), payer)
+    (request,) = gate.seen(model)
+    assert cap_in(json.loads(request.body)) is None
+    assert (await gate.row(payer))["output_tokens"] == LONGEST
+
+
+async def test_strict_sets_the_default_as_the_cap(gate: Gate) -> None:
+    payer, model = await gate.payer("10.00", mode="strict"), fresh_model()
     gate.sim.script[model] = as_long_as_it_may
     await gate.call(CHAT, asking(model), payer)
     assert (await gate.row(payer))["output_tokens"] == 32_768
