@@ -11,6 +11,7 @@ from typing import NotRequired
 from typing_extensions import TypedDict
 
 from lava_proxy.core.ids import hash_secret, hint_of, new_id, new_secret
+from lava_proxy.core.money import format_e10
 from lava_proxy.manage.call import Answer, Call, Deleted, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import (
@@ -24,6 +25,7 @@ from lava_proxy.manage.fields import (
 )
 from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
+from lava_proxy.manage.spend_key_fields import MoneyLimit, MoneyLimitView, money_limit
 from lava_proxy.manage.text import time_text
 from lava_proxy.store import tokens as store
 from lava_proxy.store.database import Connection
@@ -38,7 +40,7 @@ class NewToken(Body):
     meter_slug: Name | None = None
     disable_billing: bool = False
     expires_at: Date | None = None
-    spend_limit: object = None
+    spend_limit: MoneyLimit | None = None
 
 
 class TokenView(TypedDict):
@@ -50,6 +52,9 @@ class TokenView(TypedDict):
     meter_slug: str | None
     disable_billing: bool
     expires_at: str | None
+    spend_limit: MoneyLimitView | None
+    current_spend: str
+    """Provider cost in the limit's running cycle; zero where there is none."""
     created_at: str
     token: NotRequired[str]
     """In the answer that makes it, and never again."""
@@ -64,8 +69,6 @@ async def create(desk: Desk, call: Call) -> Answer:
         refuse("meter_slug", "is required with customer_id")
     if body.expires_at is not None and body.expires_at <= now:
         refuse("expires_at", "must be in the future")
-    if body.spend_limit is not None:
-        refuse("spend_limit", "is not available yet: give the customer a credit instead")
     customer = await desk.customer(call, name) if name is not None else None
     meter = await desk.meter(call, body.meter_slug) if body.meter_slug is not None else None
     token = new_secret("lava_ft_")
@@ -79,6 +82,8 @@ async def create(desk: Desk, call: Call) -> Answer:
         meter_id=meter.meter_id if meter else None,
         disable_billing=body.disable_billing,
         expires_at=body.expires_at,
+        spend_limit_e10=body.spend_limit.amount if body.spend_limit else None,
+        spend_cycle=body.spend_limit.cycle if body.spend_limit else None,
         created_at=now,
     )
 
@@ -97,7 +102,7 @@ async def page(desk: Desk, call: Call) -> Answer:
     """Tokens that are not revoked, newest first; also those past their time."""
     page = read_page("forward_tokens", read_query(call, PAGE_PARAMETERS))
     async with desk.reading() as conn:
-        rows = await store.page(conn, call.merchant_id, page.place, page.most)
+        rows = await store.page(conn, call.merchant_id, page.place, page.most, desk.books.now())
     return page.answer(rows, view, _position)
 
 
@@ -120,6 +125,8 @@ def view(row: TokenRow) -> TokenView:
         "meter_slug": row.meter_slug,
         "disable_billing": row.disable_billing,
         "expires_at": None if row.expires_at is None else time_text(row.expires_at),
+        "spend_limit": money_limit(row.spend_limit_e10, row.spend_cycle),
+        "current_spend": format_e10(row.used_e10),
         "created_at": time_text(row.created_at),
     }
 

@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
+from typing_extensions import TypedDict
 
+from lava_proxy.core.money import format_e10
 from lava_proxy.manage.fields import UNITS_MAX, Body, Cost, Date, Name, refuse
 from lava_proxy.rules.limits import Cycle, Shape
 from lava_proxy.store.spend_keys import Rules, Status
@@ -33,6 +35,20 @@ class MoneyLimit(Body):
 
     amount: Some
     cycle: Cycle
+
+
+class MoneyLimitView(TypedDict):
+    """Provider cost per cycle."""
+
+    amount: str
+    cycle: Cycle
+
+
+def money_limit(amount_e10: int | None, cycle: Cycle | None) -> MoneyLimitView | None:
+    """A limit as the API shows it."""
+    if amount_e10 is None or cycle is None:
+        return None
+    return {"amount": format_e10(amount_e10), "cycle": cycle}
 
 
 class RequestLimit(Body):

@@ -19,20 +19,19 @@ from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import read_fields, read_query, refuse
 from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
-from lava_proxy.manage.spend_key_fields import NewSpendKey, SpendKeyFields, changed
+from lava_proxy.manage.spend_key_fields import (
+    MoneyLimitView,
+    NewSpendKey,
+    SpendKeyFields,
+    changed,
+    money_limit,
+)
 from lava_proxy.manage.text import time_text
 from lava_proxy.rules.limits import Cycle, Shape
 from lava_proxy.store import spend_keys as store
 from lava_proxy.store.database import Connection
 from lava_proxy.store.ledger import announce_credit, recall_credit
 from lava_proxy.store.spend_keys import Rules, SpendKeyRow, Status
-
-
-class MoneyLimitView(TypedDict):
-    """Provider cost per cycle."""
-
-    amount: str
-    cycle: Cycle
 
 
 class RequestLimitView(TypedDict):
@@ -182,7 +181,7 @@ def view(row: SpendKeyRow) -> SpendKeyView:
         "request_shape": rules.request_shape,
         "allowed_models": None if models is None else list(models),
         "allowed_providers": None if providers is None else list(providers),
-        "spend_limit": _money_limit(rules),
+        "spend_limit": money_limit(rules.spend_limit_e10, rules.spend_cycle),
         "current_spend": format_e10(used.spend_e10),
         "total_spend": format_e10(used.total_spend_e10),
         "request_limit": _request_limit(rules),
@@ -195,12 +194,6 @@ def view(row: SpendKeyRow) -> SpendKeyView:
         "last_used_at": None if row.last_used_at is None else time_text(row.last_used_at),
         "created_at": time_text(row.created_at),
     }
-
-
-def _money_limit(rules: Rules) -> MoneyLimitView | None:
-    if rules.spend_limit_e10 is None or rules.spend_cycle is None:
-        return None
-    return {"amount": format_e10(rules.spend_limit_e10), "cycle": rules.spend_cycle}
 
 
 def _request_limit(rules: Rules) -> RequestLimitView | None:

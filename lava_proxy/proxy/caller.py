@@ -9,7 +9,7 @@ from lava_proxy.books.directory import Directory
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import hash_secret
-from lava_proxy.rules.limits import SpendKey
+from lava_proxy.rules.limits import SpendKey, TokenLimit
 from lava_proxy.rules.settlement import Customer, Merchant, Meter
 from lava_proxy.wire.token import Credential, Token, decode_token, invalid_token
 
@@ -26,6 +26,7 @@ class Caller:
     meter: Meter | None
     token: Token
     spend_key: SpendKey | None = None
+    token_limit: TokenLimit | None = None
 
     @property
     def owner_id(self) -> str:
@@ -76,7 +77,16 @@ class Callers:
             meter_slug=found.meter_id,
             disable_billing=found.disable_billing,
         )
-        return await self._caller(found.merchant, found.test, says)
+        caller = await self._caller(found.merchant, found.test, says)
+        if found.spend_limit_e10 is None or found.spend_cycle is None:
+            return caller
+        limit = TokenLimit(
+            found.forward_token_id,
+            found.merchant.merchant_id,
+            found.spend_limit_e10,
+            found.spend_cycle,
+        )
+        return replace(caller, token_limit=limit)
 
     async def _caller(self, merchant: Merchant, test: bool, token: Token) -> Caller:
         customer = meter = None

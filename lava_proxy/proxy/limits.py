@@ -22,6 +22,7 @@ from lava_proxy.rules.settlement import Merchant
 OPEN = "open"
 NONE: Sequence[Want] = ()
 
+USED_UP = "The spend limit of this token is used up."
 _CODES = {
     "money": ("spend_limit_exceeded", "Service key spend limit exceeded."),
     "requests": ("request_limit_exceeded", "Service key request limit exceeded."),
@@ -36,9 +37,12 @@ def wants(gateway: Gateway, run: Run, at: datetime) -> Sequence[Want]:
     if caller is None:
         return NONE
     walleted = settings.wallet_enforced and run.managed
-    if caller.spend_key is None and not settings.customer_concurrency and not walleted:
+    limited = caller.spend_key is not None or caller.token_limit is not None
+    if not limited and not settings.customer_concurrency and not walleted:
         return NONE
     found = caller.spend_key.budgets(at) if caller.spend_key else []
+    if caller.token_limit is not None:
+        found.append(caller.token_limit.budget(at))
     if settings.customer_concurrency and caller.customer is not None:
         found.append(_open_calls(caller, settings.customer_concurrency))
     if walleted:
@@ -64,15 +68,15 @@ async def open_limits(
         if want.kind in COST:
             plan = hold_on_cost(wanted, caller.meter)
             check_bounded(plan)
-            held_e10 = await _take(gateway, want, want.limit, holds, plan)
+            held_e10 = await _take(gateway, caller, want, want.limit, holds, plan)
             caps.append(plan.cap_for(held_e10))
         else:
-            await _take(gateway, want, want.limit, holds, None)
+            await _take(gateway, caller, want, want.limit, holds, None)
     return caps
 
 
 async def _take(
-    gateway: Gateway, want: Want, limit: Limit, holds: Holds, plan: Quote | None
+    gateway: Gateway, caller: Caller, want: Want, limit: Limit, holds: Holds, plan: Quote | None
 ) -> int:
     leases = gateway.books.leases
     account = leases.account(want.owner_id)
@@ -80,13 +84,15 @@ async def _take(
     least, most = (plan.least_e10, plan.want_e10) if plan else (1, 1)
     held = await leases.hold(account, least, most, 0)
     if isinstance(held, Refusal):
-        raise _denied(gateway, want, held)
+        raise _denied(gateway, caller, want, held)
     holds.add(want.kind, held, plan.gauge if plan else FREE)
     return held.amount_e10
 
 
-def _denied(gateway: Gateway, want: Want, refusal: Refusal) -> LavaError:
+def _denied(gateway: Gateway, caller: Caller, want: Want, refusal: Refusal) -> LavaError:
     code, message = _CODES[want.kind]
+    if want.kind == "money" and caller.spend_key is None:
+        message = USED_UP
     headers = {"retry-after": "1"} if want.kind == OPEN else {}
     if want.kind == "requests" and want.ends_at is not None:
         left_s = (want.ends_at - gateway.books.now()).total_seconds()

@@ -2,7 +2,7 @@
 
 A limit is an account like a customer's, so one mechanism (leases, holds, booking) serves all:
 
-    money      provider cost of a spend key's calls, in 10^-10 USD
+    money      provider cost of the calls of a spend key or forward token, in 10^-10 USD
     requests   calls of a spend key
     wallet     provider cost of managed-key calls, in 10^-10 USD, against what the merchant paid in
     open       calls of a customer that run now; nothing is ever spent
@@ -89,6 +89,23 @@ class Want:
     limit: Limit | None
     ends_at: datetime | None = None
     """When its cycle is over and another account takes its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLimit:
+    """A forward token's own limit of provider cost."""
+
+    forward_token_id: str
+    merchant_id: str
+    amount_e10: int
+    cycle: Cycle
+
+    def budget(self, at: datetime) -> Want:
+        """What a call with this token draws on."""
+        owner_id = account_of(self.forward_token_id, "money", self.cycle, at)
+        return Want(
+            "money", owner_id, Limit(self.merchant_id, self.amount_e10), cycle_ends(self.cycle, at)
+        )
 
 
 def wallet_account(merchant_id: str) -> str:

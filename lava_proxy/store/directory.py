@@ -8,7 +8,7 @@ from typing import cast
 
 import asyncpg
 
-from lava_proxy.rules.limits import Rate, SpendKey
+from lava_proxy.rules.limits import Cycle, Rate, SpendKey
 from lava_proxy.rules.settlement import Customer, Enforcement, Merchant, Meter, Subscribed, Unpriced
 from lava_proxy.rules.tiers import RateType, Tariff, Tier, Unit
 from lava_proxy.store.database import Connection
@@ -37,6 +37,8 @@ class Scoped:
     meter_id: str | None
     disable_billing: bool
     expires_at: datetime | None
+    spend_limit_e10: int | None
+    spend_cycle: Cycle | None
 
 
 async def find_key(conn: Connection, key_hash: bytes) -> Principal | None:
@@ -58,6 +60,8 @@ async def find_token(conn: Connection, token_hash: bytes) -> Scoped | None:
         row["meter_id"],
         row["disable_billing"],
         row["expires_at"],
+        row["spend_limit_e10"],
+        row["spend_cycle"],
     )
 
 

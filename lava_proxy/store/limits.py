@@ -7,10 +7,11 @@ comes still later opens the account again and is booked as any other; then that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from lava_proxy.rules.limits import ended_before
-from lava_proxy.store.database import Database
+from lava_proxy.store.database import Connection, Database
 from lava_proxy.store.sql import load
 
 Q = load("limits")
@@ -23,12 +24,26 @@ AT_ONCE = 5
 """Accounts dropped in one go: each may have a lease for every minute of its cycle."""
 
 
+KINDS = (("ft", "fu"), ("spk", "spl"))
+"""Bounds of the ids of what has limits per cycle: forward tokens and spend keys."""
+
+
+async def used_of(conn: Connection, owner_ids: Sequence[str]) -> dict[str, int]:
+    """What was booked on limits' accounts."""
+    rows = await Q["used_of_limits"].fetch(conn, owner_ids=owner_ids) if owner_ids else ()
+    return {row["owner_id"]: row["used"] for row in rows}
+
+
 async def prune(database: Database, now: datetime) -> int:
     """Drop the accounts of cycles that are long over; answers how many."""
+    return sum([await _prune(database, now, low, high) for low, high in KINDS])
+
+
+async def _prune(database: Database, now: datetime, low: str, high: str) -> int:
     before, after, gone = now - timedelta(days=KEPT_DAYS), "", 0
     while True:
         async with database.connection() as conn:
-            rows = await Q["limits_behind"].fetch(conn, after=after, most=MOST)
+            rows = await Q["limits_behind"].fetch(conn, after=after, low=low, high=high, most=MOST)
         over = [row["owner_id"] for row in rows if ended_before(row["owner_id"], before)]
         for place in range(0, len(over), AT_ONCE):
             gone += await _drop(database, over[place : place + AT_ONCE])

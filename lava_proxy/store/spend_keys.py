@@ -15,6 +15,7 @@ import asyncpg
 
 from lava_proxy.rules.limits import Cycle, Shape, account_of
 from lava_proxy.store.database import Connection
+from lava_proxy.store.limits import used_of
 from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
 
@@ -185,8 +186,7 @@ async def _with_use(
     """Rows with what was booked for each, in one question for all."""
     keys = [_row(row) for row in rows]
     owners = [owner for key in keys for owner in _accounts(key, now)]
-    found = await Q["used_of_limits"].fetch(conn, owner_ids=owners)
-    used = {row["owner_id"]: row["used"] for row in found}
+    used = await used_of(conn, owners)
     return [
         replace(key, used=Used(*(used.get(owner, 0) for owner in _accounts(key, now))))
         for key in keys

@@ -46,7 +46,9 @@ async def test_what_is_wrong_is_named(api: Api, other: Api) -> None:
         ({"customer_id": "ada"}, "meter_slug"),
         ({"expires_at": past}, "expires_at"),
         ({"expires_at": "tomorrow"}, "expires_at"),
-        ({"spend_limit": {"amount": "1", "cycle": "total"}}, "spend_limit"),
+        ({"spend_limit": {"amount": "0", "cycle": "total"}}, "spend_limit.amount"),
+        ({"spend_limit": {"amount": "1", "cycle": "hourly"}}, "spend_limit.cycle"),
+        ({"spend_limit": {"amount": "1"}}, "spend_limit.cycle"),
         ({"provider_key": "k"}, "provider_key"),
         ({"disable_billing": "yes"}, "disable_billing"),
     ):
@@ -77,3 +79,16 @@ async def test_a_token_opens_no_management_route(api: Api) -> None:
     for method, path in (("GET", "customers"), ("POST", "forward_tokens")):
         reply = await as_token.call(method, path, {} if method == "POST" else None)
         assert (reply.status, reply.code) == (403, "forbidden")
+
+
+async def test_a_limit_of_its_own_is_shown(api: Api) -> None:
+    limit = {"amount": "2.5000000000", "cycle": "monthly"}
+    made = await api.made("forward_tokens", {"spend_limit": {"amount": "2.5", "cycle": "monthly"}})
+    assert (made["spend_limit"], made["current_spend"]) == (limit, "0.0000000000")
+    plain = await api.made("forward_tokens", {})
+    assert (plain["spend_limit"], plain["current_spend"]) == (None, "0.0000000000")
+    shown = (await api.get("forward_tokens")).json["data"]
+    assert [token["spend_limit"] for token in shown] == [None, limit]
+    found = await api.books.directory.scoped(hash_secret(made["token"]))
+    assert found is not None
+    assert (found.spend_limit_e10, found.spend_cycle) == (25 * 10**9, "monthly")

@@ -97,6 +97,10 @@ SOUND = """() => {
 """What a checker of accessibility looks at first: WCAG 1.3.1, 1.4.3, 2.4.2, 2.5.5, 3.1.1, 4.1.2."""
 
 
+LOADED = """() => document.readyState === "complete"
+  || new Promise((done) => window.addEventListener("load", done))"""
+
+
 @dataclass
 class World:
     """A browser, the gateway, and a shop's own page at another origin."""
@@ -237,9 +241,12 @@ async def test_the_page_notices_what_happens_elsewhere(world: World) -> None:
 async def test_ends_and_strangers(world: World) -> None:
     token = await world.token()
     page, frame = await world.opened(token)
-    await frame.get_by_role("link", name="Cancel").press("Enter")
+    link = frame.get_by_role("link", name="Cancel")
+    await link.evaluate(LOADED)  # the page's script too: before that the link is a plain one
+    pressed = asyncio.ensure_future(link.press("Enter"))  # may hang: the host takes the frame away
     cancelled = await told(page, "lava_checkout_cancel")
     assert set(cancelled) == {"type", "checkoutSessionId", "from"}
+    pressed.cancel()
     await fetch(world.shop.api.database, "UPDATE checkout_sessions SET expires_at = now()")
     page, frame = await world.opened(token)
     await sound(frame, "This checkout has expired")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from gateway_kit import CHAT, Gate, Payer
+from plain_client import Answer
 
 from lava_proxy.core.ids import hash_secret, new_id, new_secret
 
@@ -14,19 +16,29 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ASKED = {"model": "sim-2-0", "messages": [{"role": "user", "content": "hello there"}]}
 
 
-async def token_of(gate: Gate, payer: Payer, *, lives_s: float = 60, free: bool = False) -> str:
+async def token_of(
+    gate: Gate,
+    payer: Payer,
+    *,
+    lives_s: float = 60,
+    free: bool = False,
+    limit_e10: int | None = None,
+) -> str:
     token = new_secret("lava_ft_")
     async with gate.database.transaction() as conn:
         await conn.execute(
             "INSERT INTO forward_tokens (forward_token_id, merchant_id, token_hash, hint, "
-            "customer_id, meter_id, disable_billing, expires_at) SELECT $1, $2, $3, 'h', $4, "
-            "meter_id, $5, $6 FROM meters WHERE merchant_id = $2",
+            "customer_id, meter_id, disable_billing, expires_at, spend_limit_e10, spend_cycle) "
+            "SELECT $1, $2, $3, 'h', $4, meter_id, $5, $6, $7, $8 FROM meters "
+            "WHERE merchant_id = $2",
             new_id("forward_token"),
             payer.merchant_id,
             hash_secret(token),
             payer.customer_id,
             free,
             datetime.now(UTC) + timedelta(seconds=lives_s),
+            limit_e10,
+            None if limit_e10 is None else "total",
         )
     return token
 
@@ -114,3 +126,54 @@ async def test_a_spend_key_calls_nobody_by_url(gate: Gate) -> None:
             hash_secret(key),
         )
     assert await status(gate, payer, key) == 403
+
+
+# Limits of their own: provider cost, as of spend keys.
+
+
+def priced(*, made: int, stream: bool = False) -> dict[str, object]:
+    """gpt-4o-mini: 0.15 USD per million tokens in, 0.60 out."""
+    hello = [{"role": "user", "content": f"sim-{made}-0-in100"}]
+    return {"model": "gpt-4o-mini", "messages": hello, "max_tokens": made, "stream": stream}
+
+
+async def costing(
+    gate: Gate, payer: Payer, token: str, *, made: int, stream: bool = False
+) -> Answer:
+    headers = {"authorization": f"Bearer {token}"}
+    return await gate.call(CHAT, priced(made=made, stream=stream), payer, headers=headers)
+
+
+async def test_its_limit_refuses_and_leaves_the_customers_credit_alone(gate: Gate) -> None:
+    payer = await gate.payer()
+    token = await token_of(gate, payer, limit_e10=10_000_000)  # 0.001 USD
+    assert (await costing(gate, payer, token, made=1000)).status == 200  # 0.000615
+    refused = await costing(gate, payer, token, made=1000)
+    assert refused.status == 200  # with a lower cap: what is left pays for some of it
+    last = await costing(gate, payer, token, made=1000)
+    assert last.status == 402
+    assert last.json()["error"]["code"] == "spend_limit_exceeded"
+    assert "this token" in last.json()["error"]["message"]
+    rows = await gate.rows(payer)
+    assert sum(row["cost_e10"] for row in rows) <= 10_000_000
+    other = await token_of(gate, payer, limit_e10=10_000_000)
+    assert (await costing(gate, payer, other, made=10)).status == 200
+
+
+async def test_a_stream_is_cut_at_its_limit(gate: Gate) -> None:
+    payer = await gate.payer()
+    token = await token_of(gate, payer, limit_e10=10_000_000)
+    answer = await costing(gate, payer, token, made=9000, stream=True)
+    assert b"budget_exhausted" in answer.body
+    row = await gate.row(payer)
+    assert row["outcome"] == "cut_off"
+    assert 9_000_000 < row["cost_e10"] <= 10_000_000
+
+
+async def test_many_at_once_stay_within_it(gate: Gate) -> None:
+    payer = await gate.payer()
+    token = await token_of(gate, payer, limit_e10=10_000_000)
+    calls = [costing(gate, payer, token, made=500) for _ in range(12)]
+    statuses = {answer.status for answer in await asyncio.gather(*calls)}
+    assert statuses == {200, 402}
+    assert sum(row["cost_e10"] for row in await gate.rows(payer)) <= 10_000_000

@@ -10,7 +10,7 @@ WHERE k.key_hash = :key_hash::bytea AND k.revoked_at IS NULL;
 -- Whom a forward token stands for, if it is not revoked; its time is the caller's to check.
 -- args: token_hash bytea
 SELECT t.forward_token_id, t.test, t.customer_id, t.meter_id, t.disable_billing, t.expires_at,
-       m.merchant_id, m.name, m.upgrade_url, m.require_plan, m.fallback_chain
+       t.spend_limit_e10, t.spend_cycle, m.merchant_id, m.name, m.upgrade_url, m.require_plan, m.fallback_chain
 FROM forward_tokens t JOIN merchants m USING (merchant_id)
 WHERE t.token_hash = :token_hash::bytea AND t.revoked_at IS NULL;
 

@@ -1,9 +1,9 @@
 -- name: limits_behind
--- Accounts of spend keys' limits behind a place, in order; the bounds let the primary key find them
+-- Accounts of one kind of limit behind a place, in order; the bounds let the primary key find them
 -- under any collation.
--- args: after text, most int
+-- args: after text, low text, high text, most int
 SELECT owner_id FROM accounts
-WHERE owner_id > :after::text AND owner_id >= 'spk' AND owner_id < 'spl'
+WHERE owner_id > :after::text AND owner_id >= :low::text AND owner_id < :high::text
 ORDER BY owner_id LIMIT :most::int;
 
 -- name: lock_limits
@@ -29,3 +29,9 @@ WITH idle AS (
 )
 DELETE FROM accounts a USING idle WHERE a.owner_id = idle.owner_id
 RETURNING a.owner_id;
+
+-- name: used_of_limits
+-- What was booked on limits' accounts.
+-- args: owner_ids text[]
+SELECT owner_id, spent_e10 AS used FROM credit_grants
+WHERE grant_id = ANY(:owner_ids::text[]) AND kind = 'limit';

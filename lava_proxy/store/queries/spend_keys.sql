@@ -72,12 +72,6 @@ WHERE merchant_id = :merchant_id::text AND spend_key_id = :spend_key_id::text
   AND deleted_at IS NULL
 RETURNING spend_key_id;
 
--- name: used_of_limits
--- What was booked on limits' accounts.
--- args: owner_ids text[]
-SELECT owner_id, spent_e10 AS used FROM credit_grants
-WHERE grant_id = ANY(:owner_ids::text[]) AND kind = 'limit';
-
 -- name: note_uses
 -- Remembers when keys were used last; an older time than the one that is known changes nothing.
 -- args: spend_key_ids text[], used_ats timestamptz[]
