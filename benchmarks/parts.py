@@ -105,7 +105,7 @@ def parts(folder: Path) -> list[tuple[str, Callable[[], object]]]:
     journal = Journal(folder / "hld_bench", segment_bytes=2**24)
     clock = SystemClock()
     leases = Leases(_no_trip, _no_back, clock, holder_id="hld", lease_s=300, grace_s=60, burn_s=60,
-                    refusal_s=1)  # fmt: skip
+                    refusal_s=1, wait_s=2)  # fmt: skip
     account = leases.account("con_1")
     account.free_e10, account.expires_s = 10**15, clock.boot_s() + 10_000
     call = Call(

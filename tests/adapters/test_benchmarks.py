@@ -1,4 +1,4 @@
-"""The benchmarks over the recordings run, and cover every family."""
+"""The benchmarks run; those over the recordings cover every family."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ def test_what_metering_costs_is_measured_for_every_family() -> None:
     spent = [us * count for (_, how), (us, count) in found.items() if how == "streamed"]
     events = [count for (_, how), (_, count) in found.items() if how == "streamed"]
     assert sum(spent) / sum(events) < 60
+
+
+@pytest.mark.usefixtures("benchmarks")
+async def test_every_part_of_a_request_can_be_measured(tmp_path: Path) -> None:
+    from benchmarks import parts
+
+    names = []
+    for name, work in parts.parts(tmp_path):
+        work()
+        names.append(name)
+    assert len(names) == len(set(names)) >= 15
