@@ -43,7 +43,8 @@ async def gauges(replica: Replica) -> dict[str, float]:
 async def test_clients_leave(
     database_url: str, database: Database, tmp_path: Path, policy: str
 ) -> None:
-    extra = {"LAVA_DATABASE_WAIT_S": "20"}  # a busy machine is not what this is about
+    # A busy machine is not what this is about.
+    extra = {"LAVA_DATABASE_WAIT_S": "20", "LAVA_DATABASE_TIMEOUT_S": "20"}
     if policy == "drain":
         extra["LAVA_CLIENT_DRAIN_PROVIDERS"] = "openai"
     async with SimulatedProvider({PATH: answer}) as sim:

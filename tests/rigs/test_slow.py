@@ -89,6 +89,7 @@ async def _healthy(port: int, payer: Payer) -> list[float]:
 async def test_slow_on_both_sides(database_url: str, database: Database, tmp_path: Path) -> None:
     async with SimulatedProvider({"/v1/chat/completions": answer}) as sim:
         extra = {"LAVA_BODY_TIMEOUT_S": "2", "LAVA_DATABASE_WAIT_S": "20"}
+        extra["LAVA_DATABASE_TIMEOUT_S"] = "20"
         replica = Replica(database_url, tmp_path / "a", sim.url, extra=extra)
         await started(replica)
         assert replica.process is not None
