@@ -13,18 +13,16 @@ from datetime import datetime
 
 from lava_proxy.books.codec import decode_settlement, encode_settlement, meter_id_of_settlement
 from lava_proxy.core.errors import LavaError
-from lava_proxy.core.money import MoneyError
 from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store import directory
 from lava_proxy.store import quarantine as kept_rows
-from lava_proxy.store.database import Connection, Database, StorePoison
+from lava_proxy.store.database import Connection, Database
+from lava_proxy.store.faults import POISON
 from lava_proxy.store.quarantine import Wanted, printable
 from lava_proxy.store.settle import settle
 
 log = logging.getLogger(__name__)
 
-POISON = (StorePoison, MoneyError, OverflowError)
-"""What a row can be refused with."""
 FLAG = "quarantined"
 """On a row that was booked without what its caller made."""
 TEXT_CHARS_MAX = 200

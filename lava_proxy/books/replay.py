@@ -35,7 +35,7 @@ from lava_proxy.books.journal import (
     read_folder,
     remove_folder,
 )
-from lava_proxy.books.quarantine import POISON, hold_back, set_apart
+from lava_proxy.books.quarantine import hold_back, set_apart
 from lava_proxy.core.clock import Clock
 from lava_proxy.rules.charge import Counts
 from lava_proxy.rules.price import PRICE_ASSUMED, UNPRICED, cost
@@ -44,6 +44,7 @@ from lava_proxy.rules.settlement import BACKGROUND, Booked, Call, Meter, Settlem
 from lava_proxy.store import credit
 from lava_proxy.store import directory as directory_store
 from lava_proxy.store.database import Database, StoreConflict
+from lava_proxy.store.faults import POISON
 from lava_proxy.store.settle import settle
 
 log = logging.getLogger(__name__)

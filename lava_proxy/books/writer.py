@@ -24,11 +24,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from lava_proxy.books.quarantine import POISON, set_apart
+from lava_proxy.books.quarantine import set_apart
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError, unavailable
 from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store.database import Database, StoreConflict, StoreDown
+from lava_proxy.store.faults import POISON
 from lava_proxy.store.settle import settle
 
 log = logging.getLogger(__name__)

@@ -3,9 +3,9 @@
 The offset of `start` is the time zone: days are its days, at a fixed offset, so none has 23 hours.
 `end` counts in, as wide as it is written: the whole second of ``23:59:59Z``, the millisecond of
 ``23:59:59.999Z`` (so a day's own `start` and `end` ask for that day, and a request's `created_at`
-for that request). An item is there for every day of the range, also
-for those on which nothing happened. Of months whose rows are not kept any more only quarters of an
-hour are known: one counts where it begins; and nothing of them by metadata.
+for that request). An item is there for every day of the range, also for those on which nothing
+happened. Of months whose rows are not kept any more only quarters of an hour are known: one counts
+where it begins; and nothing of them by metadata.
 """
 
 from __future__ import annotations

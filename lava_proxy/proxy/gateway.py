@@ -14,30 +14,11 @@ from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.run import OpenRuns
 from lava_proxy.proxy.turnstile import Turnstile
+from lava_proxy.proxy.unasked import UnaskedServers
 from lava_proxy.proxy.watch import Watchers
 from lava_proxy.rules.estimate import Profile
 from lava_proxy.rules.quote import OutputLimits
 from lava_proxy.telemetry.metrics import Metrics
-
-UNASKED_FOR_S = 3600.0
-UNASKED_MAX = 1024
-"""Servers remembered at most: part of a server's name comes from callers."""
-
-
-class UnaskedServers:
-    """Servers that refuse to be asked for usage, each remembered for an hour."""
-
-    def __init__(self) -> None:
-        self._until_s: dict[tuple[str, str], float] = {}
-
-    def knows(self, server: tuple[str, str], now_s: float) -> bool:
-        return bool(self._until_s) and self._until_s.get(server, 0.0) > now_s
-
-    def note(self, server: tuple[str, str], now_s: float) -> None:
-        if len(self._until_s) >= UNASKED_MAX:
-            self._until_s = {k: v for k, v in self._until_s.items() if v > now_s}
-        if len(self._until_s) < UNASKED_MAX:
-            self._until_s[server] = now_s + UNASKED_FOR_S
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from lava_adapters.registry import Registry
 from lava_proxy.core.errors import LavaError
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.old_form import spelled_out
@@ -12,15 +13,19 @@ from lava_proxy.wire.target import Target, parse_prefix, parse_target, split_nam
 
 def target_of(gateway: Gateway, path: bytes, query: bytes) -> Target:
     """Where a call goes, by its raw path and query. Raises 400 and 404."""
-    path = spelled_out(gateway.registry, path)
-    return _parse(gateway.registry_hosts, path, query, gateway.prefixes)
+    return _parse(gateway.registry, gateway.registry_hosts, path, query, gateway.prefixes)
 
 
 @lru_cache(maxsize=4096)
 def _parse(
-    hosts: frozenset[str], path: bytes, query: bytes, prefixes: tuple[tuple[str, str], ...]
+    registry: Registry,
+    hosts: frozenset[str],
+    path: bytes,
+    query: bytes,
+    prefixes: tuple[tuple[str, str], ...],
 ) -> Target:
     """Errors are not cached."""
+    path = spelled_out(registry, path)
     if path.startswith((b"/v1/forward", b"/forward")):
         named = split_named(path)
         if named is not None and dict(prefixes).get(named[0]):

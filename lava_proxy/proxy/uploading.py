@@ -25,6 +25,7 @@ from lava_proxy.proxy import admission, outbound
 from lava_proxy.proxy.exchange import Event
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope
+from lava_proxy.proxy.opening import HTTP_ERROR
 from lava_proxy.proxy.run import Run
 from lava_proxy.wire.token import Credential
 
@@ -34,7 +35,6 @@ LOOK_BYTES = 64 * 1024
 """Read before the provider is connected."""
 SLACK_BYTES = 4 * 1024
 """Of a body that is one file: what may stand behind it."""
-HTTP_ERROR = 400
 
 EARLY = "the provider answered before it had the whole request"
 

@@ -123,11 +123,13 @@ FREE = Gauge("flat", 0, 0, 0)
 _RATES = tuple(field.name for field in fields(Gauge) if field.name.endswith("_e18"))
 
 
-@lru_cache(maxsize=4096)
 def dearest(gauges: tuple[Gauge, ...]) -> Gauge:
     """A bound of each of these, which are of one kind: any of them may come to hold."""
-    if len(gauges) == 1:
-        return gauges[0]
+    return gauges[0] if len(gauges) == 1 else _dearest(gauges)
+
+
+@lru_cache(maxsize=4096)
+def _dearest(gauges: tuple[Gauge, ...]) -> Gauge:
     most = {name: max(getattr(each, name) for each in gauges) for name in _RATES}
     return replace(gauges[0], **most)
 

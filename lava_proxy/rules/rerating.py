@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from lava_adapters.contract import Usage
 from lava_proxy.rules.charge import Charge, Counts
-from lava_proxy.rules.price import UNPRICED, Cost, cost
+from lava_proxy.rules.price import PRICE_ASSUMED, UNPRICED, Cost, cost
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Settlement
 
 METERED_BEFORE = "metered_before"
 """Of rows that pay for what other rows of the same stored response left, or for nothing."""
-LATE = frozenset({"unpriced", "price_assumed"})
+LATE = frozenset({UNPRICED, PRICE_ASSUMED})
 """Flags of rows whose price may come late."""
 
 
@@ -41,7 +41,7 @@ def waits(row: Settlement) -> bool:
         return False
     if METERED_BEFORE in row.flags and row.counts == Counts():
         return False
-    return row.price_version is None or "price_assumed" in found
+    return row.price_version is None or PRICE_ASSUMED in found
 
 
 def recost(

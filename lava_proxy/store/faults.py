@@ -17,6 +17,8 @@ from contextlib import contextmanager
 
 import asyncpg
 
+from lava_proxy.core.money import MoneyError
+
 
 class StoreError(Exception):
     """Root of all. `sqlstate` and `constraint` are PostgreSQL's, where it said so."""
@@ -43,6 +45,10 @@ class StorePoison(StoreError):
 
 class StoreBroken(StoreError):
     """A defect: of a statement, of the schema, of rights, or one that we do not know."""
+
+
+POISON = (StorePoison, MoneyError, OverflowError)
+"""What a row can be refused with: by PostgreSQL, or on the way to it."""
 
 
 _BY_STATE: dict[str, type[StoreError]] = {

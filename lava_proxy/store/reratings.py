@@ -20,14 +20,14 @@ import asyncpg
 import stamina
 
 from lava_adapters.contract import Usage
-from lava_proxy.core.money import MoneyError
 from lava_proxy.rules.charge import Charge, Line, charge, recharged
 from lava_proxy.rules.pricehistory import PriceHistory
 from lava_proxy.rules.rerating import Rerated, recost
 from lava_proxy.rules.tiers import Tier
 from lava_proxy.store import directory, unrated
 from lava_proxy.store.corrections import Change, change_of, correct
-from lava_proxy.store.database import Connection, Database, StoreConflict, StorePoison
+from lava_proxy.store.database import Connection, Database, StoreConflict
+from lava_proxy.store.faults import POISON
 from lava_proxy.store.sql import load
 from lava_proxy.store.unrated import FIRST, Group
 
@@ -37,7 +37,6 @@ ROWS_AT_A_TIME = 200
 MODELS_AT_A_TIME = 200
 CONFLICTS_MAX = 5
 TURN_S = 600.0
-POISON = (StorePoison, MoneyError, OverflowError)
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = logging.getLogger(__name__)

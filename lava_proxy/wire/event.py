@@ -161,3 +161,28 @@ class Carry:
             self._dropped += excess
             self.seen -= excess
             self.released -= excess
+
+
+class CarryFramer:
+    """What the framers that wait in a `Carry` have in common: all but `feed` and `finish`."""
+
+    __slots__ = ("_carry",)
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._carry = Carry(limits)
+
+    @property
+    def pending(self) -> bytes:
+        return self._carry.pending
+
+    @property
+    def mid_event(self) -> bool:
+        return self._carry.mid_event
+
+    @property
+    def part_bytes(self) -> int:
+        return self._carry.part_bytes
+
+    @property
+    def part(self) -> bytes:
+        return self._carry.part

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from lava_adapters.awsframe import OVERHEAD, string_headers
 
-from .event import DEFAULT_LIMITS, Carry, Event, Limits
+from .event import DEFAULT_LIMITS, Carry, CarryFramer, Event, Limits
 
 FRAME_BYTES_MAX = 25 * 2**20
 """AWS's own limits are 16 MiB of payload and 128 KiB of headers."""
@@ -27,31 +27,19 @@ class FrameError(ValueError):
     """The bytes are no frame."""
 
 
-class EventStreamFramer:
+class EventStreamFramer(CarryFramer):
     """`event.Framer` for binary frames."""
 
-    __slots__ = ("_carry", "_left")
+    __slots__ = ("_left",)
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._carry = Carry(limits)
+        super().__init__(limits)
         self._left = 0
         """Bytes still to come of a frame too long to be held, which passes unread."""
 
     @property
-    def pending(self) -> bytes:
-        return self._carry.pending
-
-    @property
     def mid_event(self) -> bool:
         return self._left > 0
-
-    @property
-    def part_bytes(self) -> int:
-        return self._carry.part_bytes
-
-    @property
-    def part(self) -> bytes:
-        return self._carry.part
 
     def feed(self, piece: bytes) -> list[Event]:
         events: list[Event] = []

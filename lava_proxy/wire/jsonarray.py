@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from .event import DEFAULT_LIMITS, Carry, Event, Limits
+from .event import DEFAULT_LIMITS, CarryFramer, Event, Limits
 
 # A whole string in one step; else a lone quote, whose string goes on in the next piece.
 _OUTSIDE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\]]', re.DOTALL)
@@ -19,34 +19,18 @@ _QUOTE = b'"'[0]
 _OPENING = b"{["
 
 
-class JsonArrayFramer:
+class JsonArrayFramer(CarryFramer):
     """`event.Framer` for a top-level JSON array."""
 
-    __slots__ = ("_base", "_carry", "_depth", "_in_string", "_skip")
+    __slots__ = ("_base", "_depth", "_in_string", "_skip")
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._carry = Carry(limits)
+        super().__init__(limits)
         self._depth = 0
         self._base: int | None = None
         """Depth at which the events lie: 1 in an array, 0 for a lone object."""
         self._in_string = False
         self._skip = False
-
-    @property
-    def pending(self) -> bytes:
-        return self._carry.pending
-
-    @property
-    def mid_event(self) -> bool:
-        return self._carry.mid_event
-
-    @property
-    def part_bytes(self) -> int:
-        return self._carry.part_bytes
-
-    @property
-    def part(self) -> bytes:
-        return self._carry.part
 
     def feed(self, piece: bytes) -> list[Event]:
         carry = self._carry

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from .event import DEFAULT_LIMITS, Carry, Event, Limits
+from .event import DEFAULT_LIMITS, CarryFramer, Event, Limits
 
 
-class NdjsonFramer:
+class NdjsonFramer(CarryFramer):
     """`event.Framer` for one JSON value per line."""
 
-    __slots__ = ("_carry",)
-
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._carry = Carry(limits)
-
-    @property
-    def pending(self) -> bytes:
-        return self._carry.pending
-
-    @property
-    def mid_event(self) -> bool:
-        return self._carry.mid_event
-
-    @property
-    def part_bytes(self) -> int:
-        return self._carry.part_bytes
-
-    @property
-    def part(self) -> bytes:
-        return self._carry.part
+    __slots__ = ()
 
     def feed(self, piece: bytes) -> list[Event]:
         carry = self._carry
@@ -51,30 +32,15 @@ class NdjsonFramer:
         return [Event(raw, "", text.strip(), torn)]
 
 
-class WholeFramer:
+class WholeFramer(CarryFramer):
     """`event.Framer` for one JSON document: bytes go straight through, and at the end one event
     without bytes brings the document, or its head and tail."""
 
-    __slots__ = ("_carry",)
-
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._carry = Carry(limits)
+    __slots__ = ()
 
     @property
     def pending(self) -> bytes:
         return b""
-
-    @property
-    def mid_event(self) -> bool:
-        return self._carry.mid_event
-
-    @property
-    def part_bytes(self) -> int:
-        return self._carry.part_bytes
-
-    @property
-    def part(self) -> bytes:
-        return self._carry.part
 
     def feed(self, piece: bytes) -> list[Event]:
         if not piece:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from .event import DEFAULT_LIMITS, Carry, Event, Limits
+from .event import DEFAULT_LIMITS, CarryFramer, Event, Limits
 
 # Atomic groups: CRLF is one line end and never two.
 _END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -23,31 +23,15 @@ _new = tuple.__new__
 _BOM = b"\xef\xbb\xbf"
 
 
-class SseFramer:
+class SseFramer(CarryFramer):
     """`event.Framer` for text/event-stream."""
 
-    __slots__ = ("_carry", "_first", "_parse_bytes")
+    __slots__ = ("_first", "_parse_bytes")
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._carry = Carry(limits)
+        super().__init__(limits)
         self._parse_bytes = limits.parse_bytes
         self._first = True
-
-    @property
-    def pending(self) -> bytes:
-        return self._carry.pending
-
-    @property
-    def mid_event(self) -> bool:
-        return self._carry.mid_event
-
-    @property
-    def part_bytes(self) -> int:
-        return self._carry.part_bytes
-
-    @property
-    def part(self) -> bytes:
-        return self._carry.part
 
     def feed(self, piece: bytes) -> list[Event]:
         if (

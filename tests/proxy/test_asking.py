@@ -11,7 +11,7 @@ import pytest
 from gateway_kit import CHAT, TOKEN_E10, Gate, fresh_model
 
 from lava_proxy.net.simulated import Ending, Piece, Script, SimRequest
-from lava_proxy.proxy.gateway import UNASKED_FOR_S, UNASKED_MAX, UnaskedServers
+from lava_proxy.proxy.unasked import UNASKED_FOR_S, UNASKED_MAX, UnaskedServers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
