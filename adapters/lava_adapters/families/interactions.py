@@ -8,7 +8,6 @@ read. Protobuf JSON knows every name in two spellings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 from ..contract import Ask, AskError, Framing, Reader, ToolFee
@@ -16,6 +15,7 @@ from ..counts import objects
 from ..fold import Unread
 from ..framings import json_or_sse
 from ..jsonedit import find_member, set_nested
+from ..paths import ids_behind
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, with_facts
 from ..strict import flag, parse, text
@@ -43,7 +43,7 @@ class Interactions:
         self._kind = kind
 
     def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
-        named = _ids_in_path(path)
+        named = ids_behind(path, "interactions")
         if self._kind != "interactions" or method != "POST":
             stream = "stream=true" in query.split("&")
             free = self._kind == "free" or method == "DELETE"
@@ -100,12 +100,6 @@ class Interactions:
         self, ask: Ask | None, status: int, code: str, message: str, facts: Mapping[str, object]
     ) -> bytes:
         return google_error(status, code, message, facts)
-
-
-def _ids_in_path(path: str) -> tuple[str, ...]:
-    return tuple(
-        child for parent, child in pairwise(path.split("/")) if parent == "interactions" and child
-    )
 
 
 def _stored(request: Mapping[str, Any]) -> list[str]:

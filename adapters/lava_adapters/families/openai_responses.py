@@ -7,13 +7,13 @@ compact are read too. Free: deleting, listing input items, counting input tokens
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 from ..contract import Ask, Framing, Reader
 from ..fold import Unread
 from ..framings import json_or_sse
 from ..jsonedit import find_member, set_member
+from ..paths import ids_behind
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, openai_error, openai_refusal, with_facts
 from ..strict import flag, limit, parse, text, tier
@@ -28,6 +28,7 @@ _PRICED = frozenset(
 ) | frozenset((_CAP, *_STORED))
 _FREE = ("free", "conversations")
 _PARENTS = ("responses", "conversations")
+_VERBS = ("compact", "input_tokens")
 
 
 class OpenAIResponses:
@@ -105,12 +106,7 @@ class OpenAIResponses:
 
 def _ids_in_path(path: str) -> tuple[str, ...]:
     """The object after ``/responses/`` or ``/conversations/``; verbs there are no ids."""
-    parts = path.split("/")
-    found = []
-    for parent, child in pairwise(parts):
-        if parent in _PARENTS and child and child not in ("compact", "input_tokens"):
-            found.append(child)
-    return tuple(found)
+    return tuple(name for name in ids_behind(path, *_PARENTS) if name not in _VERBS)
 
 
 def _stored(request: Mapping[str, Any]) -> list[str]:

@@ -6,12 +6,12 @@ job that failed or was cancelled has used its time too.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 from ..contract import Ask, Reader, Usage
 from ..counts import exact, member, milliseconds, take
 from ..fold import Fold
+from ..paths import ids_behind
 from ..quirks import Quirks
 from ..strict import parse, text
 from ..weigh import weigh
@@ -36,7 +36,7 @@ class Predictions(Plain):
 
     def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
         if self._kind != "prediction" or method != "POST":
-            return Ask(makes_output=False, object_ids=_ids_in_path(path))
+            return Ask(makes_output=False, object_ids=ids_behind(path, "predictions"))
         request = parse(body, _PRICED)
         weight = weigh(body, request)
         return Ask(
@@ -87,9 +87,3 @@ def _in_path(path: str) -> str | None:
     """``/v1/models/stability-ai/sdxl/predictions`` -> ``stability-ai/sdxl``."""
     parts = path.split("/")
     return "/".join(parts[3:5]) if len(parts) == 6 and parts[2] == "models" else None
-
-
-def _ids_in_path(path: str) -> tuple[str, ...]:
-    return tuple(
-        child for parent, child in pairwise(path.split("/")) if parent == "predictions" and child
-    )
