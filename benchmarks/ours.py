@@ -1,8 +1,8 @@
 """How the benchmarks start the gateway and what they set up in it: the two hooks to keep in step.
 
-The set-up is the usual one: one merchant, one customer with credit, one fixed meter, a forward
-token that names both. So every request measured is authenticated, held for, metered, journaled,
-charged and written to the ledger.
+The set-up is the usual one: one merchant, one customer with credit, one fixed meter, a price for
+the model, a forward token that names both. So every request measured is authenticated, held for,
+metered, journaled, priced, charged and written to the ledger.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ from typing import Any
 CLI = "lava_proxy"
 TARGET = "https%3A%2F%2Fapi.openai.com%2Fv1%2Fchat%2Fcompletions"
 CREDIT_USD = "100000.00"
+PRICE: dict[str, object] = {
+    "provider": "openai",
+    "match": "prefix",
+    "model": "sim-",
+    "rates": {"input_1m": "0.15", "output_1m": "0.60"},
+}
 READY_TIMEOUT_S = 60.0
 
 
@@ -62,6 +68,8 @@ def seed(port: int, env: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         "tiers": [tier],
     }
     _post(port, "/v1/meters", secret_key, meter)
+    # Without a price each row would also be noted as one that waits for it.
+    _post(port, "/v1/prices", secret_key, PRICE)
     customer = _post(port, "/v1/customers", secret_key, {"reference_id": "benchmark"})
     customer_id = customer["customer_id"]
     _post(port, f"/v1/customers/{customer_id}/credit", secret_key, {"amount": CREDIT_USD})

@@ -110,7 +110,7 @@ def highest_rate(tariff: Tariff, before: int, reachable_units: int | None = None
     end = None if reachable_units is None else before + max(reachable_units, 1)
     return max(
         tier.rate_e12
-        for tier, start, stop in _spans(tariff)
+        for tier, start, stop in tariff.spans
         if (stop is None or stop > before) and (end is None or start < end)
     )
 
@@ -154,15 +154,9 @@ def _pieces(tariff: Tariff, before: int, units: int) -> list[tuple[Tier, int]]:
     """The tiers that the units fall in, with how many; without units, the tier at `before`."""
     end = before + units
     pieces = []
-    for tier, start, stop in _spans(tariff):
+    for tier, start, stop in tariff.spans:
         low, high = max(before, start), end if stop is None else min(end, stop)
         here = units == 0 and start <= before and (stop is None or before < stop)
         if high > low or here:
             pieces.append((tier, max(high - low, 0)))
     return pieces
-
-
-def _spans(tariff: Tariff) -> list[tuple[Tier, int, int | None]]:
-    """Every tier with its first unit and the first unit after it (None = without end)."""
-    starts = [tier.start * tariff.scale for tier in tariff.tiers]
-    return list(zip(tariff.tiers, starts, [*starts[1:], None], strict=True))

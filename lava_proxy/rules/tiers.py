@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -54,6 +54,13 @@ class Tariff:
     rate_type: RateType
     unit: Unit
     tiers: tuple[Tier, ...]
+    spans: tuple[tuple[Tier, int, int | None], ...] = field(init=False, repr=False, compare=False)
+    """Every tier with its first unit and the first unit after it (None = without end)."""
+
+    def __post_init__(self) -> None:
+        starts = [tier.start * self.scale for tier in self.tiers]
+        spans = tuple(zip(self.tiers, starts, [*starts[1:], None], strict=True))
+        object.__setattr__(self, "spans", spans)
 
     @property
     def scale(self) -> int:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence, Set, Sized
-from dataclasses import replace
 from datetime import datetime
 
 import orjson
@@ -65,10 +64,12 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
         await unrated.wait(conn, lines)
         await outbox.emit(conn, news_of(lines), now)
         for place, line in zip(places, lines, strict=True):
-            answers[place] = replace(
-                answers[place],
-                charge_e10=line.charge.amount_e10,
-                fresh=True,
+            call = line.settlement.call
+            answers[place] = Booked(
+                call.request_id,
+                call.owner_id,
+                line.charge.amount_e10,
+                True,
                 leased_e10=line.leased_e10,
                 kept_e10=line.kept_e10,
                 owed_e10=line.owed_e10,
