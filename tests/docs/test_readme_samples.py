@@ -113,9 +113,9 @@ def test_the_log_sample_reaches_the_hosts_handlers() -> None:
             one.filters[:] = filters
 
 
-def test_the_readme_can_be_pasted() -> None:
+def test_a_forward_token_can_be_made_in_a_shell() -> None:
     """On macOS too, whose base64 breaks no lines and has no -w."""
-    text = README.read_text(encoding="utf-8")
+    text = (README.parent / "docs" / "api.md").read_text(encoding="utf-8")
     (made,) = re.findall(r"^TOKEN=.*$", text, re.MULTILINE)
     done = subprocess.run(
         ["/bin/sh", "-c", f'{made}; printf %s "$TOKEN"'], capture_output=True, check=True
@@ -123,8 +123,11 @@ def test_the_readme_can_be_pasted() -> None:
     token = json.loads(base64.b64decode(done.stdout, validate=True))
     assert token.keys() == {"secret_key", "customer_id", "meter_slug"}
     assert "-w" not in made
-    served = text.index("lava-proxy serve")
-    assert text.index(". .venv/bin/activate") < served
+
+
+def test_the_readme_activates_the_environment_first() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert text.index(". .venv/bin/activate") < text.index("lava-proxy serve")
 
 
 def test_the_readme_names_all_paths_that_middleware_takes() -> None:
