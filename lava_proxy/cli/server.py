@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import uvicorn
 
+from lava_proxy.cli.joining import JoiningProtocol
 from lava_proxy.telemetry.metrics import Metrics
 
 LINGER_S = 1.0
@@ -197,7 +198,7 @@ def _config(app: Leaving, drain_timeout_s: float) -> uvicorn.Config:
         app,
         interface="asgi3",
         loop="uvloop",
-        http="httptools",
+        http=JoiningProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

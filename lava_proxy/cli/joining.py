@@ -1,0 +1,60 @@
+"""uvicorn's protocol, with an answer's head and what follows it in the same turn as one write.
+
+uvicorn hands the head to the socket by itself. A write wakes whoever reads, which costs more than
+all that we do with a piece; and most answers have something to send by the time their head is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+
+class JoiningProtocol(HttpToolsProtocol):
+    """As uvicorn's own; each answer begins in a `_Head`."""
+
+    def on_headers_complete(self) -> None:
+        before = self.cycle
+        super().on_headers_complete()
+        if self.cycle is not None and self.cycle is not before:
+            self.cycle.transport = _Head(self.cycle, self.loop)  # type: ignore[assignment]
+
+
+class _Head:
+    """Stands for an answer's transport until its head is out: the first write waits for the second,
+    or for the end of this turn of the event loop; then the transport itself takes its place."""
+
+    __slots__ = ("_cycle", "_flush", "_head", "_loop", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
+        self._cycle = cycle
+        self._loop = loop
+        self._transport = cycle.transport
+        self._head = b""
+        self._flush: asyncio.Handle | None = None
+
+    def write(self, data: bytes) -> None:
+        """Keep it, or send it behind what is kept."""
+        if self._flush is None:
+            self._head = data
+            self._flush = self._loop.call_soon(self._let_go)
+        else:
+            self._flush.cancel()
+            self._head += data
+            self._let_go()
+
+    def close(self) -> None:
+        """Send what is kept, then close."""
+        if self._flush is not None:
+            self._flush.cancel()
+            self._let_go()
+        self._transport.close()
+
+    def _let_go(self) -> None:
+        self._cycle.transport = self._transport
+        self._transport.write(self._head)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
