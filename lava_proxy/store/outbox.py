@@ -9,7 +9,7 @@ again, and receivers tell by the event's id.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
@@ -41,7 +41,8 @@ class Event:
     name: str
     customer_id: str
     request_id: str | None = None
-    event_id: str = field(default_factory=lambda: new_id("event"))
+    event_id: str = ""
+    """Empty until it is written: of many changes of a balance one is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ async def emit(conn: Connection, events: Sequence[Event], now: datetime) -> None
         return
     await Q["emit"].execute(
         conn,
-        event_ids=[event.event_id for event in kept],
+        event_ids=[new_id("event") for _ in kept],
         merchant_ids=[event.merchant_id for event in kept],
         events=[event.name for event in kept],
         customer_ids=[event.customer_id for event in kept],

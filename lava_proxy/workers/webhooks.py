@@ -20,6 +20,7 @@ import orjson
 from standardwebhooks import Webhook
 
 from lava_proxy.core.clock import Clock, time_text
+from lava_proxy.core.ids import new_id
 from lava_proxy.core.money import format_e10, parse_e10
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.core.vault import Vault, open_vault
@@ -154,7 +155,12 @@ class Sender:
                 name = _crossed(levels[customer.customer_id], level)
                 levels[customer.customer_id] = level
                 if name is not None:
-                    event = Event(one.event.merchant_id, name, customer.customer_id)
+                    event = Event(
+                        one.event.merchant_id,
+                        name,
+                        customer.customer_id,
+                        event_id=new_id("event"),
+                    )
                     extra = replace(one, event=event)
                     made.append((extra, body_of(extra, customer), level))
             made.append((one, body_of(one, customer), level))
