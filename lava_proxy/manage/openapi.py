@@ -114,7 +114,7 @@ def codes_of(route: Route) -> list[str]:
     codes += WITH_KEY if route.auth == "secret_key" else ()
     codes += WITH_BODY if route.method != "GET" else ()
     codes += ("not_found",) if "*" in route.path else ()
-    codes += ("validation_error",) if route.query else ()
+    codes += ("validation_error",) if route.query or route.auth == "secret_key" else ()
     codes += ("idempotency_conflict",) if route.method == "POST" else ()
     return sorted(set(codes), key=lambda code: (CODES[code].status, code))
 
