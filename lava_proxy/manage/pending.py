@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 
 from lava_proxy.books.open_calls import TELL_AFTER_S, TELL_S
+from lava_proxy.core.errors import unavailable
 from lava_proxy.core.ids import made_ms
 from lava_proxy.manage.desk import Desk
 from lava_proxy.store import requests as store
@@ -19,19 +20,33 @@ from lava_proxy.store.requests import RequestRow
 
 YOUNG_S = TELL_AFTER_S + 2 * TELL_S
 """Later, other processes have told."""
-PAUSES_S = (0.05, 0.1, 0.2, *[0.4] * 7)
-"""Together a little longer than that."""
+PAUSES_S = (0.05, 0.15, 0.4, 0.8, 0.8, 0.8, 0.8)
+"""From one look to the next; together a little longer than that."""
+WAITING_MOST = 64
+"""So many questions wait at once in a process; who asks beyond that is to ask again."""
 
 
 async def find(desk: Desk, merchant_id: str, request_id: str) -> RequestRow | None:
     """A merchant's request, booked or not; None where there is none. No connection waits."""
     found = await _look(desk, merchant_id, request_id)
+    if found is not None or not _young(desk, request_id):
+        return found
+    if desk.waiting >= WAITING_MOST:
+        raise unavailable("too many calls are looked for; try again")
+    desk.waiting += 1
+    try:
+        return await _look_again(desk, merchant_id, request_id)
+    finally:
+        desk.waiting -= 1
+
+
+async def _look_again(desk: Desk, merchant_id: str, request_id: str) -> RequestRow | None:
     for pause_s in PAUSES_S:
-        if found is not None or not _young(desk, request_id):
-            break
         await asyncio.sleep(pause_s)
         found = await _look(desk, merchant_id, request_id)
-    return found
+        if found is not None or not _young(desk, request_id):
+            return found
+    return None
 
 
 async def _look(desk: Desk, merchant_id: str, request_id: str) -> RequestRow | None:
