@@ -40,6 +40,17 @@ async def find(desk: Desk, merchant_id: str, request_id: str) -> RequestRow | No
         desk.waiting -= 1
 
 
+async def runs(desk: Desk, merchant_id: str, request_id: str) -> bool:
+    """Whether an id is that of a call that is not booked yet. Only an id of ours can be."""
+    open_calls = desk.books.open_calls
+    if open_calls.here(merchant_id, request_id) is not None:
+        return True
+    if made_ms(request_id) is None:
+        return False
+    async with desk.reading() as conn:
+        return await open_calls.elsewhere(conn, merchant_id, request_id) is not None
+
+
 async def _look_again(desk: Desk, merchant_id: str, request_id: str) -> RequestRow | None:
     for pause_s in PAUSES_S:
         await asyncio.sleep(pause_s)

@@ -126,6 +126,22 @@ async def test_only_its_merchant_sees_it(gate: Gate, second: Gate) -> None:
     await gate.booked()
 
 
+async def test_a_report_cannot_take_its_id(gate: Gate, second: Gate) -> None:
+    """The call would end as one that is booked already, and cost nothing."""
+    payer = await gate.payer()
+    call, request_id = await stream(gate, payer, 100, 20)
+    report = {"request_id": request_id, "customer_id": payer.customer_id, "meter_slug": "m"}
+    headers = {"authorization": f"Bearer {payer.secret}"}
+    await asyncio.sleep(books.TELL_AFTER_S)
+    await gate.gateway.books.open_calls.tell()
+    for worker in (gate, second):
+        answer = await worker.call("/v1/requests", report, payer, headers)
+        assert (answer.status, answer.error()["code"]) == (409, "idempotency_conflict")
+    await call.rest()
+    row = await gate.row(payer)
+    assert (row["request_id"], row["output_tokens"]) == (request_id, 100)
+
+
 async def test_between_its_end_and_its_commit(gate: Gate) -> None:
     payer = await gate.payer()
     writer = gate.gateway.books.writer
