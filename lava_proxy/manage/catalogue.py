@@ -109,6 +109,7 @@ class Catalogue:
         self._managed = frozenset(managed)
         self._parts: dict[str, Part] = {}
         self._whole = (date.min, b"")
+        self._making = asyncio.Lock()
 
     async def whole(self, now: datetime) -> bytes:
         """The catalogue: made for all who ask on a day, and with pauses for running streams."""
@@ -124,26 +125,30 @@ class Catalogue:
         return None if provider is None else await self._part(provider, now)
 
     async def _part(self, provider: Provider, now: datetime) -> Part:
-        known = self._parts.get(provider.id)
-        if known is not None and known.day == now.date():
+        async with self._making:  # those who ask meanwhile wait for it
+            known = self._parts.get(provider.id)
+            if known is None or known.day != now.date():
+                known = self._parts[provider.id] = await self._made(provider, now)
             return known
+
+    async def _made(self, provider: Provider, now: datetime) -> Part:
         managed = provider.id in self._managed
-        entries = []
+        entries: list[bytes] = []
+        kind = "other"
         for place, entry in enumerate(_entries(provider, now, managed=managed)):
-            entries.append(entry)
+            kind = kind if place else entry["service_type"]
+            entries.append(_dump(entry))
             if place % PAUSE_EVERY == 0:
                 await asyncio.sleep(0)
         summary: ServiceProvider = {
             "id": provider.id,
             "label": provider.label,
             "api_reference": provider.docs,
-            "service_type": entries[0]["service_type"] if entries else "other",
+            "service_type": kind,
             "managed": managed,
             "entry_count": len(entries),
         }
-        part = Part(now.date(), _dump(entries)[1:-1], _dump(summary))
-        self._parts[provider.id] = part
-        return part
+        return Part(now.date(), b",".join(entries), _dump(summary))
 
 
 def listing(parts: Sequence[Part]) -> bytes:

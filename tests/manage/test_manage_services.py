@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -202,6 +203,22 @@ async def test_one_provider(keyed: Management) -> None:
     ):
         assert (reply.status, reply.code) == (404, "not_found")
     assert (await ask(keyed, query="limit=1")).status == 422
+
+
+async def test_many_who_ask_at_once_get_one_work(
+    keyed: Management, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue, made = keyed._desk.catalogue, []
+    make = catalogue._made
+
+    async def noted(provider: Any, now: Any) -> Any:
+        made.append(provider.id)
+        return await make(provider, now)
+
+    monkeypatch.setattr(catalogue, "_made", noted)
+    bodies = await asyncio.gather(*(ask(keyed) for _ in range(5)))
+    assert len({reply.body for reply in bodies}) == 1
+    assert len(made) == len(set(made)) > 30
 
 
 async def test_it_is_made_once(keyed: Management) -> None:
