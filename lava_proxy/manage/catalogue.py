@@ -48,6 +48,8 @@ NAMED: Sequence[tuple[tuple[str, ...], str]] = (
     (("gpt-image", "chatgpt-image"), "image"),
 )
 """What the name of a model that is paid by tokens tells of the route that it is called on."""
+TALKING = ("realtime", "-live", "-voice")
+"""Parts of the names of models that are talked to over a WebSocket: nothing here leads to them."""
 PAUSE_EVERY = 20
 """Models from one pause for running streams to the next."""
 UNNAMED = ".invalid"
@@ -134,9 +136,7 @@ class Catalogue:
     async def _made(self, provider: Provider, now: datetime) -> Part:
         managed = provider.id in self._managed
         entries: list[bytes] = []
-        kind = "other"
         for place, entry in enumerate(_entries(provider, now, managed=managed)):
-            kind = kind if place else entry["service_type"]
             entries.append(_dump(entry))
             if place % PAUSE_EVERY == 0:
                 await asyncio.sleep(0)
@@ -144,7 +144,7 @@ class Catalogue:
             "id": provider.id,
             "label": provider.label,
             "api_reference": provider.docs,
-            "service_type": kind,
+            "service_type": next((SERVICE_TYPES[r.kind] for _, r in _services(provider)), "other"),
             "managed": managed,
             "entry_count": len(entries),
         }
@@ -160,15 +160,13 @@ def listing(parts: Sequence[Part]) -> bytes:
 
 def _entries(provider: Provider, now: datetime, *, managed: bool) -> Iterator[ServiceView]:
     """Models on the route that they are called on, then routes."""
-    services = [
-        (route.methods[0], route) for route in provider.routes if route.kind in SERVICE_TYPES
-    ]
-    ranks = list(SERVICE_TYPES)
-    services.sort(key=lambda one: ranks.index(one[1].kind))
+    services = _services(provider)
     usual: dict[str, tuple[str, Route]] = {}
     for method, route in services:
         usual.setdefault(SERVICE_TYPES[route.kind], (method, route))
     for model in priced(provider.prices or provider.id, now):
+        if any(part in model.model for part in TALKING):
+            continue
         pricing = pricing_of(model)
         found = usual.get(_service_of(model, pricing))
         if found is None and "output_1m" in pricing["rates"]:
@@ -177,6 +175,13 @@ def _entries(provider: Provider, now: datetime, *, managed: bool) -> Iterator[Se
             yield _model(provider, *found, model.model, pricing, managed=managed)
     for method, route in services:
         yield _entry(provider, method, route, managed=managed)
+
+
+def _services(provider: Provider) -> list[tuple[str, Route]]:
+    """A provider's routes that are services, the usual one first."""
+    found = [(route.methods[0], route) for route in provider.routes if route.kind in SERVICE_TYPES]
+    ranks = list(SERVICE_TYPES)
+    return sorted(found, key=lambda one: ranks.index(one[1].kind))
 
 
 def _service_of(model: Priced, pricing: Pricing) -> str:

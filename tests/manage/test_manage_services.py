@@ -192,6 +192,14 @@ async def test_what_is_listed_can_be_called(keyed: Management) -> None:
         assert provider.route(row["method"], filled) is not None, row
 
 
+async def test_what_is_talked_to_is_not_listed(keyed: Management) -> None:
+    ids = {row["id"] for row in (await ask(keyed)).json["data"]}
+    gone = {"openai/gpt-realtime", "google/gemini-3.8-live", "xai/grok-voice-latest"}
+    assert not gone & ids
+    kinds = {row["id"]: row["service_type"] for row in (await ask(keyed)).json["providers"]}
+    assert (kinds["groq"], kinds["voyage"], kinds["deepgram"]) == ("llm", "embeddings", "speech")
+
+
 async def test_one_provider(keyed: Management) -> None:
     summary = (await ask(keyed, "services/providers/openai")).json
     assert (await ask(keyed, query="provider=openai")).json["providers"] == [summary]
