@@ -24,6 +24,7 @@ from lava_proxy.books.holds import Holds
 from lava_proxy.books.journal import Journal, JournalError
 from lava_proxy.books.key_uses import KeyUses
 from lava_proxy.books.leases import Hold, Leases
+from lava_proxy.books.open_calls import OpenCalls
 from lava_proxy.books.prices import load_history, load_prices
 from lava_proxy.books.rates import Rates
 from lava_proxy.books.recall import Recalls
@@ -38,8 +39,7 @@ from lava_proxy.rules.limits import LEASED, Rate, drawn
 from lava_proxy.rules.pricebook import NO_NAMES, PriceBook
 from lava_proxy.rules.pricehistory import PriceHistory
 from lava_proxy.rules.settlement import Booked, Call, Settlement
-from lava_proxy.store import credit, leasing, rates
-from lava_proxy.store import learned as learned_store
+from lava_proxy.store import credit, learned, leasing, rates
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 from lava_proxy.store.database import Database, StoreConflict, StoreDown
 
@@ -72,9 +72,8 @@ class Books:
         self._prices_stale = True
         self._pricing = asyncio.Lock()
         self._on_booked = on_booked
-        self.top_up_rules = leasing.TopUpRules(
-            settings.top_up_low_percent, settings.top_up_monthly_max * E10
-        )
+        monthly_e10 = settings.top_up_monthly_max * E10
+        self.top_up_rules = leasing.TopUpRules(settings.top_up_low_percent, monthly_e10)
         self.spent_free: set[str] = set()
         """Customers whose credit was spent past our leases (reports): it may be low now."""
         self.directory = Directory(
@@ -116,6 +115,7 @@ class Books:
             bytes_max=settings.journal_limit_bytes,
         )
         self.key_uses = KeyUses(database)
+        self.open_calls = OpenCalls(database, clock, holder_id=self.journal.holder_id)
         self._writing: asyncio.Task[None] | None = None
 
     def _make_leases(self) -> Leases:
@@ -163,15 +163,18 @@ class Books:
                 await credit.close_holder(conn, self.journal.holder_id, self.clock.now())
             await self.share_learned()
             await self.key_uses.flush()
+            await self.open_calls.tell()
         except (StoreDown, StoreConflict, LavaError) as error:
             log.warning("leases stay open until they expire: %s", error)
 
     def admit(self, call: Call) -> int:
         """Write HOLD; returns the call's number in the journal."""
         try:
-            return self.journal.hold(encode_call(call))
+            seq = self.journal.hold(encode_call(call))
         except JournalError:
             raise unavailable("the journal cannot be written; try again", 5) from None
+        self.open_calls.begun(call)
+        return seq
 
     def amend(self, seq: int, call: Call) -> None:
         """Write HOLD again: more is known of the call, before its answer goes out."""
@@ -209,14 +212,12 @@ class Books:
 
     async def price_history(self, known_for_s: float = 0.0) -> PriceHistory:
         """Prices for requests that came before them."""
-        known_for = timedelta(seconds=known_for_s)
-        return await load_history(
-            self.database, self.clock.now(), self._price_names, known_for=known_for
-        )
+        now, known_for = self.clock.now(), timedelta(seconds=known_for_s)
+        return await load_history(self.database, now, self._price_names, known_for=known_for)
 
     async def share_learned(self) -> None:
         """Tell the other workers what was learned here, and take what they know."""
-        await learned_store.share(self.database, self.learned)
+        await learned.share(self.database, self.learned)
 
     @property
     def prices_stale(self) -> bool:
@@ -230,13 +231,13 @@ class Books:
         row = item.settlement
         if item.seq is not None:
             self.journal.committed(item.seq)
+            self.open_calls.booked(row.call.request_id)
         if row.call.customer_id and booked.fresh and booked.charge_e10 > booked.leased_e10:
             self.spent_free.add(row.call.owner_id)
         if item.estimate_e10 or booked.leased_e10 or booked.kept_e10:
             # Booked by somebody else (a copy of our journal), or quarantined. What that took is not
             # known here, so all of the estimate counts as taken; what is left goes back when idle.
-            taken = booked.leased_e10 + booked.kept_e10
-            leased = taken if booked.fresh else item.estimate_e10
+            leased = booked.leased_e10 + booked.kept_e10 if booked.fresh else item.estimate_e10
             self.leases.booked(row.call.owner_id, item.estimate_e10, leased)
         for place, (kind, owner_id) in enumerate(row.call.budgets):
             used = drawn(kind, row)
@@ -289,10 +290,9 @@ class Books:
         asked_s = self.clock.boot_s()
         if not renewal.renewable(self.leases, owner_id):
             return  # others were renewed first, and this process may have stood still meanwhile
+        holder_id, lease_s = self.journal.holder_id, self.settings.lease_s
         async with self.database.transaction() as conn:
-            there = await credit.renew(
-                conn, owner_id, self.journal.holder_id, self.settings.lease_s
-            )
+            there = await credit.renew(conn, owner_id, holder_id, lease_s)
         renewal.renewed(self.leases, owner_id, asked_s, there)
 
     def now(self) -> datetime:

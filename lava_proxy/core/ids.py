@@ -43,6 +43,7 @@ _SECRET_PREFIX = re.compile(r"(?:aks|lava)_[a-z]+_|whsec_")
 
 _DIGITS = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _FIVE_BITS = bytes(_DIGITS[byte & 31] for byte in range(256))
+_ULID = re.compile(r"_([0-7][0-9A-HJKMNP-TV-Z]{9})[0-9A-HJKMNP-TV-Z]{16}\Z")
 _PAIRS = tuple(chr(high) + chr(low) for high in _DIGITS for low in _DIGITS)
 
 
@@ -70,6 +71,17 @@ def _ulid() -> str:
     at = _PAIRS[ms >> 40] + _PAIRS[ms >> 30 & 1023] + _PAIRS[ms >> 20 & 1023]
     at += _PAIRS[ms >> 10 & 1023] + _PAIRS[ms & 1023]
     return at + os.urandom(16).translate(_FIVE_BITS).decode("ascii")
+
+
+def made_ms(object_id: str) -> int | None:
+    """When an id of `new_id` was made, in milliseconds since 1970; None for what is none."""
+    found = _ULID.search(object_id)
+    if found is None:
+        return None
+    ms = 0
+    for digit in found[1].encode():
+        ms = ms << 5 | _DIGITS.index(digit)
+    return ms
 
 
 def is_test(object_id: str) -> bool:

@@ -50,6 +50,7 @@ from lava_proxy.manage import (
 from lava_proxy.manage.auth import authenticate
 from lava_proxy.manage.call import Answer, Call, Route
 from lava_proxy.manage.desk import Desk
+from lava_proxy.manage.fields import refuse_unread
 from lava_proxy.payments.factory import make_payments
 from lava_proxy.payments.seam import Payments, PaymentsDown
 from lava_proxy.store.database import StoreConflict, StoreDown, StorePoison
@@ -152,6 +153,8 @@ class Management:
             body,
             principal,
         )
+        if principal is not None:
+            refuse_unread(call, route)
         answer = await route.handler(self._desk, call)
         return replace(answer, headers={**paced, **answer.headers}) if paced else answer
 
@@ -197,8 +200,9 @@ def _segments(scope: Scope) -> list[str]:
         segments.pop()
     if segments[:1] == ["auth"]:
         segments.insert(0, "v1")
-    usable = all(segment and storable(segment) for segment in segments)
-    if not usable or segments[:1] != ["v1"]:
+    if segments[:1] != ["v1"]:
+        raise LavaError("not_found", "there is no such route; a base URL ends in /v1/")
+    if not all(segment and storable(segment) for segment in segments):
         raise LavaError("not_found", "there is no such route")
     return segments[1:]
 

@@ -12,14 +12,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Any, Literal, NotRequired
 
 import orjson
-from pydantic import WithJsonSchema
 from typing_extensions import TypedDict
 
 from lava_adapters.registry import Provider, Registry, Route
-from lava_proxy.rules.pricelist import Listed, listed
+from lava_proxy.manage.pricing import Pricing, pricing_of
+from lava_proxy.rules.pricelist import Priced, priced
 
 SERVICE_TYPES: Mapping[str, str] = {
     "chat": "llm",
@@ -37,23 +37,23 @@ SERVICE_TYPES: Mapping[str, str] = {
     "speech": "speech",
     "transcription": "transcription",
     "images": "image",
+    "ocr": "ocr",
     "prediction": "prediction",
 }
 """Kinds of routes that are services, the usual one for a type first. The others are errands."""
+NAMED: Sequence[tuple[tuple[str, ...], str]] = (
+    (("rerank",), "rerank"),
+    (("transcri", "whisper"), "transcription"),
+    (("tts",), "speech"),
+    (("gpt-image", "chatgpt-image"), "image"),
+)
+"""What the name of a model that is paid by tokens tells of the route that it is called on."""
+TALKING = ("realtime", "-live", "-voice")
+"""Parts of the names of models that are talked to over a WebSocket: nothing here leads to them."""
+PAUSE_EVERY = 20
+"""Models from one pause for running streams to the next."""
 UNNAMED = ".invalid"
 """How the base of a provider ends whose host only the operator knows."""
-
-Number = Annotated[Decimal, WithJsonSchema({"type": "number", "minimum": 0})]
-
-
-class Pricing(TypedDict):
-    """USD per million tokens, by the list."""
-
-    type: Literal["tokens_1m"]
-    input: Number
-    output: NotRequired[Number]
-    cache_input_read: NotRequired[Number]
-    cache_input_write: NotRequired[Number]
 
 
 class ServiceView(TypedDict):
@@ -111,42 +111,44 @@ class Catalogue:
         self._managed = frozenset(managed)
         self._parts: dict[str, Part] = {}
         self._whole = (date.min, b"")
+        self._making = asyncio.Lock()
 
     async def whole(self, now: datetime) -> bytes:
         """The catalogue: made for all who ask on a day, and with pauses for running streams."""
         day, body = self._whole
         if day != now.date():
-            parts = []
-            for provider in self._providers.values():
-                parts.append(self._part(provider, now))
-                await asyncio.sleep(0)
-            body = listing(parts)
+            body = listing([await self._part(each, now) for each in self._providers.values()])
             self._whole = (now.date(), body)
         return body
 
-    def part(self, provider_id: str, now: datetime) -> Part | None:
+    async def part(self, provider_id: str, now: datetime) -> Part | None:
         """A provider's share; None where there is no such provider."""
         provider = self._providers.get(provider_id)
-        return None if provider is None else self._part(provider, now)
+        return None if provider is None else await self._part(provider, now)
 
-    def _part(self, provider: Provider, now: datetime) -> Part:
-        known = self._parts.get(provider.id)
-        if known is not None and known.day == now.date():
+    async def _part(self, provider: Provider, now: datetime) -> Part:
+        async with self._making:  # those who ask meanwhile wait for it
+            known = self._parts.get(provider.id)
+            if known is None or known.day != now.date():
+                known = self._parts[provider.id] = await self._made(provider, now)
             return known
+
+    async def _made(self, provider: Provider, now: datetime) -> Part:
         managed = provider.id in self._managed
-        models = list(listed(provider.prices, now)) if provider.prices else []
-        entries = list(_entries(provider, models, managed=managed))
+        entries: list[bytes] = []
+        for place, entry in enumerate(_entries(provider, now, managed=managed)):
+            entries.append(_dump(entry))
+            if place % PAUSE_EVERY == 0:
+                await asyncio.sleep(0)
         summary: ServiceProvider = {
             "id": provider.id,
             "label": provider.label,
             "api_reference": provider.docs,
-            "service_type": entries[0]["service_type"] if entries else "other",
+            "service_type": next((SERVICE_TYPES[r.kind] for _, r in _services(provider)), "other"),
             "managed": managed,
             "entry_count": len(entries),
         }
-        part = Part(now.date(), _dump(entries)[1:-1], _dump(summary))
-        self._parts[provider.id] = part
-        return part
+        return Part(now.date(), b",".join(entries), _dump(summary))
 
 
 def listing(parts: Sequence[Part]) -> bytes:
@@ -156,24 +158,45 @@ def listing(parts: Sequence[Part]) -> bytes:
     return b'{"object":"list","data":[%b],"providers":[%b]}' % (entries, summaries)
 
 
-def _entries(
-    provider: Provider, models: Sequence[Listed], *, managed: bool
-) -> Iterator[ServiceView]:
+def _entries(provider: Provider, now: datetime, *, managed: bool) -> Iterator[ServiceView]:
     """Models on the route that they are called on, then routes."""
-    services = [
-        (route.methods[0], route) for route in provider.routes if route.kind in SERVICE_TYPES
-    ]
-    ranks = list(SERVICE_TYPES)
-    services.sort(key=lambda one: ranks.index(one[1].kind))
+    services = _services(provider)
     usual: dict[str, tuple[str, Route]] = {}
     for method, route in services:
         usual.setdefault(SERVICE_TYPES[route.kind], (method, route))
-    for model in models:
-        found = usual.get("embeddings" if model.output is None else "llm")
+    for model in priced(provider.prices or provider.id, now):
+        if any(part in model.model for part in TALKING):
+            continue
+        pricing = pricing_of(model)
+        found = usual.get(_service_of(model, pricing))
+        if found is None and "output_1m" in pricing["rates"]:
+            found = usual.get("llm")  # it makes sound or pictures within a chat
         if found is not None:
-            yield _model(provider, *found, model, managed=managed)
+            yield _model(provider, *found, model.model, pricing, managed=managed)
     for method, route in services:
         yield _entry(provider, method, route, managed=managed)
+
+
+def _services(provider: Provider) -> list[tuple[str, Route]]:
+    """A provider's routes that are services, the usual one first."""
+    found = [(route.methods[0], route) for route in provider.routes if route.kind in SERVICE_TYPES]
+    ranks = list(SERVICE_TYPES)
+    return sorted(found, key=lambda one: ranks.index(one[1].kind))
+
+
+def _service_of(model: Priced, pricing: Pricing) -> str:
+    """What a model does: by what it is paid for, else by its name."""
+    rates = pricing["rates"]
+    for unit, service in (("page", "ocr"), ("search_unit", "rerank")):
+        if unit in rates:
+            return service
+    if pricing["type"] != "tokens_1m":
+        return "speech" if pricing["type"] == "characters_1m" else "transcription"
+    name = model.model.lower()
+    for parts, service in NAMED:
+        if any(part in name for part in parts):
+            return service
+    return "llm" if "output_1m" in rates else "embeddings"
 
 
 def _entry(provider: Provider, method: str, route: Route, *, managed: bool) -> ServiceView:
@@ -195,28 +218,16 @@ def _entry(provider: Provider, method: str, route: Route, *, managed: bool) -> S
 
 
 def _model(
-    provider: Provider, method: str, route: Route, model: Listed, *, managed: bool
+    provider: Provider, method: str, route: Route, model: str, pricing: Pricing, *, managed: bool
 ) -> ServiceView:
     entry = _entry(provider, method, route, managed=managed)
-    entry["id"] = f"{provider.id}/{model.model}"
+    entry["id"] = f"{provider.id}/{model}"
     entry["object"] = "model"
-    example = _example(route.kind, model.model)
+    example = _example(route.kind, model)
     if example is not None:
         entry["example_body"] = example
-    if model.input is not None:
-        entry["pricing"] = _pricing(model, model.input)
+    entry["pricing"] = pricing
     return entry
-
-
-def _pricing(model: Listed, per_input: Decimal) -> Pricing:
-    pricing: Pricing = {"type": "tokens_1m", "input": per_input}
-    if model.output is not None:
-        pricing["output"] = model.output
-    if model.cache_read is not None:
-        pricing["cache_input_read"] = model.cache_read
-    if model.cache_write is not None:
-        pricing["cache_input_write"] = model.cache_write
-    return pricing
 
 
 def _example(kind: str, model: str) -> Mapping[str, object] | None:

@@ -39,6 +39,8 @@ class Desk(Share):
         self.pace = Pace(books.clock, books.settings.manage_rate_per_minute)
         self.catalogue = Catalogue(registry, books.settings.provider_keys)
         self.models = Models(registry)
+        self.waiting = 0
+        """Questions that wait for what another process tells: see `manage/pending.py`."""
         self.listed_models: Sequence[ListedModel] | None = None
         """The list of models, once somebody has asked for it."""
 

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.money import parse_e10
-from lava_proxy.manage.call import Call
+from lava_proxy.manage.call import Call, Route
 from lava_proxy.wire.problem import storable
 
 DETAILS_MAX = 20
@@ -29,6 +29,7 @@ UNITS_MAX = 10**12
 SECONDS_MAX = 10**9
 NAME_MAX_CHARS = 255
 URL_MAX_CHARS = 2048
+NOT_A_FIELD = "is not a field of this route"
 
 _MILLISECOND = Decimal("0.001")
 _DATE = re.compile(
@@ -86,6 +87,15 @@ def read_query(call: Call, known: Set[str]) -> dict[str, str]:
     return values
 
 
+def refuse_unread(call: Call, route: Route) -> None:
+    """422 for a parameter or a field where a route takes none: its handler never looks."""
+    if not route.query:
+        read_query(call, route.query)
+    if route.body is None and call.method != "GET":
+        for name in call.members():
+            refuse(f"{name:.64}", NOT_A_FIELD)
+
+
 def customer_named(values: Mapping[str, str | None]) -> str | None:
     """The customer's name from `customer_id` or its older alias `connection_id`."""
     customer, alias = values.get("customer_id"), values.get("connection_id")
@@ -113,7 +123,7 @@ def _message(kind: str, found: Mapping[str, object]) -> str:
     if kind == "missing":
         return "is required"
     if kind == "extra_forbidden":
-        return "is not a field of this route"
+        return NOT_A_FIELD
     context = found.get("ctx")
     if kind == "value_error" and isinstance(context, Mapping):
         return str(context["error"])

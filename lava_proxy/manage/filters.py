@@ -50,10 +50,12 @@ def metadata_filters(text: str | None) -> dict[str, str] | None:
         return {}
     try:
         pairs = strict_json(text.encode())
-    except LavaError as error:
-        refuse("metadata_filters", error.message)
+    except LavaError:
+        pairs = None
     if not isinstance(pairs, list) or len(pairs) > FILTERS_MAX:
-        refuse("metadata_filters", f"must be an array of at most {FILTERS_MAX} [key, value] pairs")
+        refuse(
+            "metadata_filters", f"must be a JSON array of at most {FILTERS_MAX} [key, value] pairs"
+        )
     wanted: dict[str, str] = {}
     possible = True
     for index, pair in enumerate(pairs):

@@ -8,7 +8,8 @@ request and send it under the same key.
 `once` claims the key in the transaction that does the work, so both happen or neither; a second
 caller waits for the first one's commit. `once_apart` is for work that commits elsewhere and is
 idempotent by itself (reports): the claim is committed first, and a claim without an answer, left
-by a crash, is simply worked again.
+by a crash, is simply worked again. `anew` is for what changes nothing (quotes): the key stands for
+one request, and a repeat is answered by what holds now.
 """
 
 from __future__ import annotations
@@ -45,12 +46,21 @@ async def once(desk: Desk, call: Call, work: Callable[[Connection], Awaitable[An
     return made
 
 
+async def anew(desk: Desk, call: Call, work: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Do `work`, which changes nothing, each time; with other content under the key it is 409."""
+    return await once_apart(desk, call, lambda _: work(), kept=False)
+
+
 async def once_apart(
-    desk: Desk, call: Call, work: Callable[[str | None], Awaitable[Answer]]
+    desk: Desk,
+    call: Call,
+    work: Callable[[str | None], Awaitable[Answer]],
+    *,
+    kept: bool = True,
 ) -> Answer:
     """Do `work`, which may be done twice without harm, or answer what it answered before. It is
     given a text that is the same whenever it is done again for this key, and no other's; None
-    without a key."""
+    without a key. Its answer is `kept` for repeats, or made each time."""
     key = _key_of(call)
     if key is None:
         return await work(None)
@@ -69,8 +79,9 @@ async def once_apart(
             async with desk.writing() as conn:
                 await store.free(conn, call.merchant_id, key, body_hash)
         raise
-    async with desk.writing() as conn:
-        await store.answer(conn, call.merchant_id, key, made.status, made.body)
+    if kept:
+        async with desk.writing() as conn:
+            await store.answer(conn, call.merchant_id, key, made.status, made.body)
     return made
 
 

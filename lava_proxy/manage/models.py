@@ -111,9 +111,8 @@ def _listed(desk: Desk) -> Sequence[ListedModel]:
         one
         for provider in desk.registry.providers
         if provider.id in keys and provider.prices
-        for priced in listed(provider.prices, at)
-        if priced.output is not None
-        for one in _of(desk.models, provider, priced.model)
+        for model in listed(provider.prices, at)
+        for one in _of(desk.models, provider, model)
     ]
     return sorted(found, key=lambda one: one.id)
 

@@ -23,7 +23,7 @@ from lava_proxy import __version__
 from lava_proxy.core.errors import CODES
 from lava_proxy.manage.call import Answer, Call, Handler, Route
 from lava_proxy.manage.desk import Desk
-from lava_proxy.manage.gateway_routes import GATEWAY_PATHS
+from lava_proxy.manage.gateway_routes import GATEWAY_PATHS, SCHEMES
 from lava_proxy.manage.parameters import PARAMETERS
 
 REF = "#/components/schemas/{model}"
@@ -93,7 +93,7 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
         "paths": {**dict(sorted(paths.items())), **GATEWAY_PATHS},
         "components": {
             "schemas": dict(sorted(schemas.items())),
-            "securitySchemes": {"secret_key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"secret_key": {"type": "http", "scheme": "bearer"}, **SCHEMES},
         },
     }
 
@@ -114,7 +114,7 @@ def codes_of(route: Route) -> list[str]:
     codes += WITH_KEY if route.auth == "secret_key" else ()
     codes += WITH_BODY if route.method != "GET" else ()
     codes += ("not_found",) if "*" in route.path else ()
-    codes += ("validation_error",) if route.query else ()
+    codes += ("validation_error",) if route.query or route.auth == "secret_key" else ()
     codes += ("idempotency_conflict",) if route.method == "POST" else ()
     return sorted(set(codes), key=lambda code: (CODES[code].status, code))
 

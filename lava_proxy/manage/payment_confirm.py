@@ -16,6 +16,7 @@ from lava_proxy.core.errors import LavaError
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import Body, Name, PageUrl, read_fields
+from lava_proxy.manage.idempotency import once_apart
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk
 from lava_proxy.store import payers, payment_events, payments
 from lava_proxy.store.payments import PaymentRow
@@ -39,6 +40,10 @@ class ConfirmView(TypedDict):
 async def confirm(desk: Desk, call: Call) -> Answer:
     """Charge a renewal or top-up with its payer there."""
     body = read_fields(Confirmation, call)
+    return await once_apart(desk, call, lambda _: _confirm(desk, call, body))
+
+
+async def _confirm(desk: Desk, call: Call, body: Confirmation) -> Answer:
     async with desk.reading() as conn:
         row = await payments.find(conn, call.merchant_id, call.params[0])
         if row is None:

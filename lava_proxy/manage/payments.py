@@ -10,6 +10,7 @@ from lava_proxy.core.money import format_e10
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import customer_named, read_query
+from lava_proxy.manage.idempotency import once_apart
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import time_text
 from lava_proxy.payments.manual import Manual
@@ -62,6 +63,10 @@ async def page(desk: Desk, call: Call) -> Answer:
 
 async def complete(desk: Desk, call: Call) -> Answer:
     """The money of a manual payment is there: do what it pays for. Said twice, it works once."""
+    return await once_apart(desk, call, lambda _: _complete(desk, call))
+
+
+async def _complete(desk: Desk, call: Call) -> Answer:
     now = desk.books.now()
     async with desk.writing() as conn:
         row = await store.find(conn, call.merchant_id, call.params[0])

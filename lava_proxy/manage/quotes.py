@@ -24,6 +24,7 @@ from lava_proxy.core.providers import named_hosts
 from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk
 from lava_proxy.manage.fields import Body, Cost, Name, customer_named, read_fields, refuse
+from lava_proxy.manage.idempotency import anew
 from lava_proxy.manage.text import exact_json
 from lava_proxy.rules.entitlement import tier_cycle
 from lava_proxy.rules.gauge import FREE, gauge
@@ -82,6 +83,10 @@ class _Price:
 async def create(desk: Desk, call: Call) -> Answer:
     """Answer for the calls together; `max_output_tokens_affordable` is for each of them."""
     body = read_fields(NewQuote, call)
+    return await anew(desk, call, lambda: _quote(desk, call, body))
+
+
+async def _quote(desk: Desk, call: Call, body: NewQuote) -> Answer:
     name = customer_named({"customer_id": body.customer_id, "connection_id": body.connection_id})
     if name is None:
         refuse("customer_id", "is required")

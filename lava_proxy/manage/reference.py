@@ -59,14 +59,17 @@ default <code>{{ schema.default }}</code>{% endif -%}
 <nav aria-label="Routes">
 <ul>
 {% for path, methods in paths.items() %}{% for method, operation in methods.items() %}
-<li><a href="#{{ operation.operationId }}"><code>{{ method|upper }} {{ path }}</code></a></li>
+{% set base = (operation.servers or servers)[0].url.rstrip("/") %}
+<li><a href="#{{ operation.operationId }}">
+<code>{{ method|upper }} {{ base }}{{ path }}</code></a></li>
 {% endfor %}{% endfor %}
 </ul>
 </nav>
 <main>
 {% for path, methods in paths.items() %}{% for method, operation in methods.items() %}
 <section id="{{ operation.operationId }}">
-<h2><code>{{ method|upper }} /v1{{ path }}</code></h2>
+{% set base = (operation.servers or servers)[0].url.rstrip("/") %}
+<h2><code>{{ method|upper }} {{ base }}{{ path }}</code></h2>
 <p>{{ operation.summary }}</p>
 {% if not operation.security %}<p>Needs no credential.</p>{% endif %}
 {% if operation.parameters %}

@@ -30,6 +30,7 @@ from lava_proxy.manage.fields import (
     refuse,
 )
 from lava_proxy.manage.idempotency import once_apart
+from lava_proxy.manage.pending import runs
 from lava_proxy.manage.requests import RequestView, view
 from lava_proxy.rules import price
 from lava_proxy.rules import settlement as rules
@@ -110,6 +111,8 @@ async def create(desk: Desk, call: Call) -> Answer:
         if booked is None:
             raise
         return booked  # its plan changed since
+    if await runs(desk, call.merchant_id, named.body.request_id):
+        raise LavaError("idempotency_conflict", "a call runs through the gateway under this id")
     return await once_apart(desk, call, lambda _: _book(desk, row))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NotRequired, cast
+from typing import Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
@@ -21,11 +21,13 @@ from lava_proxy.manage.paging import (
     position_at,
     read_page,
 )
+from lava_proxy.manage.pending import find
 from lava_proxy.manage.text import seconds_number, time_text
 from lava_proxy.rules.charge import Line
 from lava_proxy.store import requests as store
 from lava_proxy.store.requests import RequestRow
 
+Status = Literal["pending", "completed", "error"]
 PARAMETERS = PAGE_PARAMETERS | {"customer_id", "connection_id", "meter_id", "metadata_filters"}
 
 
@@ -85,21 +87,23 @@ class RerateView(TypedDict):
 
 
 class RequestView(TypedDict):
-    """A request as the API shows it: what is not known is absent."""
+    """A request as the API shows it: what is not known is absent. `pending`: the call runs, or its
+    row is on its way to the books; what it came to is not known yet, and counts and amounts are 0.
+    """
 
     request_id: str
-    status: str
-    outcome: str
+    status: Status
     provider: str
     provider_key_type: str
     endpoint: str
     stream: bool
-    usage_source: str
     model_usage: ModelUsage
     cost: str
     charge: ChargeView
     metadata: dict[str, str]
     created_at: str
+    outcome: NotRequired[str]
+    usage_source: NotRequired[str]
     customer_id: NotRequired[str]
     meter_id: NotRequired[str]
     model: NotRequired[str]
@@ -112,16 +116,15 @@ class RequestView(TypedDict):
 
 
 async def retrieve(desk: Desk, call: Call) -> Answer:
-    """A request by id."""
-    async with desk.reading() as conn:
-        row = await store.find(conn, call.merchant_id, call.params[0])
+    """A request by id; `pending` from the start of the call until it is booked."""
+    row = await find(desk, call.merchant_id, call.params[0])
     if row is None:
         raise no_such("request")
     return answer(view(row))
 
 
 async def page(desk: Desk, call: Call) -> Answer:
-    """Requests, newest first. An unknown customer or meter is 404, a deleted one is not."""
+    """What is booked, newest first. An unknown customer or meter is 404, a deleted one is not."""
     query = read_query(call, PARAMETERS)
     page = read_page("requests", query)
     wanted = metadata_filters(query.get("metadata_filters"))
@@ -147,13 +150,11 @@ def view(row: RequestRow) -> RequestView:
     now = _present(row)
     shown: RequestView = {
         "request_id": row.request_id,
-        "status": row.status,
-        "outcome": row.outcome,
+        "status": cast(Status, row.status),
         "provider": row.provider,
         "provider_key_type": row.provider_key_type,
         "endpoint": row.endpoint,
         "stream": row.stream,
-        "usage_source": row.usage_source,
         "model_usage": _model_usage(now),
         "cost": format_e10(now.cost_e10),
         "charge": {
@@ -165,6 +166,8 @@ def view(row: RequestRow) -> RequestView:
         "created_at": time_text(row.created_at),
     }
     optional: Mapping[str, object | None] = {
+        "outcome": row.outcome,
+        "usage_source": row.usage_source,
         "rerated": _rerated(row),
         "customer_id": row.customer_id,
         "meter_id": row.meter_id,

@@ -15,16 +15,16 @@ async def page(desk: Desk, call: Call) -> Answer:
     name = read_query(call, PARAMETERS).get("provider")
     if name is None:
         return Answer(200, await desk.catalogue.whole(desk.books.now()))
-    return Answer(200, listing([_part(desk, name)]))
+    return Answer(200, listing([await _part(desk, name)]))
 
 
 async def provider(desk: Desk, call: Call) -> Answer:
     """A provider in short."""
-    return Answer(200, _part(desk, call.params[0]).summary)
+    return Answer(200, (await _part(desk, call.params[0])).summary)
 
 
-def _part(desk: Desk, provider_id: str) -> Part:
-    part = desk.catalogue.part(provider_id, desk.books.now())
+async def _part(desk: Desk, provider_id: str) -> Part:
+    part = await desk.catalogue.part(provider_id, desk.books.now())
     if part is None:
         raise no_such("provider")
     return part

@@ -81,6 +81,11 @@ def added(provider: str, model: str, *, alone: bool = False) -> dict[str, int]:
     return weights if alone else weights | _compiled(ADDITIONS.get((provider, ""), {}).items())
 
 
+def models_added(provider: str) -> list[str]:
+    """Models of a provider that have an entry of their own."""
+    return [model for name, model in ADDITIONS if name == provider and model]
+
+
 def _compiled(prices: Iterable[tuple[str, tuple[str, int]]]) -> dict[str, int]:
     made = {}
     for kind, (usd, per) in prices:

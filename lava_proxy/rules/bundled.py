@@ -113,7 +113,12 @@ def window(provider_name: str, model: str) -> int | None:
 def tiers(provider_name: str, model: str) -> frozenset[str]:
     """The service tiers and speeds at which a model may have a price of its own."""
     info = _model(provider_name, model)
-    variants = (info.price_variants or ()) if info is not None else ()
+    return frozenset() if info is None else tiers_of(info)
+
+
+def tiers_of(info: ModelInfo) -> frozenset[str]:
+    """The same of a model in the data."""
+    variants = info.price_variants or ()
     return frozenset(v.when[fact] for v in variants for fact in _TIER_FACTS if fact in v.when)
 
 
@@ -134,7 +139,7 @@ def dearest(provider_name: str, at: datetime) -> Rates | None:
         if not priced:
             return None
         most, _, provider, model = max(priced, key=lambda each: each[:2])
-        return _compile_model(provider, model, model.id, at, None) if most > 0 else None
+        return compile_model(provider, model, model.id, at, None) if most > 0 else None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         return None
 
@@ -189,12 +194,14 @@ def _compile_bundled(
     info = _found(provider, model)
     if info is None:
         return _added_alone(provider.id, model.lower())
-    return _compile_model(provider, info, model, at, service_tier)
+    return compile_model(provider, info, model, at, service_tier)
 
 
-def _compile_model(
+def compile_model(
     provider: Provider, info: ModelInfo, model: str, at: datetime, service_tier: str | None
 ) -> Rates | None:
+    """The price of a model in the data, which was asked for as `model`. Raises what genai-prices
+    raises for data that it finds invalid."""
     prices = _prices(provider, info, at, service_tier)
     priced = {k: v for k, v in prices.__dict__.items() if v is not None and k in _BUNDLED_UNITS}
     if not priced:

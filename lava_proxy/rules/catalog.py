@@ -34,6 +34,8 @@ OVERRIDE_UNITS: Mapping[str, tuple[str, int]] = {
     "cache_write_1h_1m": ("cache_write_1h", MILLION),
     "input_audio_1m": ("input_audio", MILLION),
     "input_image_1m": ("input_image", MILLION),
+    "cache_read_audio_1m": ("cached_audio", MILLION),
+    "cache_read_image_1m": ("cached_image", MILLION),
     "reasoning_1m": ("reasoning", MILLION),
     "output_audio_1m": ("output_audio", MILLION),
     "output_image_1m": ("output_image", MILLION),
@@ -53,7 +55,7 @@ OVERRIDE_UNITS: Mapping[str, tuple[str, int]] = {
     "page": ("page", 1),
     "search_unit": ("search_unit", 1),
 }
-"""Names that an override's rates may have."""
+"""Names that an override's rates may have, and those that are shown; relatives come first."""
 
 Match = Literal["exact", "prefix", "default"]
 OWN = "override/"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ import asyncpg
 
 from lava_proxy.rules.charge import Charge, Counts
 from lava_proxy.rules.charge import Line as Part
-from lava_proxy.rules.settlement import Settlement
+from lava_proxy.rules.settlement import Call, Settlement
 from lava_proxy.rules.tiers import Tier
 from lava_proxy.store.database import Connection
 from lava_proxy.store.lines import Line, columns
@@ -53,8 +53,9 @@ class RequestRow:
     endpoint: str
     response_id: str | None
     status: str
-    outcome: str
-    usage_source: str
+    outcome: str | None
+    """None, as `usage_source`, while the call is not over."""
+    usage_source: str | None
     stream: bool
     counts: Counts
     cache_read_tokens: int
@@ -139,6 +140,20 @@ def as_booked(row: Settlement, charge: Charge) -> RequestRow:
         metadata=metadata,  # type: ignore[arg-type]
         content_hash=row.content_hash,
     )
+
+
+def as_open(call: Call) -> RequestRow:
+    """A call that is not booked yet: nothing is counted, nothing is charged."""
+    nothing = Settlement(
+        call=call,
+        outcome="completed",
+        usage_source="estimate",
+        counts=Counts(),
+        cost=None,
+        model=call.model,
+    )
+    row = as_booked(nothing, Charge(0, ()))
+    return replace(row, status="pending", outcome=None, usage_source=None)
 
 
 _COUNTS = tuple(Counts.__dataclass_fields__)

@@ -8,6 +8,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 
+from lava_proxy.books import open_calls
 from lava_proxy.books.bank import Books
 from lava_proxy.books.condition import State
 from lava_proxy.books.renewal import to_renew
@@ -102,6 +103,8 @@ class Upkeep:
             every(HOUSEKEEPING_S, "housekeeping", self.keep_house),
             every(LEARNED_S, "learned factors", books.share_learned),
             every(KEY_USES_S, "uses of keys", books.key_uses.flush),
+            every(open_calls.TELL_S, "open calls", books.open_calls.tell),
+            every(open_calls.GONE_S, "calls of others", books.open_calls.forget_gone),
             every(settings.webhook_interval_s, "webhooks", self._sender.run_once),
         ]
         loops.append(every(RENEWALS_S, "renewals", self.renew_cycles))

@@ -10,10 +10,12 @@ import httpx
 import pytest
 import uvicorn
 from api_kit import Api, call_app
+from test_manage_access import KEYED, QUERIES, Objects
 
 from lava_proxy.manage import app as module
 from lava_proxy.manage import customers
 from lava_proxy.manage.app import ROUTES
+from lava_proxy.manage.call import Route
 from lava_proxy.store.database import StoreBroken, StoreConflict, StoreDown, StorePoison
 
 
@@ -51,6 +53,30 @@ async def test_wrong_methods_are_405_with_the_right_ones(api: Api) -> None:
             reply = await call_app(api.app, method, f"/v1/{path}")
             assert (reply.status, reply.code) == (405, "method_not_allowed")
             assert set(reply.headers["allow"].split(", ")) == allowed
+
+
+@pytest.mark.parametrize("route", KEYED, ids=lambda route: f"{route.method} {route.path}")
+async def test_what_no_route_reads_is_refused_by_its_name(api: Api, route: Route) -> None:
+    """A limit that is silently ignored costs money, wherever it was written."""
+    mine = await Objects.made(api)
+    query = QUERIES.get((route.method, route.path), {})
+    asked = query | {"nothing": "1"}
+    reply = await api.call(route.method, mine.path(route), mine.body(route), **asked)
+    assert (reply.status, reply.paths) == (422, ["nothing"])
+    if route.method == "GET":
+        return
+    body = (mine.body(route) or {}) | {"nothing": 1}
+    reply = await api.call(route.method, mine.path(route), body, **query)
+    assert (reply.status, reply.paths) == (422, ["nothing"])
+
+
+async def test_a_base_url_without_its_version_is_told_apart(api: Api) -> None:
+    """What a client makes of a base URL whose last slash is missing."""
+    for path in ("/meters", "/v1forward", "/"):
+        message = (await call_app(api.app, "GET", path)).json["error"]["message"]
+        assert "/v1/" in message, path
+    message = (await call_app(api.app, "GET", "/v1/nothing")).json["error"]["message"]
+    assert "/v1/" not in message
 
 
 async def test_under_a_mount(api: Api) -> None:

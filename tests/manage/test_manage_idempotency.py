@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from api_kit import Api
+from test_manage_access import KEYED, Drawer, Objects
 
+from lava_adapters.registry import Registry
+from lava_proxy.manage.app import create_management
+from lava_proxy.manage.call import Route
 from lava_proxy.store import idempotency
 
 
@@ -37,6 +43,21 @@ async def test_other_content_is_a_conflict(api: Api) -> None:
         reply = await api.post(path, body, key="k")
         assert (reply.status, reply.code) == (409, "idempotency_conflict")
     assert len((await api.get("customers")).json["data"]) == 1
+
+
+POSTS = [route for route in KEYED if route.method == "POST"]
+
+
+@pytest.mark.parametrize("route", POSTS, ids=lambda route: route.path)
+async def test_every_post_honours_the_key(api: Api, route: Route) -> None:
+    api = replace(api, app=create_management(api.books, Registry.builtin(), Drawer()))
+    mine = await Objects.made(api)
+    await api.made("customers", {"name": "another request"}, key="taken")
+    reply = await api.post(mine.path(route), mine.body(route), key="taken")
+    assert (reply.status, reply.code) == (409, "idempotency_conflict")
+    first = await api.post(mine.path(route), mine.body(route), key="own")
+    again = await api.post(mine.path(route), mine.body(route), key="own")
+    assert first.status == again.status == route.status, (first.body, again.body)
 
 
 async def test_all_at_once(api: Api) -> None:

@@ -139,3 +139,21 @@ async def test_wrong_quotes(api: Api) -> None:
     for change, status, code in cases:
         reply = await api.post("quotes", ask | change)
         assert (reply.status, reply.code) == (status, code), (change, reply.body)
+
+
+async def test_a_key_stands_for_one_question_and_the_answer_is_of_now(api: Api) -> None:
+    customer = await api.customer()
+    await api.meter()
+    ask: dict[str, object] = {"customer_id": customer, "meter_slug": "m", "amount": "2"}
+    assert (await api.made("quotes", ask, key="k"))["affordable"] is False
+    await api.made(f"customers/{customer}/credit", {"amount": "2"})
+    again = await api.post("quotes", ask, key="k")
+    assert (again.json["affordable"], again.json["available"]) == (True, "2.0000000000")
+    assert "idempotent-replayed" not in again.headers
+    for path, body in (("quotes", ask | {"amount": "3"}), ("customers", {})):
+        reply = await api.post(path, body, key="k")
+        assert (reply.status, reply.code) == (409, "idempotency_conflict")
+    assert (await api.post("quotes", ask | {"meter_slug": "no"}, key="free")).status == 404
+    await api.made("customers", {}, key="free")
+    reply = await api.post("quotes", ask, key="")
+    assert (reply.status, reply.code) == (400, "invalid_request")

@@ -29,7 +29,7 @@ CHECKED = (
     "response_schema_conformance",
     "response_headers_conformance",
 )
-GATEWAY = ("/forward", "/chat/completions", "/messages", "/rewrite")
+GATEWAY = ("/forward", "/chat/completions", "/messages", "/rewrite", "/{provider}/")
 """Their answers are the providers'; the tests of the gateway look after them."""
 
 
