@@ -13,6 +13,7 @@ total is larger than their sum, something lies beside them, and the total says h
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .contract import Usage
@@ -37,6 +38,9 @@ _INPUT = {
     "cache_write_tokens": "written",
     "audio_tokens": "input_audio",
     "image_tokens": "input_image",
+    # Alibaba's, and Perplexity's in its responses.
+    "cache_creation_input_tokens": "written",
+    "cache_read_input_tokens": "cached",
 }
 _OUTPUT = {
     "reasoning_tokens": "reasoning",
@@ -65,13 +69,15 @@ def take_usage(usage: object, into: dict[str, int]) -> bool:
         if target is not None:
             if type(value) is int and 0 <= value < COUNT_MAX:
                 found[target] = value
+            elif (odd := count(value)) is not None:
+                found[target] = odd
         elif type(value) is dict and name in _DETAILS:
             details.append((value, _DETAILS[name]))
     for value, names in details:  # the newer spelling: it wins over the top level
         for name, inner in value.items():
             target = names.get(name)
-            if target is not None and type(inner) is int and 0 <= inner < COUNT_MAX:
-                found[target] = inner
+            if target is not None and (number := count(inner)) is not None:
+                found[target] = number
     into.update(found)
     return bool(found)
 
@@ -120,6 +126,20 @@ def settle_usage(counts: dict[str, int], model: str | None, *, makes_output: boo
         containers=counts.get("containers"),
         cost_e10=counts.get("cost_e10"),
         model=model,
+    )
+
+
+def with_other(usage: Usage, other: Usage) -> Usage:
+    """`usage` and beside it what another model took for the same answer, each a part of its own.
+    What is no token is stated once, by the first part."""
+    if not other.input_tokens and not other.output_tokens:
+        return usage
+    own = replace(usage, cost_e10=None, web_searches=None, file_searches=None, containers=None)
+    return replace(
+        usage,
+        input_tokens=(usage.input_tokens or 0) + (other.input_tokens or 0),
+        output_tokens=(usage.output_tokens or 0) + (other.output_tokens or 0),
+        parts=(own, other),
     )
 
 

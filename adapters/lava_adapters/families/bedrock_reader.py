@@ -40,6 +40,8 @@ _COUNTS = {
     "cache_creation_input_tokens": "written",
     "prompt_token_count": "input",
     "generation_token_count": "output",
+    "inputTextTokenCount": "input",
+    "totalOutputTextTokenCount": "output",
 }
 _HEADERS = {
     "x-amzn-bedrock-input-token-count": "input",
@@ -158,7 +160,6 @@ class BedrockReader(Fold):
             self._tier(member(body, "serviceTier", "type"))
         results = objects(body.get("results"))
         if results:
-            take(body, {"inputTextTokenCount": "input"}, self._counts)
             made = [count(result.get("tokenCount")) for result in results]
             self._counts["output"] = sum(value or 0 for value in made)
         if "trace" in body or _ACTION in body:
@@ -217,7 +218,7 @@ def _hour(details: object, into: dict[str, int]) -> None:
 def _text(body: dict[str, Any]) -> str:
     """Text in the places where models put it."""
     content = member(body, "output", "message", "content")
-    pieces = [body.get("generation"), body.get("outputText"), body.get("completion")]
+    pieces = [body.get(name) for name in ("generation", "outputText", "completion", "text")]
     delta = body.get("delta")
     for part in (delta, *objects(content), *objects(body.get("content"))):
         pieces += [
@@ -229,8 +230,10 @@ def _text(body: dict[str, Any]) -> str:
             member(part, "toolUse", "input"),
         ]
     pieces += [result.get("outputText") for result in objects(body.get("results"))]
-    pieces += [member(choice, "delta", "content") for choice in objects(body.get("choices"))]
-    pieces += [member(choice, "message", "content") for choice in objects(body.get("choices"))]
+    pieces += [result.get("text") for result in objects(body.get("outputs"))]
+    for choice in objects(body.get("choices")):
+        pieces += [member(choice, "delta", "content"), member(choice, "message", "content")]
+        pieces.append(choice.get("text"))
     return "".join(piece for piece in pieces if type(piece) is str)
 
 

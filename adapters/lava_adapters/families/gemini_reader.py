@@ -25,6 +25,7 @@ _TOP = {
     "totalTokenCount": "total",
 }
 BY_PROMPT = re.compile(r"gemini-[12]\b")
+_QUERIES = ("webSearchQueries", "imageSearchQueries")
 _INPUT_DETAILS = ("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
 
 
@@ -77,9 +78,9 @@ class GeminiReader(Fold):
             self._finished += 1
             self.ended = self._finished >= self._ask.choices
         if "groundingMetadata" in candidate:
-            queries = member(candidate, "groundingMetadata", "webSearchQueries")
-            if type(queries) is list and len(queries) > self._searches:
-                self._searches = len(queries)
+            searches = sum(_length(candidate["groundingMetadata"], name) for name in _QUERIES)
+            if searches > self._searches:
+                self._searches = searches
                 self._usage = None
         return "".join(map(self._part, objects(member(candidate, "content", "parts"))))
 
@@ -139,6 +140,11 @@ class GeminiReader(Fold):
             input_characters=counts.get("characters"),
             model=model,
         )
+
+
+def _length(source: object, name: str) -> int:
+    found = member(source, name)
+    return len(found) if type(found) is list else 0
 
 
 def billed_searches(queries: int, model: str | None) -> int | None:

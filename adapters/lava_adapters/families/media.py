@@ -14,11 +14,11 @@ from urllib.parse import unquote_plus
 
 from .. import sound
 from ..contract import Ask, AskError, Intake, Reader, Usage
-from ..counts import count, exact, member, milliseconds, objects, take
+from ..counts import count, exact, member, milliseconds, objects, take, written
 from ..fold import Fold, Unread
 from ..framings import media_type
 from ..multipart import Form, boolean, is_form, number, read_form
-from ..openai_usage import settle_usage, take_usage
+from ..openai_usage import settle_usage, take_cost, take_usage, with_other
 from ..passing import FormIntake, RawIntake
 from ..quirks import Quirks
 from ..strict import flag, limit, parse, text
@@ -154,11 +154,14 @@ class MediaReader(Fold):
 
     reads_headers = True
 
-    __slots__ = ("_kind",)
+    __slots__ = ("_kind", "_svg", "_svg_model")
 
     def __init__(self, ask: Ask, kind: str) -> None:
         super().__init__(ask)
         self._kind = kind
+        self._svg: dict[str, int] = {}
+        """What another model took that wrote the picture as SVG."""
+        self._svg_model: str | None = None
         self.model = ask.model
 
     def headers(self, status: int, headers: Mapping[str, str]) -> None:
@@ -176,6 +179,10 @@ class MediaReader(Fold):
             self.more(delta)
         usage = body.get("usage")
         take_usage(usage, self._counts)
+        take_cost(usage, data, self._counts)
+        if take_usage(body.get("svg_usage"), self._svg):
+            model = member(body, "svg_usage", "model")
+            self._svg_model = model if type(model) is str else None
         take(body.get("usage_info"), {"pages_processed": "pages"}, self._counts)
         document = exact(data) if self._kind != "images" else None
         self._seconds(document)
@@ -193,7 +200,8 @@ class MediaReader(Fold):
         for value, times in (
             (member(document, "usage", "seconds"), 1),
             (member(document, "metadata", "duration"), channels),
-            (member(document, "duration"), 1),
+            (written(member(document, "duration")), 1),
+            (member(document, "audio_duration_secs"), 1),
         ):
             if (ms := milliseconds(value)) is not None:
                 self._counts["ms"] = ms * times
@@ -204,20 +212,14 @@ class MediaReader(Fold):
         ms, characters = counts.pop("ms", None), counts.pop("characters", None)
         pictures, pages = counts.pop("images", None), counts.pop("pages", None)
         usage = settle_usage(counts, self.model) if counts else Usage(model=self.model)
-        return Usage(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            input_audio_tokens=usage.input_audio_tokens,
-            input_image_tokens=usage.input_image_tokens,
-            output_audio_tokens=usage.output_audio_tokens,
-            output_image_tokens=usage.output_image_tokens,
-            total_reported=usage.total_reported,
+        usage = replace(
+            usage,
             input_characters=characters,
             input_ms=usage.input_ms if ms is None else ms,
             images=pictures,
             pages=pages,
-            model=self.model,
         )
+        return with_other(usage, settle_usage(self._svg, self._svg_model)) if self._svg else usage
 
 
 def _pages(request: dict[str, Any]) -> int:
