@@ -168,7 +168,7 @@ SHAPES: dict[str, Trap] = {
                                     "seconds": 9.2, "total_tokens": 113}},
         {"input_tokens": 83, "output_tokens": 30, "input_ms": 9_200, "cost_e10": 5_080_000},
     ),
-    # https://docs.x.ai/docs/guides/image-generations
+    # https://docs.x.ai/developers/cost-tracking
     "xAI's pictures state their cost": media(
         "images",
         {"data": [{"url": "https://x"}, {"url": "https://y"}],
@@ -234,6 +234,40 @@ SHAPES: dict[str, Trap] = {
              "usageMetadata": {"promptTokenCount": 12, "candidatesTokenCount": 3,
                                "totalTokenCount": 15}}, end="\r\n"),
         {"input_tokens": 12, "web_searches": 3},
+    ),
+    # google-genai 3.6.1, _gaos/types/interactions/stepdeltametadata.py: usage "accompanying ANY
+    # streamed event"
+    "an interaction that is left, with running usage beside its pieces": Trap(
+        "interactions",
+        b"".join(
+            b"event: step.delta\ndata: " + json.dumps({
+                "event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": "ab"},
+                "metadata": {"total_usage": {"total_input_tokens": 12, "total_output_tokens": made,
+                                             "total_tokens": 12 + made}}}).encode() + b"\n\n"
+            for made in (2, 4, 40)
+        ),
+        {"input_tokens": 12, "output_tokens": 40, "deltas": 3, "final": False},
+    ),
+    # anthropic 2.14.0, types/beta/beta_compaction_content_block_delta.py
+    "Claude writes a summary of its context": Trap(
+        "anthropic_messages",
+        sse({"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 9}}},
+            {"type": "content_block_delta", "index": 0,
+             "delta": {"type": "compaction_delta", "content": "so far", "encrypted_content": "x"}}),
+        {"input_tokens": 9, "delta_bytes": 6},
+    ),
+    # mistralai 3.7.0, models/transcriptionstreamtextdelta.py
+    "Mistral streams what it hears": Trap(
+        "media",
+        sse({"type": "transcription.language", "audio_language": "en"},
+            {"type": "transcription.text.delta", "text": "hello"},
+            {"type": "transcription.done", "model": "voxtral-mini-2507", "text": "hello",
+             "language": "en", "usage": {"prompt_tokens": 4, "completion_tokens": 3,
+                                         "total_tokens": 382, "prompt_audio_seconds": 30,
+                                         "prompt_tokens_details": None}}),
+        {"delta_bytes": 5, "input_tokens": 379, "output_tokens": 3, "input_ms": 30_000,
+         "final": True},
+        kind="transcription", ask=Ask(model="asked", stream=True),
     ),
     # https://platform.minimax.io/docs/api-reference/text-chat: HTTP 200, and the failure inside
     "MiniMax fails with status 200": document(

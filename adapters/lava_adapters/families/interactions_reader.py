@@ -2,8 +2,9 @@
 
 ``total_input`` holds the cached tokens; thinking lies beside ``total_output`` and the prompts of
 tools beside ``total_input``. The usage stands in the interaction that ``interaction.completed``
-carries (older servers: ``interaction.complete``); until then there may be running figures, of which
-the largest count. Steps are called ``outputs``, and their events ``content.*``, by older servers.
+carries (older servers: ``interaction.complete``); until then there may be running figures, also in
+the ``metadata`` of any event, of which the largest count. Steps are called ``outputs``, and their
+events ``content.*``, by older servers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..contract import Ask, Usage
-from ..counts import clamp, count, objects, take
+from ..counts import clamp, count, member, objects, take
 from ..fold import Fold
 from ..replies import dump
 from .gemini_reader import billed_searches, made_of
@@ -47,6 +48,8 @@ class InteractionsReader(Fold):
         kind = body.get("event_type")
         if type(kind) is not str:
             kind = name
+        elif "metadata" in body:  # an event's own, not the caller's
+            self._state(member(body["metadata"], "total_usage"), ends=False)
         if kind in ("step.delta", "content.delta"):
             self._delta(count(body.get("index")) or 0, body.get("delta"))
             if self.text:

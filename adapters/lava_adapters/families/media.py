@@ -175,7 +175,9 @@ class MediaReader(Fold):
         self._name(body)
         if body.get("error") is not None or name == "error":
             self.failed = True
-        if type(delta := body.get("delta")) is str and delta:
+        kind = body.get("type")
+        says = "text" if kind == "transcription.text.delta" else "delta"  # Mistral, OpenAI
+        if type(delta := body.get(says)) is str and delta:
             self.more(delta)
         usage = body.get("usage")
         take_usage(usage, self._counts)
@@ -190,7 +192,6 @@ class MediaReader(Fold):
         if self._kind == "images" and pictures:
             self._counts["images"] = len(pictures)
         self._usage = None
-        kind = body.get("type")
         done = type(kind) is str and kind.endswith((".done", ".completed"))
         if done or not self._ask.stream:
             self.final = self.ended = bool(self._counts)
