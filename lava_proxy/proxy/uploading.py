@@ -22,14 +22,13 @@ import asyncio
 from collections import deque
 
 from lava_adapters.contract import AskError, Intake, PassesOn
-from lava_proxy.core.errors import LavaError
+from lava_proxy.core.errors import HTTP_ERROR, LavaError
 from lava_proxy.core.intake import stated_bytes, too_large
 from lava_proxy.net.upstream import Answer, Upload
 from lava_proxy.proxy import admission, outbound
 from lava_proxy.proxy.exchange import Event
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope
-from lava_proxy.proxy.opening import HTTP_ERROR
 from lava_proxy.proxy.run import Run
 from lava_proxy.wire.token import Credential
 
