@@ -269,6 +269,42 @@ SHAPES: dict[str, Trap] = {
          "final": True},
         kind="transcription", ask=Ask(model="asked", stream=True),
     ),
+    # google-genai 3.6.1, types.py, GenerateContentResponseUsageMetadata
+    "Gemini says what kind of tokens were cached": Trap(
+        "gemini",
+        sse({"candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}],
+             "usageMetadata": {
+                 "promptTokenCount": 1_000, "candidatesTokenCount": 3, "totalTokenCount": 1_003,
+                 "cachedContentTokenCount": 500,
+                 "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 400},
+                                         {"modality": "AUDIO", "tokenCount": 600}],
+                 "cacheTokensDetails": [{"modality": "TEXT", "tokenCount": 50},
+                                        {"modality": "AUDIO", "tokenCount": 450}]}}, end="\r\n"),
+        {"input_tokens": 1_000, "cache_read_tokens": 500, "input_audio_tokens": 600,
+         "cached_audio_tokens": 450},
+    ),
+    # google-genai 3.6.1, _gaos/types/interactions/usage.py
+    "an interaction says what kind of tokens were cached": document(
+        "interactions",
+        {"object": "interaction", "id": "i", "status": "completed", "usage": {
+            "total_input_tokens": 1_000, "total_output_tokens": 3, "total_cached_tokens": 500,
+            "total_tokens": 1_003,
+            "input_tokens_by_modality": [{"modality": "image", "tokens": 600}],
+            "cached_tokens_by_modality": [{"modality": "image", "tokens": 450}]}},
+        {"input_tokens": 1_000, "input_image_tokens": 600, "cached_image_tokens": 450},
+    ),
+    # openai 3.57.0, types/responses/response.py, ToolUsageImageGen
+    "pictures of a response, out of cached ones": document(
+        "openai_responses",
+        ANSWERED | {"usage": COUNTED,
+                    "tools": [{"type": "image_generation", "model": "gpt-image-2"}],
+                    "tool_usage": {"web_search": {"num_requests": 0}, "image_gen": {
+                        "input_tokens": 300, "output_tokens": 1_000, "total_tokens": 1_300,
+                        "input_tokens_details": {"image_tokens": 250, "text_tokens": 50},
+                        "cached_tokens": 120, "cached_tokens_details": {
+                            "cached_image_tokens": 100, "cached_text_tokens": 20}}}},
+        {"input_tokens": 310, "output_tokens": 1_002, "input_image_tokens": 250},
+    ),
     # https://platform.minimax.io/docs/api-reference/text-chat: HTTP 200, and the failure inside
     "MiniMax fails with status 200": document(
         "openai_chat",
@@ -313,3 +349,10 @@ def test_another_models_svg_has_its_own_price() -> None:
     assert [part.model for part in usage.parts] == ["asked", "claude-opus-4-7"]
     assert [part.output_tokens for part in usage.parts] == [1_000, 700]
     assert usage.parts[1].reasoning_tokens == 200
+
+
+def test_what_pictures_were_made_of_has_its_own_price() -> None:
+    usage = read(SHAPES["pictures of a response, out of cached ones"], 50).reader.usage()
+    (_, made) = usage.parts
+    assert (made.model, made.input_tokens, made.cache_read_tokens) == ("gpt-image-2", 300, 120)
+    assert made.cached_image_tokens == 100

@@ -26,7 +26,11 @@ _TOP = {
 }
 BY_PROMPT = re.compile(r"gemini-[12]\b")
 _QUERIES = ("webSearchQueries", "imageSearchQueries")
-_INPUT_DETAILS = ("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
+_DETAILS = (
+    (("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails"), "input"),
+    (("candidatesTokensDetails",), "output"),
+    (("cacheTokensDetails",), "cached"),
+)
 
 
 class GeminiReader(Fold):
@@ -131,6 +135,8 @@ class GeminiReader(Fold):
             tool_prompt_tokens=counts.get("tool"),
             input_audio_tokens=clamp(counts.get("input_AUDIO"), entered),
             input_image_tokens=clamp(counts.get("input_IMAGE"), entered),
+            cached_audio_tokens=counts.get("cached_AUDIO"),
+            cached_image_tokens=counts.get("cached_IMAGE"),
             reasoning_tokens=clamp(counts.get("thoughts"), made),
             output_audio_tokens=clamp(counts.get("output_AUDIO"), made),
             output_image_tokens=clamp(counts.get("output_IMAGE"), made),
@@ -169,7 +175,7 @@ def made_of(counts: dict[str, int], entered: int | None, total: int | None) -> i
 def _counts(usage: dict[str, Any]) -> dict[str, int]:
     found: dict[str, int] = {}
     take(usage, _TOP, found)
-    for names, side in ((_INPUT_DETAILS, "input"), (("candidatesTokensDetails",), "output")):
+    for names, side in _DETAILS:
         for name in names:
             for detail in objects(usage.get(name)):
                 value, modality = count(detail.get("tokenCount")), detail.get("modality")

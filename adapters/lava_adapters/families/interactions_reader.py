@@ -29,6 +29,7 @@ _MODALITIES = {
     "input_tokens_by_modality": "input",
     "tool_use_tokens_by_modality": "input",
     "output_tokens_by_modality": "output",
+    "cached_tokens_by_modality": "cached",
 }
 _RUNNING = ("in_progress", "queued")
 _ENDS = ("interaction.completed", "interaction.complete", "interaction.cancelled")
@@ -138,6 +139,8 @@ class InteractionsReader(Fold):
             tool_prompt_tokens=counts.get("tool"),
             input_audio_tokens=clamp(counts.get("input_audio"), entered),
             input_image_tokens=clamp(counts.get("input_image"), entered),
+            cached_audio_tokens=counts.get("cached_audio"),
+            cached_image_tokens=counts.get("cached_image"),
             reasoning_tokens=clamp(counts.get("thoughts"), made),
             output_audio_tokens=clamp(counts.get("output_audio"), made),
             output_image_tokens=clamp(counts.get("output_image"), made),
