@@ -42,6 +42,7 @@ _INPUT = {
     "cache_creation_input_tokens": "written",
     "cache_read_input_tokens": "cached",
 }
+_COSTS = ("cost", "estimated_cost")
 _OUTPUT = {
     "reasoning_tokens": "reasoning",
     "audio_tokens": "output_audio",
@@ -90,7 +91,7 @@ def take_cost(usage: object, data: bytes, into: dict[str, int]) -> None:
     ticks = ticks_e10(usage.get("cost_in_usd_ticks"))
     if ticks is not None:
         into["cost_e10"] = ticks
-    elif usage.get("cost") is not None and usage.get("is_byok") is not True:
+    elif any(usage.get(name) is not None for name in _COSTS) and usage.get("is_byok") is not True:
         cost = _written_cost(exact(data))
         if cost is not None:
             into["cost_e10"] = cost
@@ -157,9 +158,9 @@ def _share_gap(counts: dict[str, int], entered: int, made: int, gap: int) -> tup
 
 def _written_cost(document: Any) -> int | None:
     """The cost in a whole event or in the ``response`` it wraps: OpenRouter states a number,
-    Perplexity an object with a total."""
+    Perplexity an object with a total, DeepInfra an ``estimated_cost``."""
     usage = member(document, "usage") or member(document, "response", "usage")
-    cost = member(usage, "cost")
+    cost = next((cost for name in _COSTS if (cost := member(usage, name)) is not None), None)
     if type(cost) is dict:
         cost = cost.get("total_cost")
     return cost_e10(cost)

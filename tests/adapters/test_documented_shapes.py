@@ -305,6 +305,23 @@ SHAPES: dict[str, Trap] = {
                             "cached_image_tokens": 100, "cached_text_tokens": 20}}}},
         {"input_tokens": 310, "output_tokens": 1_002, "input_image_tokens": 250},
     ),
+    # https://deepinfra.com/docs/openai_api: no price of its models is bundled.
+    "DeepInfra states what it takes": Trap(
+        "openai_chat",
+        chat({"prompt_tokens": 15, "completion_tokens": 16, "total_tokens": 31,
+              "prompt_tokens_details": None, "estimated_cost": 0.00002677}),
+        {"input_tokens": 15, "output_tokens": 16, "cost_e10": 267_700},
+    ),
+    # https://platform.minimax.io/docs/api-reference/text-openai-api, with `reasoning_split`
+    "MiniMax thinks aside": Trap(
+        "openai_chat",
+        sse({"choices": [{"index": 0, "delta": {"content": "", "reasoning_details": [
+                {"type": "reasoning.text", "id": "r1", "format": "MiniMax-response-v1", "index": 0,
+                 "text": "so"}]}}]},
+            {"choices": [{"index": 0, "delta": {"reasoning": "so", "reasoning_details": [
+                {"type": "reasoning.text", "text": "so"}]}}]}),
+        {"deltas": 2, "delta_bytes": 4},
+    ),
     # https://platform.minimax.io/docs/api-reference/text-chat: HTTP 200, and the failure inside
     "MiniMax fails with status 200": document(
         "openai_chat",

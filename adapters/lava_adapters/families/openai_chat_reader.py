@@ -131,8 +131,10 @@ class ChatReader(Fold):
 
 
 def _thinking(delta: dict[str, Any]) -> str:
-    """Reasoning text; some send it under both names."""
+    """Reasoning text; some send it under two names, and some in details alone."""
     text = delta.get("reasoning_content") or delta.get("reasoning")
+    if not text and "reasoning_details" in delta:
+        text = "".join(map(_part, objects(delta["reasoning_details"])))
     return text if type(text) is str else ""
 
 
