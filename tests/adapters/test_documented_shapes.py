@@ -305,6 +305,20 @@ SHAPES: dict[str, Trap] = {
                             "cached_image_tokens": 100, "cached_text_tokens": 20}}}},
         {"input_tokens": 310, "output_tokens": 1_002, "input_image_tokens": 250},
     ),
+    # https://discuss.ai.google.dev: Google's errors come in an array, under its OpenAI dialect too.
+    "an error in an array": Trap(
+        "openai_chat",
+        sse({"choices": [{"index": 0, "delta": {"content": "x"}}]},
+            [{"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}}]),
+        {"failed": True, "deltas": 1},
+    ),
+    "an answer in an array": Trap(
+        "openai_chat",
+        json.dumps([{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}],
+                     "usage": {"prompt_tokens": 3, "completion_tokens": 2}}]).encode(),
+        {"input_tokens": 3, "output_tokens": 2, "final": True},
+        ask=WHOLE, framing=Framing.JSON,
+    ),
     # https://deepinfra.com/docs/openai_api: no price of its models is bundled.
     "DeepInfra states what it takes": Trap(
         "openai_chat",
