@@ -27,16 +27,12 @@ _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,30})?", re.ASCII)
 
 def count(value: object) -> int | None:
     """`value` if it is a whole number from 0 to 2**53 - 1, however written; booleans are none."""
-    if type(value) is not int:
-        value = _whole(value)
-    return value if value is not None and 0 <= value < COUNT_MAX else None
-
-
-def _whole(value: object) -> int | None:
+    if type(value) is int:
+        return value if 0 <= value < COUNT_MAX else None
     if type(value) is float and value.is_integer():
-        return int(value)
+        return int(value) if 0 <= value < COUNT_MAX else None
     if type(value) is str and len(value) < _DIGITS_MAX and value.isascii() and value.isdigit():
-        return int(value)
+        return int(value) if int(value) < COUNT_MAX else None
     return None
 
 
@@ -45,9 +41,9 @@ def take(source: object, names: Mapping[str, str], into: dict[str, int]) -> None
     if type(source) is not dict:
         return
     for name, target in names.items():
-        value = count(source.get(name))
-        if value is not None:
-            into[target] = value
+        value = source.get(name)
+        if value is not None and (number := count(value)) is not None:
+            into[target] = number
 
 
 def member(source: object, *path: str) -> Any:

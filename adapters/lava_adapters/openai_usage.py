@@ -78,8 +78,12 @@ def take_usage(usage: object, into: dict[str, int]) -> bool:
     for value, names in details:  # the newer spelling: it wins over the top level
         for name, inner in value.items():
             target = names.get(name)
-            if target is not None and (number := count(inner)) is not None:
-                found[target] = number
+            if target is None:
+                continue
+            if type(inner) is int and 0 <= inner < COUNT_MAX:
+                found[target] = inner
+            elif (odd := count(inner)) is not None:
+                found[target] = odd
     into.update(found)
     return bool(found)
 
