@@ -146,6 +146,15 @@ SHAPES: dict[str, Trap] = {
         "bedrock", {"choices": [{"text": "hello", "stop_reason": "stop"}]},
         {"delta_bytes": 5}, kind="invoke",
     ),
+    # .../model-parameters-openai.html, -qwen.html: chat completions' own words
+    "thinking and tool calls of a chat model on Bedrock": document(
+        "bedrock",
+        {"choices": [{"index": 0, "finish_reason": "tool_calls", "message": {
+            "role": "assistant", "content": None, "reasoning_content": "so", "tool_calls": [
+                {"id": "c", "type": "function",
+                 "function": {"name": "get", "arguments": "{}"}}]}}]},
+        {"delta_bytes": 7, "tool_calls": 1}, kind="invoke",
+    ),
     # https://elevenlabs.io/docs/api-reference/speech-to-text/convert
     "ElevenLabs says how long the recording was": media(
         "transcription",

@@ -146,8 +146,7 @@ class BedrockReader(Fold):
         seen = _text(body)
         calls = _calls(body)
         self.tool_calls += len(calls)
-        for call in calls:
-            seen += dump(call.get("input", "")).decode()
+        seen += "".join(map(_call_text, calls))
         if seen:
             self.more(seen)
         metrics = body.get(_METRICS)
@@ -232,12 +231,24 @@ def _text(body: dict[str, Any]) -> str:
     pieces += [result.get("outputText") for result in objects(body.get("results"))]
     pieces += [result.get("text") for result in objects(body.get("outputs"))]
     for choice in objects(body.get("choices")):
-        pieces += [member(choice, "delta", "content"), member(choice, "message", "content")]
         pieces.append(choice.get("text"))
+        for said in (choice.get("delta"), choice.get("message")):
+            pieces += [member(said, name) for name in ("content", "reasoning_content", "reasoning")]
     return "".join(piece for piece in pieces if type(piece) is str)
 
 
 def _calls(body: dict[str, Any]) -> list[dict[str, Any]]:
     content = (*objects(member(body, "output", "message", "content")), body.get("start"))
     found = [member(part, "toolUse") for part in content]
+    for choice in objects(body.get("choices")):
+        for said in (choice.get("delta"), choice.get("message")):
+            found += [member(call, "function") for call in objects(member(said, "tool_calls"))]
     return [call for call in found if type(call) is dict]
+
+
+def _call_text(call: dict[str, Any]) -> str:
+    """What a call says: an object in converse, pieces of text in chat completions' words."""
+    if "input" in call:
+        return dump(call["input"]).decode()
+    texts = (call.get("name"), call.get("arguments"))
+    return "".join(text for text in texts if type(text) is str)
