@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from .. import sound
-from ..contract import Ask, AskError, Intake, Reader, Usage
+from ..contract import Ask, AskError, Framing, Intake, Reader, Usage
 from ..counts import count, exact, member, milliseconds, objects, take, written
 from ..fold import Fold, Unread
-from ..framings import media_type
+from ..framings import is_json, json_or_sse, media_type
 from ..multipart import Form, boolean, is_form, number, read_form
 from ..openai_usage import settle_usage, take_cost, take_usage, with_other
 from ..passing import FormIntake, RawIntake
@@ -134,6 +134,12 @@ class Media(Plain):
             input_ms=likely,
             input_ms_most=max(most, likely),
         )
+
+    def framing(self, ask: Ask, content_type: str) -> Framing:
+        framing = json_or_sse(ask, content_type)
+        if framing is Framing.JSON and not is_json(media_type(content_type)):
+            return Framing.OPAQUE  # sound, a picture, a transcript in plain text
+        return framing
 
     def reader(self, ask: Ask) -> Reader:
         return Unread(ask) if ask.free else MediaReader(ask, self._kind)
