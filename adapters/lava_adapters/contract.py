@@ -66,6 +66,9 @@ class Usage:
     tool_prompt_tokens: int | None = None
     input_audio_tokens: int | None = None
     input_image_tokens: int | None = None
+    cached_audio_tokens: int | None = None
+    """Of the cached tokens; None: as few of them as there can be."""
+    cached_image_tokens: int | None = None
     reasoning_tokens: int | None = None
     output_audio_tokens: int | None = None
     output_image_tokens: int | None = None

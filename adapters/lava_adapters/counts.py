@@ -1,8 +1,12 @@
-"""Counts and costs out of provider JSON: anything that is not plainly a count is "not stated"."""
+"""Counts and costs out of provider JSON: anything that is not plainly a count is "not stated".
+
+Cohere writes whole numbers as floats (``12.0``), and protobuf's JSON writes 64-bit ones as strings.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
@@ -16,13 +20,19 @@ COST_MAX_E10 = 10**15
 SECONDS_MAX = 10**6
 """Nothing that is billed by the second lasts eleven days."""
 
+_DIGITS_MAX = 17
 _E10 = Decimal(10**10)
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,30})?", re.ASCII)
 
 
 def count(value: object) -> int | None:
-    """`value` if it is a whole number from 0 to 2**53 - 1; booleans and floats are no counts."""
-    if type(value) is int and 0 <= value < COUNT_MAX:
-        return value
+    """`value` if it is a whole number from 0 to 2**53 - 1, however written; booleans are none."""
+    if type(value) is int:
+        return value if 0 <= value < COUNT_MAX else None
+    if type(value) is float and value.is_integer():
+        return int(value) if 0 <= value < COUNT_MAX else None
+    if type(value) is str and len(value) < _DIGITS_MAX and value.isascii() and value.isdigit():
+        return int(value) if int(value) < COUNT_MAX else None
     return None
 
 
@@ -31,9 +41,9 @@ def take(source: object, names: Mapping[str, str], into: dict[str, int]) -> None
     if type(source) is not dict:
         return
     for name, target in names.items():
-        value = count(source.get(name))
-        if value is not None:
-            into[target] = value
+        value = source.get(name)
+        if value is not None and (number := count(value)) is not None:
+            into[target] = number
 
 
 def member(source: object, *path: str) -> Any:
@@ -89,6 +99,13 @@ def milliseconds(seconds: object) -> int | None:
     if not 0 <= seconds < SECONDS_MAX:
         return None
     return int((seconds * 1000).to_integral_value(ROUND_HALF_UP))
+
+
+def written(value: object) -> object:
+    """The number that a decimal string stands for; anything else as it is."""
+    if type(value) is str and _NUMBER.fullmatch(value) is not None:
+        return Decimal(value)
+    return value
 
 
 def exact(data: bytes) -> Any:

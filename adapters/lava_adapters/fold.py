@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from .contract import NO_USAGE, Ask, Usage
+from .counts import objects
 from .lenient import load_object
 
 DONE = b"[DONE]"
@@ -92,6 +93,9 @@ class Fold(ABC):
             self._fold(name, body, data)
         elif name == "error":
             self.failed = True
+        elif type(body) is list:  # Google's errors
+            for each in objects(body):
+                self._fold(name, each, data)
 
     def headers(self, status: int, headers: Mapping[str, str]) -> None:  # noqa: B027  # optional
         """These families state nothing in their headers."""

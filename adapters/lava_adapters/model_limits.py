@@ -47,14 +47,16 @@ def bare_name(model: str) -> str:
     name = model.lower().rpartition("/")[2].removeprefix("ft:")
     while (found := _BEFORE.match(name)) is not None:
         name = name[found.end() :]
-    return name
+    # Routers write claude-3.7-sonnet, which Anthropic calls claude-3-7-sonnet.
+    return name.replace(".", "-") if name.startswith("claude-") else name
 
 
-def model_limits(model: str) -> ModelLimits:
-    """What is known of a model by the longest beginning of its bare name. Callers invent names:
-    nothing is kept of one."""
+def model_limits(model: str, provider: str = "") -> ModelLimits:
+    """What is known of a model by the longest beginning of its bare name, at this provider before
+    anywhere. Callers invent names: nothing is kept of one."""
     name, table = bare_name(model), _table()
-    for end in range(min(len(name), 64), 0, -1):
-        if (found := table.get(name[:end])) is not None:
-            return found
+    for place in (f"{provider}:", ""):
+        for end in range(min(len(name), 64), 0, -1):
+            if (found := table.get(place + name[:end])) is not None:
+                return found
     return NO_LIMITS

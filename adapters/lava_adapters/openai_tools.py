@@ -16,7 +16,7 @@ from typing import Any
 
 from .contract import Usage
 from .counts import count, member, objects, take
-from .openai_usage import settle_usage, take_usage
+from .openai_usage import settle_usage, take_usage, with_other
 from .tool_fees import container_size
 
 ITEMS_MAX = 1_000
@@ -65,8 +65,9 @@ class Tools:
                 self._add("searches", member(item, "id"), into)
         elif kind == "file_search_call":
             self._add("file_searches", member(item, "id"), into)
-        elif kind == "code_interpreter_call":
-            container = member(item, "container_id")
+        elif kind in ("code_interpreter_call", "shell_call"):
+            place = item if kind == "code_interpreter_call" else member(item, "environment")
+            container = member(place, "container_id")
             if type(container) is str and container not in self._named:
                 self._add("containers", container, into, self._container_size)
 
@@ -86,8 +87,8 @@ class Tools:
         for tool in objects(response.get("tools")):
             if tool.get("type") == "image_generation" and type(tool.get("model")) is str:
                 self._model = tool["model"]
-            elif tool.get("type") == "code_interpreter":
-                self._container_size = container_size(tool)
+            elif tool.get("type") in ("code_interpreter", "shell"):
+                self._container_size = max(self._container_size, container_size(tool))
         for item in objects(response.get("output")):
             self.used(item, into)
         take_usage(member(response, "tool_usage", "image_gen"), self._images)
@@ -95,16 +96,13 @@ class Tools:
     def with_pictures(self, usage: Usage) -> Usage:
         """`usage` and beside it what the pictures took, each part with its own model."""
         made = settle_usage(self._images, self._model)
-        if not made.input_tokens and not made.output_tokens:
+        both = with_other(usage, made)
+        if both is usage:
             return usage
-        own = replace(usage, cost_e10=None, web_searches=None, file_searches=None, containers=None)
         return replace(
-            usage,
-            input_tokens=(usage.input_tokens or 0) + (made.input_tokens or 0),
-            output_tokens=(usage.output_tokens or 0) + (made.output_tokens or 0),
+            both,
             input_image_tokens=made.input_image_tokens,
             output_image_tokens=made.output_image_tokens,
-            parts=(own, made),
         )
 
     def _add(self, name: str, key: object, into: dict[str, int], size: int = 1) -> None:

@@ -13,6 +13,7 @@ total is larger than their sum, something lies beside them, and the total says h
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .contract import Usage
@@ -37,7 +38,11 @@ _INPUT = {
     "cache_write_tokens": "written",
     "audio_tokens": "input_audio",
     "image_tokens": "input_image",
+    # Alibaba's, and Perplexity's in its responses.
+    "cache_creation_input_tokens": "written",
+    "cache_read_input_tokens": "cached",
 }
+_COSTS = ("cost", "estimated_cost")
 _OUTPUT = {
     "reasoning_tokens": "reasoning",
     "audio_tokens": "output_audio",
@@ -48,6 +53,7 @@ _DETAILS = {
     "prompt_token_details": _INPUT,
     "input_tokens_details": _INPUT,
     "input_token_details": _INPUT,
+    "cached_tokens_details": {"cached_image_tokens": "cached_image"},
     "completion_tokens_details": _OUTPUT,
     "output_tokens_details": _OUTPUT,
     "output_token_details": _OUTPUT,
@@ -65,13 +71,19 @@ def take_usage(usage: object, into: dict[str, int]) -> bool:
         if target is not None:
             if type(value) is int and 0 <= value < COUNT_MAX:
                 found[target] = value
+            elif (odd := count(value)) is not None:
+                found[target] = odd
         elif type(value) is dict and name in _DETAILS:
             details.append((value, _DETAILS[name]))
     for value, names in details:  # the newer spelling: it wins over the top level
         for name, inner in value.items():
             target = names.get(name)
-            if target is not None and type(inner) is int and 0 <= inner < COUNT_MAX:
+            if target is None:
+                continue
+            if type(inner) is int and 0 <= inner < COUNT_MAX:
                 found[target] = inner
+            elif (odd := count(inner)) is not None:
+                found[target] = odd
     into.update(found)
     return bool(found)
 
@@ -83,7 +95,7 @@ def take_cost(usage: object, data: bytes, into: dict[str, int]) -> None:
     ticks = ticks_e10(usage.get("cost_in_usd_ticks"))
     if ticks is not None:
         into["cost_e10"] = ticks
-    elif usage.get("cost") is not None and usage.get("is_byok") is not True:
+    elif any(usage.get(name) is not None for name in _COSTS) and usage.get("is_byok") is not True:
         cost = _written_cost(exact(data))
         if cost is not None:
             into["cost_e10"] = cost
@@ -109,6 +121,7 @@ def settle_usage(counts: dict[str, int], model: str | None, *, makes_output: boo
         cache_write_tokens=clamp(counts.get("written"), entered),
         input_audio_tokens=clamp(counts.get("input_audio"), entered),
         input_image_tokens=clamp(counts.get("input_image"), entered),
+        cached_image_tokens=counts.get("cached_image"),
         reasoning_tokens=clamp(counts.get("reasoning"), made),
         output_audio_tokens=clamp(counts.get("output_audio"), made),
         output_image_tokens=clamp(counts.get("output_image"), made),
@@ -120,6 +133,20 @@ def settle_usage(counts: dict[str, int], model: str | None, *, makes_output: boo
         containers=counts.get("containers"),
         cost_e10=counts.get("cost_e10"),
         model=model,
+    )
+
+
+def with_other(usage: Usage, other: Usage) -> Usage:
+    """`usage` and beside it what another model took for the same answer, each a part of its own.
+    What is no token is stated once, by the first part."""
+    if not other.input_tokens and not other.output_tokens:
+        return usage
+    own = replace(usage, cost_e10=None, web_searches=None, file_searches=None, containers=None)
+    return replace(
+        usage,
+        input_tokens=(usage.input_tokens or 0) + (other.input_tokens or 0),
+        output_tokens=(usage.output_tokens or 0) + (other.output_tokens or 0),
+        parts=(own, other),
     )
 
 
@@ -135,9 +162,9 @@ def _share_gap(counts: dict[str, int], entered: int, made: int, gap: int) -> tup
 
 def _written_cost(document: Any) -> int | None:
     """The cost in a whole event or in the ``response`` it wraps: OpenRouter states a number,
-    Perplexity an object with a total."""
+    Perplexity an object with a total, DeepInfra an ``estimated_cost``."""
     usage = member(document, "usage") or member(document, "response", "usage")
-    cost = member(usage, "cost")
+    cost = next((cost for name in _COSTS if (cost := member(usage, name)) is not None), None)
     if type(cost) is dict:
         cost = cost.get("total_cost")
     return cost_e10(cost)

@@ -47,6 +47,8 @@ def read_head(head: bytes) -> Head:
     params = dict(given)
     if len(params) != len(given) or "name" not in params or "name*" in params:
         raise AskError("a part must have one name")
+    if "\\" in params["name"] or any(value.endswith("\\") for value in params.values()):
+        raise AskError("a backslash in a part's name, which some readers drop")
     if headers.get("content-transfer-encoding", "binary").lower() not in _ENCODINGS:
         raise AskError("a part has a Content-Transfer-Encoding; send its bytes as they are")
     return Head(
@@ -59,7 +61,7 @@ def read_head(head: bytes) -> Head:
 
 
 def boundary_of(content_type: str) -> bytes:
-    if _TYPE.fullmatch(content_type) is None:
+    if _TYPE.fullmatch(content_type) is None or "\\" in content_type:
         raise AskError("the content type of the form cannot be read")
     found = [(name.lower(), a or b) for name, a, b in _PARAMETERS.findall(content_type)]
     boundaries = [value for name, value in found if name.startswith("boundary")]

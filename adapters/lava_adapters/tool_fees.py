@@ -46,7 +46,10 @@ def tools_of(request: Mapping[str, Any]) -> list[dict[str, Any]]:
 def of_responses(request: Mapping[str, Any]) -> tuple[Fees, int | None]:
     """Fees, and rounds, of OpenAI's tools; ``max_tool_calls`` bounds all of them together."""
     served = [
-        tool for tool in tools_of(request) if not _kind(tool, "function").startswith(_CALLERS_OWN)
+        tool
+        for tool in tools_of(request)
+        if not _kind(tool, "function").startswith(_CALLERS_OWN)
+        and _kind(_environment(tool)) != "local"
     ]
     if not served:
         return (), 1
@@ -60,16 +63,30 @@ def of_responses(request: Mapping[str, Any]) -> tuple[Fees, int | None]:
             fees["file_search"] = most
         elif kind == "image_generation":
             fees["picture"] = most
-        elif kind in ("code_interpreter", "shell") and type(tool.get("container")) is not str:
-            fees["container"] = container_size(tool)  # an answer opens one, and pays for it once
+        elif kind in ("code_interpreter", "shell") and not _named_container(tool):
+            # An answer opens one for each of the two, and pays for it once.
+            fees["container"] = (fees.get("container") or 0) + container_size(tool)
     return tuple(fees.items()), None if most is None else most + 1
 
 
 def container_size(tool: Mapping[str, Any]) -> int:
     """How many of the smallest containers the one costs that a tool asks for."""
     container = tool.get("container")
-    memory = container.get("memory_limit") if type(container) is dict else None
+    place = container if type(container) is dict else _environment(tool)
+    memory = place.get("memory_limit")
     return _CONTAINERS.get(memory, 1) if type(memory) is str else 1
+
+
+def _environment(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where a shell runs: a container like a code interpreter's, or the caller's own machine."""
+    found = tool.get("environment")
+    return found if type(found) is dict else {}
+
+
+def _named_container(tool: Mapping[str, Any]) -> bool:
+    """Whoever opened it has paid for it."""
+    named = _kind(_environment(tool)) == "container_reference"
+    return named or type(tool.get("container")) is str
 
 
 def of_chat(request: Mapping[str, Any], model: str | None) -> tuple[Fees, int | None]:

@@ -124,6 +124,8 @@ def _nested(weight: Weight, key: str, value: Any) -> None:
         weight._link(value["url"])
     elif key == "container" and type(value) is dict and type(value.get("id")) is str:
         weight._point(value["id"])
+    elif key == "environment" and type(value) is dict and type(value.get("container_id")) is str:
+        weight._point(value["container_id"])
     elif key in _ID_LISTS and type(value) is list:
         for item in value:
             if type(item) is str:

@@ -13,6 +13,9 @@ from typing import Literal
 
 Fault = Literal["caller", "upstream", "house"]
 
+HTTP_ERROR = 400
+"""Statuses from here on are errors."""
+
 
 @dataclass(frozen=True, slots=True)
 class Code:

@@ -65,12 +65,13 @@ class Upstreams:
             connection.abandon(waiter)
             raise
 
-    async def upload(self, method: str, url: str, headers: Headers, size: int) -> Upload:
-        """Send the head of a request whose body of `size` bytes follows. Raises `LavaError`."""
+    async def upload(self, method: str, url: str, headers: Headers, size: int | None) -> Upload:
+        """Send the head of a request whose body of `size` bytes follows, in chunks where that is
+        None. Raises `LavaError`."""
         pool, target = self._place(url)
         head = request_head(method, target, pool.authority, headers, size)
         connection = pool.take() or await self._open(pool)
-        return Upload(connection, connection.begin_upload(head))
+        return Upload(connection, connection.begin_upload(head), chunked=size is None)
 
     async def close(self) -> None:
         """Close every connection."""

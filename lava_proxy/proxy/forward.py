@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from lava_proxy.core.errors import LavaError
+from lava_proxy.core.errors import HTTP_ERROR, LavaError
 from lava_proxy.core.ids import new_id
 from lava_proxy.core.invariant import InvariantBroken
 from lava_proxy.net.upstream import Answer
@@ -22,7 +22,7 @@ from lava_proxy.proxy import (
 from lava_proxy.proxy.exchange import Event, Interruption, State, Step, interrupted, passed_on
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope, Send, read_body
-from lava_proxy.proxy.opening import HTTP_ERROR, encoded, open_tap
+from lava_proxy.proxy.opening import encoded, open_tap
 from lava_proxy.proxy.refuse import refuse
 from lava_proxy.proxy.relay import relay
 from lava_proxy.proxy.run import Run, StreamCut

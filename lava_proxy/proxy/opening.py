@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lava_adapters.contract import Framing
+from lava_proxy.core.errors import HTTP_ERROR
 from lava_proxy.net.upstream import Answer
 from lava_proxy.proxy import background
 from lava_proxy.proxy.gateway import Gateway
@@ -11,8 +12,6 @@ from lava_proxy.proxy.running import Running
 from lava_proxy.rules.gauge import FREE
 from lava_proxy.wire.sieve import sieves
 from lava_proxy.wire.tap import Tap
-
-HTTP_ERROR = 400
 
 _EMPTY_BODIES = frozenset({204, 304})
 _INFLATED = 3

@@ -139,10 +139,14 @@ def _lag_allowance(gateway: Gateway, run: Run, outputs: int) -> int:
 
 
 def _learn(gateway: Gateway, run: Run, usage: Usage) -> None:
-    """Compare our count with the provider's: visible tokens on both sides."""
+    """Note how long an answer may get, and compare our count with the provider's: visible tokens on
+    both sides."""
     running, ask, provider = run.running, run.ask, run.provider
     if running is None or ask is None or provider is None or usage.output_tokens is None:
         return
+    if ask.output_cap is None and ask.model and ask.makes_output:
+        longest = -(-usage.output_tokens // ask.choices)
+        gateway.books.learned.answered(provider.id, ask.model, longest)
     if not ask.stream or not ask.model:
         return
     visible = usage.output_tokens

@@ -10,6 +10,10 @@ At the end all that a bill needs is known, wherever in the form it stood, and th
 as any other is: hold, HOLD, SENT, and then the last bytes. Who could not pay by what was known
 after the first bytes is refused before the provider is connected. A provider that answers before it
 has everything refuses; its answer goes to the client. Nothing is sent twice: there is no fallback.
+
+A body that does not say how long it is goes on the same way, in chunks, up to the same limit. A
+body that is one JSON document is never passed on like this: what decides the bill may stand at its
+end, or stand there twice, and the hold may have to change it (a cap, the wish for usage).
 """
 
 from __future__ import annotations
@@ -18,24 +22,24 @@ import asyncio
 from collections import deque
 
 from lava_adapters.contract import AskError, Intake, PassesOn
-from lava_proxy.core.errors import LavaError
+from lava_proxy.core.errors import HTTP_ERROR, LavaError
 from lava_proxy.core.intake import stated_bytes, too_large
 from lava_proxy.net.upstream import Answer, Upload
 from lava_proxy.proxy import admission, outbound
 from lava_proxy.proxy.exchange import Event
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Receive, Scope
-from lava_proxy.proxy.opening import HTTP_ERROR
 from lava_proxy.proxy.run import Run
 from lava_proxy.wire.token import Credential
 
 FROM_BYTES = 256 * 1024
-"""Shorter bodies, and those that do not say how long they are, are kept whole."""
+"""Bodies that say that they are shorter are kept whole."""
 LOOK_BYTES = 64 * 1024
 """Read before the provider is connected."""
 SLACK_BYTES = 4 * 1024
 """Of a body that is one file: what may stand behind it."""
 
+_BODY = "http.request"
 EARLY = "the provider answered before it had the whole request"
 
 
@@ -45,11 +49,11 @@ async def take_in(
     """Pass an upload on, all but its end, and admit the call; answers its headers and its end. None
     where the body must be read whole."""
     size = stated_bytes(scope["headers"])
-    intake = _intake(run, scope) if size is not None and size > FROM_BYTES else None
-    if intake is None or size is None:
+    intake = _intake(run, scope) if size is None or size > FROM_BYTES else None
+    if intake is None:
         return None
     settings, runs = gateway.settings, gateway.open_runs
-    if size > settings.upload_limit_bytes:
+    if size is not None and size > settings.upload_limit_bytes:
         raise too_large(settings.upload_limit_bytes)
     if runs.uploads >= settings.uploads_max:
         raise LavaError("unavailable", "too many uploads at once", headers={"retry-after": "1"})
@@ -77,25 +81,32 @@ async def finish(upload: Upload, rest: bytes) -> Answer:
 
 
 class _Client:
-    """Who sends the body: piece by piece, and in time."""
+    """Who sends the body: piece by piece, in time, and not too much."""
 
-    __slots__ = ("_clock_s", "_least_bytes_s", "_left_s", "_receive", "_size", "taken")
+    __slots__ = (
+        "_clock_s", "_least_bytes_s", "_left_s", "_limit_bytes", "_receive", "ended", "size",
+        "taken",
+    )  # fmt: skip
 
-    def __init__(self, gateway: Gateway, receive: Receive, size: int) -> None:
+    def __init__(self, gateway: Gateway, receive: Receive, size: int | None) -> None:
         self._receive = receive
-        self._size = size
+        self.size = size
+        """None as long as nobody knows."""
+        self._limit_bytes = gateway.settings.upload_limit_bytes
         self._least_bytes_s = gateway.settings.upload_least_bytes_s
         self._left_s = gateway.settings.body_timeout_s
         """How long we still wait for it; time in which it is not asked for more is not its own."""
         self._clock_s = asyncio.get_running_loop().time
         self.taken = 0
+        self.ended = False
 
     @property
     def left(self) -> int:
-        return self._size - self.taken
+        """What is still to come for certain."""
+        return 0 if self.size is None else self.size - self.taken
 
     async def piece(self) -> bytes:
-        """The next bytes. Raises `ClientGone`, and 408 when they take too long."""
+        """The next bytes. Raises `ClientGone`, 408 when they take too long, 413."""
         began_s = self._clock_s()
         try:
             async with asyncio.timeout(self._left_s):
@@ -107,12 +118,19 @@ class _Client:
         piece: bytes = message.get("body", b"")
         self.taken += len(piece)
         self._left_s += len(piece) / self._least_bytes_s - (self._clock_s() - began_s)
-        ended = not message.get("more_body", False)
-        if message["type"] == "http.disconnect" or (ended and self.left):
+        self._count(over=not message.get("more_body", False), gone=message["type"] != _BODY)
+        return piece
+
+    def _count(self, *, over: bool, gone: bool) -> None:
+        if gone or (over and self.left > 0):
             raise ClientGone
         if self.left < 0:
             raise LavaError("invalid_request", "the body is longer than its Content-Length")
-        return piece
+        if self.taken > self._limit_bytes:
+            raise too_large(self._limit_bytes)
+        if over:
+            self.size = self.taken
+        self.ended = self.taken == self.size
 
 
 async def _pass_on(
@@ -123,23 +141,23 @@ async def _pass_on(
     intake: Intake,
     credential: Credential,
 ) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    method, size = scope["method"], client.left
+    method = scope["method"]
     first: deque[bytes] = deque()
-    while client.left and client.taken < LOOK_BYTES:
+    while not client.ended and client.taken < LOOK_BYTES:
         first.append(intake.feed(await client.piece()))
     _ask(run, intake, max(0, client.left - SLACK_BYTES))
-    await admission.probe(gateway, run, method, size)
+    await admission.probe(gateway, run, method, client.size or client.taken)
     key = await outbound.provider_key(gateway, run)
     headers = outbound.headers(gateway, run, scope, credential, key, b"")
     url = outbound.url(gateway, run)
-    upload = run.upload = await gateway.upstreams.upload(method, url, headers, size)
+    upload = run.upload = await gateway.upstreams.upload(method, url, headers, client.size)
     while first and await upload.write(first.popleft()):
         pass
     if await _pump(client, intake, upload):
         rest = intake.finish()
         _ask(run, intake, 0)
         await admission.check_objects(gateway, run)
-        await admission.admit(gateway, run, method, size)
+        await admission.admit(gateway, run, method, client.taken)
     else:
         rest = b""
         admission.admit_refused(gateway, run, method)
@@ -150,7 +168,7 @@ async def _pass_on(
 async def _pump(client: _Client, intake: Intake, upload: Upload) -> bool:
     """Pass on what the client sends, as fast as the provider takes it. False when the provider
     wants no more."""
-    while client.left and not upload.answered:
+    while not client.ended and not upload.answered:
         await upload.write(intake.feed(await client.piece()))
     return not upload.answered
 

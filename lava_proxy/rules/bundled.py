@@ -19,7 +19,7 @@ import genai_prices
 from genai_prices import data_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
-from lava_proxy.rules.additions import ADDED_VERSION, added
+from lava_proxy.rules.additions import ADDED_VERSION, alone, beside
 from lava_proxy.rules.rates import Rates, make_rates, weight
 from lava_proxy.rules.tiers import MILLION
 
@@ -208,7 +208,7 @@ def compile_model(
         free = info.id.endswith(":free") or model.lower().endswith(":free")
         weights = {"input": 0, "output": 0}
         return make_rates(BUNDLED_VERSION, info.id, weights) if free else None
-    more = added(provider.id, info.id)
+    more = beside(provider.id, info.id)
     starts = {
         tier.start
         for price in priced.values()
@@ -225,7 +225,7 @@ def compile_model(
 
 
 def _added_alone(provider_id: str, model: str) -> Rates | None:
-    weights = added(provider_id, model, alone=True)
+    weights = alone(provider_id, model)
     return make_rates(ADDED_VERSION, model, weights) if weights else None
 
 

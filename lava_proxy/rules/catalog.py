@@ -159,7 +159,7 @@ class Catalog:
             return NO_LIMITS
         found = self._limits.get((provider, model))
         if found is None:
-            found = model_limits(model)
+            found = model_limits(model, provider)
             if found.window is None:
                 reads = window(self._bundled.get(provider, provider), model)
                 found = ModelLimits(found.output, reads)

@@ -41,6 +41,11 @@ LEARNED_MODELS_MAX = 2048
 LEARNED_NAME_MAX = 256
 """Longer names are remembered by nobody: one that no index takes would lose what others learned."""
 
+LONGEST_FROM_TOKENS = 4_096
+"""Shorter answers are expected of every model."""
+LONGEST_MOST_TOKENS = 2_000_000
+"""No model answers with more: such a count is no measure."""
+
 Source = Literal["provider", "partial", "estimate"]
 
 
@@ -83,11 +88,13 @@ def input_tokens_bound(text_bytes: int, media_tokens: int = 0, messages: int = 1
 
 class Learned:
     """Truth over estimate per (provider, model): a moving average, clamped, in a bounded table that
-    forgets the models not seen for longest."""
+    forgets the models not seen for longest. And the longest answer of each to a call without an
+    output cap, which is this process's own knowledge."""
 
     def __init__(self, models_max: int = LEARNED_MODELS_MAX) -> None:
         self._ratio_e6: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._fresh: set[tuple[str, str]] = set()
+        self._longest: OrderedDict[tuple[str, str], int] = OrderedDict()
         self.models_max = models_max
 
     def __len__(self) -> int:
@@ -102,14 +109,28 @@ class Learned:
         final count of the same tokens."""
         if estimate < LEARN_FROM_TOKENS or truth < LEARN_FROM_TOKENS:
             return
-        if len(model) > LEARNED_NAME_MAX or not model.isprintable():
-            return  # names come from callers, and are kept
+        if not _kept(model):
+            return
         key = (provider, model)
         seen_e6 = truth * 1_000_000 // estimate
         known_e6 = self._ratio_e6.get(key, 1_000_000)
         moved_e6 = known_e6 + (seen_e6 - known_e6) // LEARNED_SHARE
         self._fresh.add(key)
         self._keep(key, moved_e6)
+
+    def longest(self, provider: str, model: str) -> int:
+        """Tokens of the longest answer without a cap; 0 where none was long."""
+        return self._longest.get((provider, model), 0)
+
+    def answered(self, provider: str, model: str, tokens: int) -> None:
+        """Take one answer to a call without an output cap, as the provider counts it."""
+        if not LONGEST_FROM_TOKENS <= tokens <= LONGEST_MOST_TOKENS or not _kept(model):
+            return
+        key = (provider, model)
+        self._longest[key] = max(tokens, self._longest.get(key, 0))
+        self._longest.move_to_end(key)
+        if len(self._longest) > self.models_max:
+            self._longest.popitem(last=False)
 
     def take_fresh(self) -> dict[tuple[str, str], int]:
         """What was learned since the last time, in millionths: to be shared with other workers."""
@@ -131,6 +152,11 @@ class Learned:
         self._ratio_e6.move_to_end(key)
         if len(self._ratio_e6) > self.models_max:
             self._ratio_e6.popitem(last=False)
+
+
+def _kept(model: str) -> bool:
+    """Names come from callers, and are kept."""
+    return len(model) <= LEARNED_NAME_MAX and model.isprintable()
 
 
 @dataclass(frozen=True, slots=True)

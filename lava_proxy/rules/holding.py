@@ -36,6 +36,8 @@ class Wanted:
     limits: OutputLimits
     free: bool = False
     """The provider charges nothing for it, or it reads what was paid for."""
+    longest_seen: int = 0
+    """Tokens of the longest answer that its model was seen to make without a cap."""
 
 
 def hold_on_credit(wanted: Wanted, meter: Meter) -> Quote:
@@ -129,4 +131,5 @@ def _quote(wanted: Wanted, found: Gauge, mode: Enforcement) -> Quote:
         limits,
         body_bytes=wanted.body_bytes,
         model=wanted.catalog.limits(wanted.provider, ask.model) if known else NO_LIMITS,
+        longest_seen=wanted.longest_seen,
     )

@@ -3,7 +3,8 @@
 Conventions (lava_adapters.contract): totals include their parts, so a sub-count moves tokens from
 its total's rate to its own, never adds any. Providers contradict themselves now and then (cached
 161 of prompt 7); a sub-count is clamped to what is left of its total, and the answer is flagged.
-Where cached and audio counts together exceed the input, the excess must be cached audio.
+Where cached and audio counts together exceed the input, the excess must be cached audio; more of
+it is where the provider says so.
 
 The sum is rounded once, half up; `output_e10` is what remains after the rounded input part, so the
 two always add up to the total. Fees per request and per web search are in the output part.
@@ -236,12 +237,12 @@ def _input_kinds(band: Band, usage: Usage, total: int) -> list[tuple[int, int]]:
     kinds = [(hour, band.cache_write_1h), (written - hour, band.cache_write)]
     space = total - written
     media = []
-    for count, own, joint in (
-        (usage.input_audio_tokens or 0, band.input_audio, band.cached_audio),
-        (usage.input_image_tokens or 0, band.input_image, band.cached_image),
+    for count, own, joint, stated in (
+        (usage.input_audio_tokens, band.input_audio, band.cached_audio, usage.cached_audio_tokens),
+        (usage.input_image_tokens, band.input_image, band.cached_image, usage.cached_image_tokens),
     ):
         if count and own != band.input:
-            both = min(max(cached + count - space, 0), cached, count)
+            both = min(max(cached + count - space, stated or 0), cached, count)
             kinds.append((both, joint))
             media.append((count - both, own))
             cached -= both

@@ -6,9 +6,9 @@
   Where the customer cannot afford that, the cap is lowered; below a floor the call is refused.
 
 A call without an output cap is bounded by its model. Where nobody knows how much that makes, the
-operator's default is held. Only a `strict` meter sets that as the cap: a server with a smaller
-window would refuse the call for it. What `strict` cannot bound is named in `unbounded`, and such a
-call is refused.
+operator's default is held, or as much as the model was seen to make. Only a `strict` meter sets
+that as the cap: a server with a smaller window would refuse the call for it. What `strict` cannot
+bound is named in `unbounded`, and such a call is refused.
 """
 
 from __future__ import annotations
@@ -102,13 +102,15 @@ def quote(
     *,
     body_bytes: int,
     model: ModelLimits = NO_LIMITS,
+    longest_seen: int = 0,
 ) -> Quote:
     """What a call with this ask must hold under a meter's enforcement; `model` need not be known
-    for one that is no ceiling."""
+    for one that is no ceiling. `longest_seen`: tokens that it is known to make of itself."""
     strict = enforcement == "strict"
     ceiling = is_ceiling(ask, enforcement)
     per_token = ask.choices * _units_per_token(ask, gauge, strict=strict)
-    cap = ask.output_cap or model.output or _default_cap(ask, limits, model)
+    expected = model.output or _default_cap(ask, limits, model)
+    cap = ask.output_cap or max(expected, longest_seen)
     outputs = cap * per_token if ask.makes_output and gauge.kind != "flat" else 0
     adjustable = ceiling and outputs > 0 and ask.capable_of_cap
     floor = min(outputs, limits.floor_tokens * per_token)

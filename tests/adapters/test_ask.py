@@ -92,6 +92,10 @@ def test_service_tiers(target: tuple[str, str], body: dict[str, Any], tier: str 
     assert ask(*target, body).service_tier == tier
 
 
+SHELL = {
+    "type": "shell",
+    "environment": {"type": "container_reference", "container_id": "cntr_1"},
+}
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 OLD_GEMINI = ("google", "/v1beta/models/gemini-2.5-pro:generateContent")
 RERANK = ("cohere", "/v2/rerank")
@@ -122,6 +126,19 @@ RERANK = ("cohere", "/v2/rerank")
             None,
         ),
         (RESPONSES, {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, (), None),
+        (
+            RESPONSES,
+            {
+                "tools": [
+                    {"type": "shell", "environment": {"type": "container_auto"}},
+                    {"type": "code_interpreter", "container": {"memory_limit": "4g"}},
+                ]
+            },
+            (("container", 5),),
+            None,
+        ),
+        (RESPONSES, {"tools": [SHELL | {"environment": {"type": "local"}}]}, (), 1),
+        (RESPONSES, {"tools": [SHELL]}, (), None),
         (CHAT, {"tools": [{"type": "function", "function": {"name": "web_search"}}]}, (), 1),
         (CHAT, {"web_search_options": {}}, (("web_search", 1),), 1),
         (CHAT, {"model": "gpt-4o-search-preview"}, (("web_search", 1),), 1),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib import resources
+
 import pytest
 
+import lava_adapters
+from lava_adapters import Registry
 from lava_adapters.model_limits import NO_LIMITS, bare_name, model_limits
 
 
@@ -21,13 +26,15 @@ from lava_adapters.model_limits import NO_LIMITS, bare_name, model_limits
         ("o1", 100_000),
         ("claude-opus-4-1-20250805", 32_000),
         ("us.anthropic.claude-sonnet-4-20250514-v1:0", 64_000),
-        ("us.meta.llama3-3-70b-instruct-v1:0", 8_192),
-        ("meta.llama3-70b-instruct-v1:0", 2_048),
-        ("amazon.nova-2-lite-v1:0", 65_535),
+        ("amazon.nova-2-lite-v1:0", 64_000),
         ("amazon.nova-micro-v1:0", 10_000),
-        ("mistral.mistral-large-2402-v1:0", 8_192),
         ("gemini-2.0-flash", 8_192),
-        ("gemini-2.5-pro", 65_536),
+        ("gemini-2.5-pro", 65_535),
+        ("gpt-5.1-chat-latest", 16_384),
+        ("gpt-6.1-sol", 128_000),
+        ("anthropic/claude-3.5-haiku", 8_192),
+        ("claude-3.7-sonnet", 64_000),
+        ("meta-llama/llama3-70b", None),
         ("somebodys-own", None),
         ("", None),
         ("x" * 10_000, None),
@@ -35,6 +42,37 @@ from lava_adapters.model_limits import NO_LIMITS, bare_name, model_limits
 )
 def test_the_longest_beginning_wins(model: str, output: int | None) -> None:
     assert model_limits(model).output == output
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "output"),
+    [
+        ("bedrock", "us.meta.llama3-3-70b-instruct-v1:0", 4_096),
+        ("bedrock", "meta.llama3-70b-instruct-v1:0", 2_048),
+        ("bedrock", "mistral.mistral-large-2402-v1:0", 4_096),
+        ("bedrock", "openai.gpt-oss-120b-1:0", 16_384),
+        ("groq", "openai/gpt-oss-120b", 65_536),
+        ("together", "openai/gpt-oss-120b", None),
+        ("vertex", "claude-sonnet-4-6", 64_000),
+        ("anthropic", "claude-sonnet-4-6", 128_000),
+        ("deepseek", "deepseek-chat", 8_192),
+        ("novita", "deepseek/deepseek-chat", None),
+        ("anthropic", "claude-opus-4-5", 64_000),
+    ],
+)
+def test_one_server_may_stop_sooner(provider: str, model: str, output: int | None) -> None:
+    assert model_limits(model, provider).output == output
+
+
+def test_every_row_says_where_it_is_from() -> None:
+    text = resources.files(lava_adapters).joinpath("model_limits.toml").read_text("utf-8")
+    table = tomllib.loads(text)
+    providers = {provider.id for provider in Registry.builtin().providers}
+    names = [name for row in table["models"] for name in row["names"]]
+    assert all(row["source"].startswith("https://") for row in table["models"])
+    assert len(names) == len(set(names))
+    assert {name.partition(":")[0] for name in names if ":" in name} <= providers
+    assert table["checked"] >= "2026-11-29"
 
 
 def test_a_window_that_can_be_switched_on_is_the_window() -> None:

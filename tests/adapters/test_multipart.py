@@ -105,6 +105,11 @@ HOSTILE = {
         form(part(r'name="f"; filename="a\"; name="model"')),
         TYPE,
     ),
+    "a backslash that some readers drop": (form(part(r'name="\model"')), TYPE),
+    "an escaped quote before the boundary": (
+        form(MODEL),
+        r'multipart/form-data; x="a\"; boundary="xyz"',
+    ),
     "no name": (form(part('filename="a"')), TYPE),
     "two dispositions": (form(b'Content-Disposition: form-data; name="a"\r\n' + MODEL), TYPE),
     "a folded header": (form(b'Content-Disposition: form-data;\r\n name="model"\r\n\r\nx'), TYPE),

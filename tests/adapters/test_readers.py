@@ -75,7 +75,10 @@ def test_sub_counts_are_clamped() -> None:
     assert (usage.cache_read_tokens, usage.reasoning_tokens) == (7, 10)
 
 
-@pytest.mark.parametrize("bad", [True, 1.0, -1, 2**53, "7", None, [], float("1e300")])
+@pytest.mark.parametrize(
+    "bad",
+    [True, 1.5, -1, 2**53, "7.5", "-7", " 7", "", "٧", "1" * 17, None, [], float("1e300"), -1.0],
+)
 def test_what_is_no_count_is_not_stated(bad: Any) -> None:
     made = fold(
         "openai_chat",

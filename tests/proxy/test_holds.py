@@ -65,6 +65,19 @@ async def test_who_can_pay_is_not_cut_short(gate: Gate) -> None:
     assert (await gate.row(payer))["output_tokens"] == LONGEST
 
 
+async def test_the_longest_answer_is_remembered(gate: Gate) -> None:
+    """Once a model has made more than is held for one that nobody knows, that much is held."""
+    rich, short, model = await gate.payer("10.00"), await gate.payer("0.50"), fresh_model()
+    gate.sim.script[model] = as_long_as_it_may
+    await gate.call(CHAT, asking(model), rich)
+    assert (await gate.row(rich))["output_tokens"] == LONGEST
+    gate.sim.requests.clear()
+    await gate.call(CHAT, asking(model), short)  # 50,000 tokens: more than the default
+    (request,) = gate.seen(model)
+    assert 49_000 < (cap_in(json.loads(request.body)) or 0) < 50_000
+    assert await gate.left_e10(short) >= 0
+
+
 async def test_strict_sets_the_default_as_the_cap(gate: Gate) -> None:
     payer, model = await gate.payer("10.00", mode="strict"), fresh_model()
     gate.sim.script[model] = as_long_as_it_may

@@ -327,16 +327,28 @@ async def test_a_prediction_is_charged_once_when_its_time_is_known(gate: Gate) -
     assert (await gate.rows(payer))[2]["model"] == "stability-ai/sdxl"
 
 
-async def test_a_container_may_be_used_again_by_whose_answer_opened_it(gate: Gate) -> None:
+@pytest.mark.parametrize("shell", [True, False])
+async def test_a_container_may_be_used_again_by_whose_answer_opened_it(
+    gate: Gate, shell: bool
+) -> None:
     payer, model = await gate.payer("20.00"), fresh_model()
     other, container = await gate.sibling(payer, "20.00"), f"cntr_{model}"
-    ran = {"type": "code_interpreter_call", "id": "ci_1", "container_id": container}
+    ran: dict[str, object] = {
+        "type": "code_interpreter_call",
+        "id": "ci_1",
+        "container_id": container,
+    }
+    tool: dict[str, object] = {"type": "code_interpreter", "container": container}
+    if shell:
+        place = {"type": "container_reference", "container_id": container}
+        ran = {"type": "shell_call", "id": "sh_1", "environment": place}
+        tool = {"type": "shell", "environment": place}
     usage = {"input_tokens": 3, "output_tokens": 2}
     gate.sim.script[model] = Script.json(
         {"id": f"resp_{model}", "status": "completed", "usage": usage, "output": [ran]}
     )
     asked = {"model": model, "input": "hello"}
-    again = asked | {"tools": [{"type": "code_interpreter", "container": container}]}
+    again = asked | {"tools": [tool]}
     path = "/openai/v1/responses"
     assert (await gate.call(path, again, payer)).status == 404
     assert (await gate.call(path, asked, payer)).status == 200

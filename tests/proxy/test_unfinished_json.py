@@ -120,3 +120,15 @@ async def test_a_compressed_answer_is_not_free(gate: Gate, stream: bool) -> None
     assert {"encoded_answer", "no_usage"} <= set(row["flags"])
     assert 300 < row["output_tokens"] < 1500
     assert row["charge_e10"] == (row["input_tokens"] + row["output_tokens"]) * TOKEN_E10
+
+
+@pytest.mark.parametrize("kind", [(), (("content-type", "text/plain; charset=utf-8"),)])
+async def test_an_answer_under_another_content_type_is_read(
+    gate: Gate, kind: tuple[tuple[str, str], ...]
+) -> None:
+    """What servers in Go say of JSON when nobody tells them what it is."""
+    payer, model = await gate.payer(), fresh_model()
+    gate.sim.script[model] = Script.plain(saying("word " * 30, USAGE), headers=kind)
+    assert (await gate.call(CHAT, asking(model), payer)).status == 200
+    row = await gate.row(payer)
+    assert (row["usage_source"], row["input_tokens"], row["output_tokens"]) == ("provider", 6, 3000)

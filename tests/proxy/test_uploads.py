@@ -27,6 +27,7 @@ PASSED_ON = 100 * 10**12
 """A percentage meter that charges what the provider takes."""
 SEVEN_SECONDS_E10 = 60_000_000 * 7 // 60
 MIB = 2**20
+UNSIZED = {"content-length": ""}
 
 
 async def _upload(gate: Gate, pieces: list[bytes], amount: str = "20.00", **more: str) -> Sender:
@@ -54,12 +55,13 @@ async def test_it_passes_untouched_and_is_billed_by_its_model(
     assert row["charge_e10"] == row["cost_e10"] == SEVEN_SECONDS_E10
 
 
-async def test_a_hundred_megabytes_take_a_quarter_of_one(gate: Gate) -> None:
+@pytest.mark.parametrize("more", [{}, UNSIZED], ids=["stated", "in chunks"])
+async def test_a_hundred_megabytes_take_a_quarter_of_one(gate: Gate, more: dict[str, str]) -> None:
     pieces = form(100 * MIB, before=MODEL)
     async with provider_at(gate) as provider:
         await _upload(gate, form(MIB, before=MODEL))  # what is made once is made
         payer = await gate.payer("100.00", rate_e12=PASSED_ON, rate_type="percentage")
-        sender = Sender(gate, payer, pieces)
+        sender = Sender(gate, payer, pieces, **more)
         tracemalloc.start()
         before, _ = tracemalloc.get_traced_memory()
         await sender.run()
@@ -68,6 +70,51 @@ async def test_a_hundred_megabytes_take_a_quarter_of_one(gate: Gate) -> None:
     assert sender.status == 200
     assert provider.requests[-1].size == sum(map(len, pieces))
     assert most - before < 512 * 1024  # with the provider's part, and all that a call needs
+
+
+@pytest.mark.parametrize("size", [0, 1_000, MIB])
+@pytest.mark.parametrize("behind", [True, False])
+async def test_a_length_that_is_not_stated(gate: Gate, size: int, behind: bool) -> None:
+    """It goes on in chunks, as it came, or with its length where that is known by then."""
+    pieces = form(size, behind=MODEL) if behind else form(size, before=MODEL)
+    async with provider_at(gate) as provider:
+        sender = await _upload(gate, pieces, **UNSIZED)
+    assert (sender.status, sender.finished) == (200, True)
+    (got,) = provider.requests
+    assert got.chunked is (size == MIB)
+    assert got.digest.digest() == hashlib.sha256(b"".join(pieces)).digest()
+    row = await gate.row(gate.payers[-1])
+    assert (row["model"], row["charge_e10"]) == ("whisper-1", SEVEN_SECONDS_E10)
+
+
+async def test_an_end_in_chunks_waits_until_it_is_paid(gate: Gate) -> None:
+    for pieces in (form(MIB, before=MODEL), form(MIB, behind=MODEL)):
+        async with provider_at(gate) as provider:
+            sender = await _upload(gate, pieces, "0.1040", **UNSIZED)
+            assert sender.status == 402
+            await provider.until(lambda: provider.requests[0].lost)
+            (got,) = provider.requests
+            assert END not in got.tail
+            assert not got.ended
+        assert await gate.rows(gate.payers[-1]) == []
+
+
+async def test_a_length_that_is_not_stated_has_the_same_limit(gate: Gate) -> None:
+    limit = gate.gateway.settings.upload_limit_bytes
+    few = [PIECE] * 20
+    raw = {"content-type": "audio/ogg"} | UNSIZED
+    payer = await gate.payer("100.00", unit="minutes", rate_e12=10**12)
+    object.__setattr__(gate.gateway.settings, "upload_limit_bytes", 10 * len(PIECE))
+    try:
+        async with provider_at(gate, "api.deepgram.com") as provider:
+            sender = Sender(gate, payer, few, "/deepgram/v1/listen?model=nova-3", **raw)
+            await sender.run()
+            assert (sender.status, sender.taken) == (413, 11)
+            await provider.until(lambda: provider.requests[0].lost)
+            assert not provider.requests[0].ended
+    finally:
+        object.__setattr__(gate.gateway.settings, "upload_limit_bytes", limit)
+    assert await gate.rows(payer) == []
 
 
 async def test_the_client_is_read_only_as_the_provider_takes(gate: Gate) -> None:

@@ -17,6 +17,7 @@ FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 HEARD = "/openai/v1/audio/transcriptions"
 REPLY = b'{"text":"hello","usage":{"type":"duration","seconds":7}}'
 PIECE = bytes(64 * 1024)
+NEVER = 2**60
 
 
 def field_of(name: str, value: str) -> bytes:
@@ -46,11 +47,41 @@ class Got:
     digest: Any = field(default_factory=hashlib.sha256)
     tail: bytes = b""
     lost: bool = False
+    frame: bytes = b""
+    """Of a body in chunks: what is not a whole one."""
+    ended: bool = False
 
     @property
     def stated(self) -> int:
+        """How long its head says that it is; unknown of a body in chunks, until it has ended."""
+        if self.chunked:
+            return self.size if self.ended else NEVER
         _, _, rest = self.head.lower().partition(b"content-length: ")
         return int(rest.split(b"\r\n")[0])
+
+    @property
+    def chunked(self) -> bool:
+        return b"\r\ntransfer-encoding: chunked" in self.head.lower()
+
+    def take(self, data: bytes) -> None:
+        """The next bytes of the body, out of their chunks."""
+        if not self.chunked:
+            self._add(data)
+            return
+        self.frame += data
+        while not self.ended:
+            line, found, rest = self.frame.partition(b"\r\n")
+            size = int(line, 16) if found else NEVER
+            if len(rest) < size + 2:
+                return
+            assert rest[size : size + 2] == b"\r\n"
+            self.frame, self.ended = rest[size + 2 :], size == 0
+            self._add(rest[:size])
+
+    def _add(self, data: bytes) -> None:
+        self.size += len(data)
+        self.digest.update(data)
+        self.tail = (self.tail + data[-80:])[-80:]
 
 
 class Sink(asyncio.BufferedProtocol):
@@ -81,9 +112,7 @@ class Sink(asyncio.BufferedProtocol):
             self._all.requests.append(got)
             got.head = bytes(data).partition(b"\r\n\r\n")[0]
             data = data[len(got.head) + 4 :]
-        got.size += len(data)
-        got.digest.update(data)
-        got.tail = (got.tail + bytes(data[-80:]))[-80:]
+        got.take(bytes(data))
         self._all.changed.set()
         provider = self._all
         if provider.stops_at is not None and got.size >= provider.stops_at:
@@ -148,7 +177,11 @@ class Sender(Raw):
         self, gate: Gate, payer: Payer, pieces: list[bytes], path: str = HEARD, **more: str
     ) -> None:
         token = more.pop("token", payer.token())
+        """A length of "" is not stated: the body comes in chunks."""
         headers = FORM | {"content-length": str(sum(map(len, pieces)))} | more
+        if not headers["content-length"]:
+            del headers["content-length"]
+            headers["transfer-encoding"] = "chunked"
         super().__init__(gate.app, path, b"", headers | {"authorization": f"Bearer {token}"})
         kind = headers["content-type"].encode()
         self.scope["headers"] = [

@@ -109,8 +109,8 @@ TEXT = [
     ("openai", "openai_responses", "gpt-5", responses(
         tools=[{"type": "image_generation", "model": "gpt-image-1"}],
         tool_usage={"image_gen": IMAGE_GEN, "web_search": {"num_requests": 1}}), "0.08049"),
-    # Azure lends OpenAI's prices: 6,000 x 1.25 + 4,000 x 0.125 + 2,000 x 10, and a container 0.03.
-    ("azure", "openai_responses", "gpt-5", responses(output=[RAN]), "0.058"),
+    # Azure lends OpenAI's prices: 6,000 x 1.25 + 4,000 x 0.125 + 2,000 x 10, and a container 0.033.
+    ("azure", "openai_responses", "gpt-5", responses(output=[RAN]), "0.061"),
     # One with 4 GB of memory is four: 28,000 + 0.12
     ("openai", "openai_responses", "gpt-5", responses(output=[RAN], tools=[
         {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "4g"}},

@@ -10,6 +10,8 @@ from lava_adapters.contract import NO_USAGE, Usage
 from lava_proxy.rules.estimate import (
     LEARNED_MAX_E3,
     LEARNED_MIN_E3,
+    LONGEST_FROM_TOKENS,
+    LONGEST_MOST_TOKENS,
     Learned,
     Profile,
     estimate_tokens,
@@ -106,6 +108,21 @@ def test_the_table_is_bounded_and_forgets_the_stalest():
     assert len(learned) == 2
     assert learned.factor_e3("p", "b") == 1000
     assert learned.factor_e3("p", "a") > 1000
+
+
+def test_the_longest_answer_stays():
+    learned = Learned(models_max=2)
+    assert learned.longest("p", "m") == 0
+    for tokens in (9_000, 40_000, 5_000, LONGEST_FROM_TOKENS - 1):
+        learned.answered("p", "m", tokens)
+    assert learned.longest("p", "m") == 40_000
+    learned.answered("p", "m" * 257, 40_000)
+    learned.answered("p", "short", LONGEST_FROM_TOKENS - 1)
+    learned.answered("p", "absurd", LONGEST_MOST_TOKENS + 1)
+    assert [learned.longest("p", name) for name in ("m" * 257, "short", "absurd")] == [0, 0, 0]
+    for name in ("a", "m", "b"):
+        learned.answered("p", name, 5_000)
+    assert [learned.longest("p", name) for name in ("m", "a", "b")] == [40_000, 0, 5_000]
 
 
 def test_workers_share_what_they_learned():

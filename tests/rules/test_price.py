@@ -69,6 +69,7 @@ usages = st.builds(
     cache_write_tokens=counts,
     input_audio_tokens=counts,
     input_image_tokens=counts,
+    cached_audio_tokens=counts,
     reasoning_tokens=counts,
     output_audio_tokens=counts,
     web_searches=counts,
@@ -103,6 +104,24 @@ def test_a_sub_count_above_its_total_is_clamped_and_flagged():
 def test_audio_beyond_what_is_not_cached_must_be_cached_audio():
     usage = Usage(1000, 0, cache_read_tokens=950, input_audio_tokens=900)
     in_e10 = 850 * 20_000 + 100 * 1_000 + 50 * 100_000
+    assert cost(OMNI, usage) == Cost(in_e10, 0, in_e10)
+
+
+def test_cached_audio_that_is_stated_is_what_is_cached():
+    usage = Usage(1000, 0, cache_read_tokens=500, input_audio_tokens=600, cached_audio_tokens=450)
+    in_e10 = 450 * 20_000 + 50 * 1_000 + 150 * 100_000 + 350 * 10_000
+    assert cost(OMNI, usage) == Cost(in_e10, 0, in_e10)
+    # It is part of both, and at least what is beyond the rest.
+    for stated in (None, 0, 400):
+        usage = Usage(
+            1000, 0, cache_read_tokens=500, input_audio_tokens=950, cached_audio_tokens=stated
+        )
+        both = max(stated or 0, 450)
+        in_e10 = both * 20_000 + (500 - both) * 1_000 + (950 - both) * 100_000
+        in_e10 += (1000 - 500 - (950 - both)) * 10_000
+        assert cost(OMNI, usage) == Cost(in_e10, 0, in_e10)
+    usage = Usage(1000, 0, cache_read_tokens=100, input_audio_tokens=50, cached_audio_tokens=900)
+    in_e10 = 50 * 20_000 + 50 * 1_000 + 900 * 10_000
     assert cost(OMNI, usage) == Cost(in_e10, 0, in_e10)
 
 

@@ -104,7 +104,7 @@ class MessagesReader(Fold):
     def _delta(self, delta: object) -> None:
         if type(delta) is not dict:
             return
-        for name in ("text", "partial_json", "thinking"):
+        for name in ("text", "partial_json", "thinking", "content"):
             if type(seen := delta.get(name)) is str and seen:
                 self.more(seen)
                 return

@@ -10,7 +10,7 @@ from ..awsframe import encode
 from ..bedrock_caps import OUTER
 from ..contract import Ask, Framing, Reader
 from ..fold import Unread
-from ..framings import media_type
+from ..framings import is_json, media_type, whole
 from ..jsonedit import set_nested
 from ..quirks import Quirks
 from ..replies import cut_message, dump, with_facts
@@ -68,7 +68,9 @@ class Bedrock(Plain):
         kind = media_type(content_type)
         if kind == "application/vnd.amazon.eventstream":
             return Framing.EVENT_STREAM
-        return Framing.JSON if kind == "application/json" else Framing.OPAQUE
+        if is_json(kind):
+            return Framing.JSON
+        return Framing.EVENT_STREAM if ask.stream else whole(ask)
 
     def reader(self, ask: Ask) -> Reader:
         return Unread(ask) if ask.free else BedrockReader(ask)

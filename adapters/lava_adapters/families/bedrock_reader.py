@@ -40,6 +40,8 @@ _COUNTS = {
     "cache_creation_input_tokens": "written",
     "prompt_token_count": "input",
     "generation_token_count": "output",
+    "inputTextTokenCount": "input",
+    "totalOutputTextTokenCount": "output",
 }
 _HEADERS = {
     "x-amzn-bedrock-input-token-count": "input",
@@ -144,8 +146,7 @@ class BedrockReader(Fold):
         seen = _text(body)
         calls = _calls(body)
         self.tool_calls += len(calls)
-        for call in calls:
-            seen += dump(call.get("input", "")).decode()
+        seen += "".join(map(_call_text, calls))
         if seen:
             self.more(seen)
         metrics = body.get(_METRICS)
@@ -158,7 +159,6 @@ class BedrockReader(Fold):
             self._tier(member(body, "serviceTier", "type"))
         results = objects(body.get("results"))
         if results:
-            take(body, {"inputTextTokenCount": "input"}, self._counts)
             made = [count(result.get("tokenCount")) for result in results]
             self._counts["output"] = sum(value or 0 for value in made)
         if "trace" in body or _ACTION in body:
@@ -217,7 +217,7 @@ def _hour(details: object, into: dict[str, int]) -> None:
 def _text(body: dict[str, Any]) -> str:
     """Text in the places where models put it."""
     content = member(body, "output", "message", "content")
-    pieces = [body.get("generation"), body.get("outputText"), body.get("completion")]
+    pieces = [body.get(name) for name in ("generation", "outputText", "completion", "text")]
     delta = body.get("delta")
     for part in (delta, *objects(content), *objects(body.get("content"))):
         pieces += [
@@ -229,12 +229,26 @@ def _text(body: dict[str, Any]) -> str:
             member(part, "toolUse", "input"),
         ]
     pieces += [result.get("outputText") for result in objects(body.get("results"))]
-    pieces += [member(choice, "delta", "content") for choice in objects(body.get("choices"))]
-    pieces += [member(choice, "message", "content") for choice in objects(body.get("choices"))]
+    pieces += [result.get("text") for result in objects(body.get("outputs"))]
+    for choice in objects(body.get("choices")):
+        pieces.append(choice.get("text"))
+        for said in (choice.get("delta"), choice.get("message")):
+            pieces += [member(said, name) for name in ("content", "reasoning_content", "reasoning")]
     return "".join(piece for piece in pieces if type(piece) is str)
 
 
 def _calls(body: dict[str, Any]) -> list[dict[str, Any]]:
     content = (*objects(member(body, "output", "message", "content")), body.get("start"))
     found = [member(part, "toolUse") for part in content]
+    for choice in objects(body.get("choices")):
+        for said in (choice.get("delta"), choice.get("message")):
+            found += [member(call, "function") for call in objects(member(said, "tool_calls"))]
     return [call for call in found if type(call) is dict]
+
+
+def _call_text(call: dict[str, Any]) -> str:
+    """What a call says: an object in converse, pieces of text in chat completions' words."""
+    if "input" in call:
+        return dump(call["input"]).decode()
+    texts = (call.get("name"), call.get("arguments"))
+    return "".join(text for text in texts if type(text) is str)

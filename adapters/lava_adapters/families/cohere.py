@@ -28,6 +28,7 @@ _PRICED = frozenset(
 _BILLED = {
     "input_tokens": "input",
     "output_tokens": "output",
+    "text_tokens": "text",
     "image_tokens": "image",
     "search_units": "search_units",
 }
@@ -173,7 +174,7 @@ class CohereReader(Fold):
 
     def _settle(self) -> Usage:
         counts, talks = self._counts, self._ask.makes_output
-        entered, images = counts.get("input"), counts.get("image")
+        entered, images = counts.get("input", counts.get("text")), counts.get("image")
         if images and not talks:  # embed bills pictures as tokens beside the text's
             entered = (entered or 0) + images
         units = counts.get("search_units")

@@ -25,7 +25,12 @@ _TOP = {
     "totalTokenCount": "total",
 }
 BY_PROMPT = re.compile(r"gemini-[12]\b")
-_INPUT_DETAILS = ("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
+_QUERIES = ("webSearchQueries", "imageSearchQueries")
+_DETAILS = (
+    (("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails"), "input"),
+    (("candidatesTokensDetails",), "output"),
+    (("cacheTokensDetails",), "cached"),
+)
 
 
 class GeminiReader(Fold):
@@ -77,9 +82,9 @@ class GeminiReader(Fold):
             self._finished += 1
             self.ended = self._finished >= self._ask.choices
         if "groundingMetadata" in candidate:
-            queries = member(candidate, "groundingMetadata", "webSearchQueries")
-            if type(queries) is list and len(queries) > self._searches:
-                self._searches = len(queries)
+            searches = sum(_length(candidate["groundingMetadata"], name) for name in _QUERIES)
+            if searches > self._searches:
+                self._searches = searches
                 self._usage = None
         return "".join(map(self._part, objects(member(candidate, "content", "parts"))))
 
@@ -130,6 +135,8 @@ class GeminiReader(Fold):
             tool_prompt_tokens=counts.get("tool"),
             input_audio_tokens=clamp(counts.get("input_AUDIO"), entered),
             input_image_tokens=clamp(counts.get("input_IMAGE"), entered),
+            cached_audio_tokens=counts.get("cached_AUDIO"),
+            cached_image_tokens=counts.get("cached_IMAGE"),
             reasoning_tokens=clamp(counts.get("thoughts"), made),
             output_audio_tokens=clamp(counts.get("output_AUDIO"), made),
             output_image_tokens=clamp(counts.get("output_IMAGE"), made),
@@ -139,6 +146,11 @@ class GeminiReader(Fold):
             input_characters=counts.get("characters"),
             model=model,
         )
+
+
+def _length(source: object, name: str) -> int:
+    found = member(source, name)
+    return len(found) if type(found) is list else 0
 
 
 def billed_searches(queries: int, model: str | None) -> int | None:
@@ -163,7 +175,7 @@ def made_of(counts: dict[str, int], entered: int | None, total: int | None) -> i
 def _counts(usage: dict[str, Any]) -> dict[str, int]:
     found: dict[str, int] = {}
     take(usage, _TOP, found)
-    for names, side in ((_INPUT_DETAILS, "input"), (("candidatesTokensDetails",), "output")):
+    for names, side in _DETAILS:
         for name in names:
             for detail in objects(usage.get(name)):
                 value, modality = count(detail.get("tokenCount")), detail.get("modality")

@@ -24,13 +24,11 @@ from .gemini import CAPS, CONFIGS, google_config, google_error, one_of, spelling
 from .gemini_reader import BY_PROMPT
 from .interactions_reader import InteractionsReader
 
-_STORED = (("previous_interaction_id", "previousInteractionId"),)
-_OPENED = ("environment",)
-"""Named by a string, it is an environment that exists at the provider already."""
+_PREVIOUS = ("previous_interaction_id", "previousInteractionId")
 _HIDING = ("continuation_token", "continuationToken", "environment", "agent")
 _PRICED = frozenset(
     ("model", "stream", "background", "input", "tools", "service_tier", "serviceTier",
-     *CONFIGS, *_STORED[0], *_HIDING)
+     *CONFIGS, *_PREVIOUS, *_HIDING)
 )  # fmt: skip
 
 
@@ -104,15 +102,13 @@ class Interactions:
 
 def _stored(request: Mapping[str, Any]) -> list[str]:
     """What exists at the provider already and is gone on with."""
-    found = []
-    for names in _STORED:
-        given = [value for name in names if (value := request.get(name)) is not None]
-        if len(given) > 1:
-            raise AskError(f"{names[0]} is given in two spellings; send it once", names[0])
-        found += given
-    found += [request[name] for name in _OPENED if type(request.get(name)) is str]
+    found = [value for name in _PREVIOUS if (value := request.get(name)) is not None]
+    if len(found) > 1:
+        raise AskError(f"{_PREVIOUS[0]} is given in two spellings; send it once", _PREVIOUS[0])
     if any(type(value) is not str for value in found):
-        raise AskError("previous_interaction_id must be a string", "previous_interaction_id")
+        raise AskError(f"{_PREVIOUS[0]} must be a string", _PREVIOUS[0])
+    if type(environment := request.get("environment")) is str:
+        found.append(environment)  # named by a string, it is there already
     return [value for value in found if value]
 
 

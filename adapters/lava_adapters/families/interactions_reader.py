@@ -2,8 +2,9 @@
 
 ``total_input`` holds the cached tokens; thinking lies beside ``total_output`` and the prompts of
 tools beside ``total_input``. The usage stands in the interaction that ``interaction.completed``
-carries (older servers: ``interaction.complete``); until then there may be running figures, of which
-the largest count. Steps are called ``outputs``, and their events ``content.*``, by older servers.
+carries (older servers: ``interaction.complete``); until then there may be running figures, also in
+the ``metadata`` of any event, of which the largest count. Steps are called ``outputs``, and their
+events ``content.*``, by older servers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..contract import Ask, Usage
-from ..counts import clamp, count, objects, take
+from ..counts import clamp, count, member, objects, take
 from ..fold import Fold
 from ..replies import dump
 from .gemini_reader import billed_searches, made_of
@@ -28,6 +29,7 @@ _MODALITIES = {
     "input_tokens_by_modality": "input",
     "tool_use_tokens_by_modality": "input",
     "output_tokens_by_modality": "output",
+    "cached_tokens_by_modality": "cached",
 }
 _RUNNING = ("in_progress", "queued")
 _ENDS = ("interaction.completed", "interaction.complete", "interaction.cancelled")
@@ -47,6 +49,8 @@ class InteractionsReader(Fold):
         kind = body.get("event_type")
         if type(kind) is not str:
             kind = name
+        elif "metadata" in body:  # an event's own, not the caller's
+            self._state(member(body["metadata"], "total_usage"), ends=False)
         if kind in ("step.delta", "content.delta"):
             self._delta(count(body.get("index")) or 0, body.get("delta"))
             if self.text:
@@ -135,6 +139,8 @@ class InteractionsReader(Fold):
             tool_prompt_tokens=counts.get("tool"),
             input_audio_tokens=clamp(counts.get("input_audio"), entered),
             input_image_tokens=clamp(counts.get("input_image"), entered),
+            cached_audio_tokens=counts.get("cached_audio"),
+            cached_image_tokens=counts.get("cached_image"),
             reasoning_tokens=clamp(counts.get("thoughts"), made),
             output_audio_tokens=clamp(counts.get("output_audio"), made),
             output_image_tokens=clamp(counts.get("output_image"), made),

@@ -13,12 +13,12 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from .. import sound
-from ..contract import Ask, AskError, Intake, Reader, Usage
-from ..counts import count, exact, member, milliseconds, objects, take
+from ..contract import Ask, AskError, Framing, Intake, Reader, Usage
+from ..counts import count, exact, member, milliseconds, objects, take, written
 from ..fold import Fold, Unread
-from ..framings import media_type
+from ..framings import is_json, json_or_sse, media_type
 from ..multipart import Form, boolean, is_form, number, read_form
-from ..openai_usage import settle_usage, take_usage
+from ..openai_usage import settle_usage, take_cost, take_usage, with_other
 from ..passing import FormIntake, RawIntake
 from ..quirks import Quirks
 from ..strict import flag, limit, parse, text
@@ -135,6 +135,12 @@ class Media(Plain):
             input_ms_most=max(most, likely),
         )
 
+    def framing(self, ask: Ask, content_type: str) -> Framing:
+        framing = json_or_sse(ask, content_type)
+        if framing is Framing.JSON and not is_json(media_type(content_type)):
+            return Framing.OPAQUE  # sound, a picture, a transcript in plain text
+        return framing
+
     def reader(self, ask: Ask) -> Reader:
         return Unread(ask) if ask.free else MediaReader(ask, self._kind)
 
@@ -154,11 +160,14 @@ class MediaReader(Fold):
 
     reads_headers = True
 
-    __slots__ = ("_kind",)
+    __slots__ = ("_kind", "_svg", "_svg_model")
 
     def __init__(self, ask: Ask, kind: str) -> None:
         super().__init__(ask)
         self._kind = kind
+        self._svg: dict[str, int] = {}
+        """What another model took that wrote the picture as SVG."""
+        self._svg_model: str | None = None
         self.model = ask.model
 
     def headers(self, status: int, headers: Mapping[str, str]) -> None:
@@ -172,10 +181,16 @@ class MediaReader(Fold):
         self._name(body)
         if body.get("error") is not None or name == "error":
             self.failed = True
-        if type(delta := body.get("delta")) is str and delta:
+        kind = body.get("type")
+        says = "text" if kind == "transcription.text.delta" else "delta"  # Mistral, OpenAI
+        if type(delta := body.get(says)) is str and delta:
             self.more(delta)
         usage = body.get("usage")
         take_usage(usage, self._counts)
+        take_cost(usage, data, self._counts)
+        if take_usage(body.get("svg_usage"), self._svg):
+            model = member(body, "svg_usage", "model")
+            self._svg_model = model if type(model) is str else None
         take(body.get("usage_info"), {"pages_processed": "pages"}, self._counts)
         document = exact(data) if self._kind != "images" else None
         self._seconds(document)
@@ -183,7 +198,6 @@ class MediaReader(Fold):
         if self._kind == "images" and pictures:
             self._counts["images"] = len(pictures)
         self._usage = None
-        kind = body.get("type")
         done = type(kind) is str and kind.endswith((".done", ".completed"))
         if done or not self._ask.stream:
             self.final = self.ended = bool(self._counts)
@@ -193,7 +207,8 @@ class MediaReader(Fold):
         for value, times in (
             (member(document, "usage", "seconds"), 1),
             (member(document, "metadata", "duration"), channels),
-            (member(document, "duration"), 1),
+            (written(member(document, "duration")), 1),
+            (member(document, "audio_duration_secs"), 1),
         ):
             if (ms := milliseconds(value)) is not None:
                 self._counts["ms"] = ms * times
@@ -204,20 +219,14 @@ class MediaReader(Fold):
         ms, characters = counts.pop("ms", None), counts.pop("characters", None)
         pictures, pages = counts.pop("images", None), counts.pop("pages", None)
         usage = settle_usage(counts, self.model) if counts else Usage(model=self.model)
-        return Usage(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            input_audio_tokens=usage.input_audio_tokens,
-            input_image_tokens=usage.input_image_tokens,
-            output_audio_tokens=usage.output_audio_tokens,
-            output_image_tokens=usage.output_image_tokens,
-            total_reported=usage.total_reported,
+        usage = replace(
+            usage,
             input_characters=characters,
             input_ms=usage.input_ms if ms is None else ms,
             images=pictures,
             pages=pages,
-            model=self.model,
         )
+        return with_other(usage, settle_usage(self._svg, self._svg_model)) if self._svg else usage
 
 
 def _pages(request: dict[str, Any]) -> int:

@@ -1,8 +1,9 @@
 """The fold over chat and completion answers, streamed or whole.
 
-Perplexity and Hyperbolic repeat running usage in every chunk, Groq nests it in `x_groq`, Grok sends
-it before chunks that say null again; llama.cpp reports a failure in an `error:` line. Perplexity's
-last chunk repeats the whole answer, so a `message` counts only where no deltas came before.
+Perplexity and Hyperbolic repeat running usage in every chunk, Groq nests it in `x_groq`, Moonshot
+in the choice that ends, Grok sends it before chunks that say null again; llama.cpp reports a
+failure in an `error:` line, MiniMax in `base_resp` under status 200. Perplexity's last chunk
+repeats the whole answer, so a `message` counts only where no deltas came before.
 """
 
 from __future__ import annotations
@@ -33,15 +34,18 @@ class ChatReader(Fold):
         choices = body.get("choices")
         self._plain = False
         needed = self.read_text or self._ask.stream or self._searching or body.get("usage") is None
+        inner = None
         if needed and type(choices) is list and choices:
-            self._choices(choices)
+            inner = self._choices(choices)
+        elif not choices and member(body, "base_resp", "status_code"):
+            self.failed = True
         if self.model is None or self.response_id is None:
             self._name(body)
         if body.get("error") is not None or name == "error":
             self.failed = True
         usage = body.get("usage")
-        if usage is None and "x_groq" in body:
-            usage = member(body["x_groq"], "usage")
+        if usage is None:
+            usage = member(body["x_groq"], "usage") if "x_groq" in body else inner
         if usage is not None:
             self._state(body, usage, data, choices)
         elif self._stated:
@@ -68,8 +72,9 @@ class ChatReader(Fold):
         if not self._ask.stream and not self.failed:
             self.ended = True
 
-    def _choices(self, choices: list[Any]) -> None:
-        seen = ""
+    def _choices(self, choices: list[Any]) -> object:
+        """Read the text; answers the usage that a choice holds, if one does."""
+        seen, usage = "", None
         for choice in choices:
             if type(choice) is not dict:
                 continue
@@ -91,8 +96,10 @@ class ChatReader(Fold):
             if choice.get("finish_reason") is not None:
                 self._finished += 1
                 self.ended = self._finished >= self._ask.choices
+                usage = choice.get("usage")
         if seen:
             self.more(seen)
+        return usage
 
     def _delta(self, delta: dict[str, Any]) -> str:
         if self._searching and objects(delta.get("annotations")):
@@ -124,8 +131,10 @@ class ChatReader(Fold):
 
 
 def _thinking(delta: dict[str, Any]) -> str:
-    """Reasoning text; some send it under both names."""
+    """Reasoning text; some send it under two names, and some in details alone."""
     text = delta.get("reasoning_content") or delta.get("reasoning")
+    if not text and "reasoning_details" in delta:
+        text = "".join(map(_part, objects(delta["reasoning_details"])))
     return text if type(text) is str else ""
 
 

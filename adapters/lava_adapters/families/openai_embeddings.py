@@ -7,7 +7,7 @@ from typing import Any
 
 from ..contract import Ask, Framing, Reader, Usage
 from ..fold import Fold, Unread
-from ..framings import media_type
+from ..framings import whole
 from ..openai_usage import settle_usage, take_cost, take_usage
 from ..quirks import Quirks
 from ..replies import openai_refusal
@@ -43,7 +43,7 @@ class OpenAIEmbeddings:
         return body
 
     def framing(self, ask: Ask, content_type: str) -> Framing:
-        return Framing.JSON if media_type(content_type) == "application/json" else Framing.OPAQUE
+        return whole(ask)
 
     def reader(self, ask: Ask) -> Reader:
         return Unread(ask) if ask.free else EmbeddingsReader(ask)

@@ -21,7 +21,11 @@ _PRICED = frozenset(("version", "input"))
 _COUNTS = {
     "input_token_count": "input",
     "output_token_count": "output",
+    "token_input_count": "input",
+    "token_output_count": "output",
+    "character_input_count": "characters",
     "image_count": "images",
+    "image_output_count": "images",
 }
 _OVER = ("succeeded", "failed", "canceled", "aborted")
 
@@ -78,6 +82,7 @@ class PredictionReader(Fold):
             input_tokens=counts.get("input"),
             output_tokens=counts.get("output"),
             output_ms=counts.get("ms"),
+            input_characters=counts.get("characters"),
             images=counts.get("images"),
             model=self.model or self._ask.model,
         )

@@ -1,7 +1,8 @@
 """A request as bytes: where it goes, and a head that nobody can smuggle a line into.
 
 Nothing is added to what was given but the request line, ``Host`` and, where a body is or could be,
-``Content-Length``. What frames a message is ours alone: a caller that brings its own is refused.
+``Content-Length``, or ``Transfer-Encoding`` where nobody knows its length. What frames a message
+is ours alone: a caller that brings its own is refused.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def parse_origin(text: str) -> Origin:
 
 
 def request_head(
-    method: str, target: bytes, authority: bytes, headers: Headers, body_bytes: int
+    method: str, target: bytes, authority: bytes, headers: Headers, body_bytes: int | None
 ) -> bytes:
-    """The head, blank line included. Raises `LavaError` for anything that would not be one line
-    per header."""
+    """The head, blank line included; `body_bytes` is None for a body in chunks. Raises `LavaError`
+    for anything that would not be one line per header."""
     verb = method.encode("latin-1", "replace")
     if not _is_token(verb):
         raise LavaError("invalid_request", "the method is not a word")
@@ -76,7 +77,9 @@ def request_head(
         if not _may_be_given(name):
             raise LavaError("invalid_request", "a header's name may not be sent")
         lines.append(b"%b: %b" % (name, value))
-    if body_bytes or method in _WITH_BODY:
+    if body_bytes is None:
+        lines.append(b"transfer-encoding: chunked")
+    elif body_bytes or method in _WITH_BODY:
         lines.append(b"content-length: %d" % body_bytes)
     lines.append(b"\r\n")
     head = b"\r\n".join(lines)

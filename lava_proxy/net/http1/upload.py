@@ -15,11 +15,14 @@ from lava_proxy.net.http1.connection import Connection
 class Upload:
     """One request under way."""
 
-    __slots__ = ("_connection", "_waiter")
+    __slots__ = ("_chunked", "_connection", "_waiter")
 
-    def __init__(self, connection: Connection, waiter: asyncio.Future[Answer]) -> None:
+    def __init__(
+        self, connection: Connection, waiter: asyncio.Future[Answer], *, chunked: bool
+    ) -> None:
         self._connection = connection
         self._waiter = waiter
+        self._chunked = chunked
 
     @property
     def answered(self) -> bool:
@@ -30,7 +33,7 @@ class Upload:
         """Hand over a piece of the body and wait for room; False when nothing more is wanted. The
         exchange must not be given up meanwhile (`close`) but by whoever waits here."""
         if not self._waiter.done() and piece:
-            self._connection.more(piece, last=False)
+            self._connection.more(self._framed(piece), last=False)
             await self._connection.room()
         return not self._waiter.done()
 
@@ -38,12 +41,18 @@ class Upload:
         """Hand over the rest of the body, if it is still wanted, and wait for the answer's head.
         Raises `LavaError`."""
         if not self._waiter.done():
-            self._connection.more(rest, last=True)
+            self._connection.more(self._framed(rest, last=True), last=True)
         try:
             return await self._waiter
         except asyncio.CancelledError:
             self.close()
             raise
+
+    def _framed(self, piece: bytes, *, last: bool = False) -> bytes:
+        if not self._chunked:
+            return piece
+        chunk = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
+        return chunk + b"0\r\n\r\n" if last else chunk
 
     def close(self) -> None:
         """Give it up. An answer that somebody has taken is theirs to close."""

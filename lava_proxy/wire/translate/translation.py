@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from lava_adapters.contract import Framing
-from lava_proxy.core.errors import LavaError
+from lava_proxy.core.errors import HTTP_ERROR, LavaError
 from lava_proxy.wire.event import Event, Framer, Limits
 from lava_proxy.wire.eventstream import EventStreamFramer, FrameError
 from lava_proxy.wire.mask import Masks
@@ -22,7 +22,6 @@ from .members import Unreadable
 
 LIMITS = Limits(hold_bytes=16 * 2**20, parse_bytes=16 * 2**20)
 """An answer that is one document, or one event of a stream, is held up to this size."""
-HTTP_ERROR = 400
 ENDED_EARLY = "the provider's answer ended early"
 AWS_STREAM = "application/vnd.amazon.eventstream"
 _FRAMERS: Mapping[str, Callable[[Limits], Framer]] = {
