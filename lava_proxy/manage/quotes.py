@@ -146,6 +146,7 @@ def _call_price(desk: Desk, body: NewQuote, url: str, meter: Meter) -> _Price:
         desk.books.prices.of(meter.merchant_id),
         OutputLimits.of(desk.books.settings),
         free=ask.free,
+        longest_seen=desk.books.learned.longest(provider_id, ask.model or ""),
     )
     price = price_for(wanted, meter.unpriced)
     plan = hold_on_credit(wanted, meter)

@@ -157,3 +157,16 @@ async def test_a_key_stands_for_one_question_and_the_answer_is_of_now(api: Api) 
     await api.made("customers", {}, key="free")
     reply = await api.post("quotes", ask, key="")
     assert (reply.status, reply.code) == (400, "invalid_request")
+
+
+async def test_a_model_that_nobody_knows_is_held_for_its_longest_answer(api: Api) -> None:
+    customer = await api.customer()
+    await api.meter(tiers=[{"start": "0", "rate": "10"}])
+    body = CHAT | {"model": "nobody's"}
+    ask = {"customer_id": customer, "meter_slug": "m", "url": URL, "body": body}
+    before = Decimal((await api.made("quotes", ask))["ceiling"])
+    api.books.learned.answered("openai", "nobody's", 120_000)
+    after = Decimal((await api.made("quotes", ask))["ceiling"])
+    assert before < Decimal("1") < after
+    capped = await api.made("quotes", ask | {"body": body | {"max_tokens": 100}})
+    assert Decimal(capped["ceiling"]) < Decimal("0.02")
