@@ -118,11 +118,12 @@ class Sender:
     async def _post(self, delivery: Delivery) -> Posted:
         try:
             self._vault = self._vault or open_vault(self._settings)
-            secret = self._vault.unseal(delivery.secret_sealed, delivery.webhook_id)
+            sealed = (delivery.secret_sealed, *delivery.old_sealed)
+            secrets = [self._vault.unseal(one, delivery.webhook_id) for one in sealed]
         except ConfigurationError as error:
             log.error("webhook %s cannot be signed: %s", delivery.webhook_id, error)
             return Posted(None, "its secret cannot be opened")
-        headers = signed(secret, delivery.event_id, delivery.body, self._clock.now())
+        headers = signed(secrets, delivery.event_id, delivery.body, self._clock.now())
         return await self._out.post(delivery.url, delivery.body, headers)
 
     def _outcome(self, delivery: Delivery, posted: Posted, failures: int, now: datetime) -> Outcome:
@@ -178,17 +179,19 @@ class Sender:
             )
 
 
-def signed(secret: str, event_id: str, body: bytes, now: datetime) -> dict[str, str]:
+def signed(secrets: Sequence[str], event_id: str, body: bytes, now: datetime) -> dict[str, str]:
     """The headers of a delivery: the public service's signature, and Standard Webhooks' beside it.
-    The first is over the body alone, the second over id and time too, so it cannot be replayed."""
+    The first is over the body alone, the second over id and time too, so it cannot be replayed.
+    `secrets` begins with the newest: the first signature has a place for one only."""
     text = body.decode()
+    signatures = [Webhook(secret).sign(event_id, now, text) for secret in secrets]
     return {
         "content-type": "application/json",
         "user-agent": "lava_proxy",
-        "x-webhook-signature": hmac.new(secret.encode(), body, sha256).hexdigest(),
+        "x-webhook-signature": hmac.new(secrets[0].encode(), body, sha256).hexdigest(),
         "webhook-id": event_id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(secret).sign(event_id, now, text),
+        "webhook-signature": " ".join(signatures),
     }
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from books_kit import NOW, Shop, fetch, make_books, open_shop, row, settings_of
 from plans_kit import Club, Till
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from lava_proxy.core.clock import ManualClock
 from lava_proxy.core.ids import new_id, new_webhook_secret
@@ -26,7 +26,7 @@ from lava_proxy.store import outbox, subscriptions, webhooks
 from lava_proxy.store.database import Database
 from lava_proxy.store.webhooks import WebhookRow
 from lava_proxy.telemetry.metrics import Metrics
-from lava_proxy.workers.webhooks import Sender
+from lava_proxy.workers.webhooks import Sender, signed
 
 
 @dataclass
@@ -183,13 +183,46 @@ async def test_it_tells_of_the_subscription_too(
 
 
 async def test_the_library_of_receivers_accepts_it() -> None:
-    from datetime import UTC, datetime
-
-    from lava_proxy.workers.webhooks import signed
-
     secret = new_webhook_secret()
-    headers = signed(secret, "evt_1", b'{"a":1}', datetime.now(UTC))
-    assert Webhook(secret).verify(b'{"a":1}', headers) == {"a": 1}
+    old = new_webhook_secret()
+    headers = signed([secret, old], "evt_1", b'{"a":1}', datetime.now(UTC))
+    for known in (secret, old):
+        assert Webhook(known).verify(b'{"a":1}', headers) == {"a": 1}
+    with pytest.raises(WebhookVerificationError):
+        Webhook(new_webhook_secret()).verify(b'{"a":1}', headers)
+
+
+async def test_while_secrets_overlap_a_delivery_is_signed_with_both(
+    shop: Shop, sender: Sender, clock: ManualClock
+) -> None:
+    vault = open_vault(sender._settings)
+    async with receiving(answers=[500]) as receiver:
+        webhook_id, old = await hook(shop, sender, receiver.url)
+        await tell(shop, await shop.customer())
+        await sender.run_once()  # fails, and is signed anew when it is tried again
+        new = new_webhook_secret()
+        async with shop.database.transaction() as conn:
+            await webhooks.rotate(
+                conn,
+                shop.merchant_id,
+                webhook_id,
+                vault.seal(new, webhook_id),
+                overlap=timedelta(hours=1),
+                now=clock.now(),
+            )
+        clock.advance(60)
+        await sender.run_once()
+        clock.advance(3600)
+        await tell(shop, await shop.customer())
+        await sender.run_once()
+    keys = [[old], [new, old], [new]]
+    assert len(receiver.got) == len(keys)
+    for (headers, body), secrets in zip(receiver.got, keys, strict=True):
+        at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+        both = [Webhook(key).sign(headers["webhook-id"], at, body.decode()) for key in secrets]
+        assert headers["webhook-signature"] == " ".join(both)
+        wanted = hmac.new(secrets[0].encode(), body, sha256).hexdigest()
+        assert headers["x-webhook-signature"] == wanted  # the newest alone: it has one place
 
 
 async def test_only_who_wants_an_event_is_told(shop: Shop, sender: Sender) -> None:

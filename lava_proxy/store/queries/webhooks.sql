@@ -12,18 +12,33 @@ WHERE NOT EXISTS (SELECT FROM webhooks w
                   WHERE w.merchant_id = :merchant_id::text AND w.slot = place)
 ORDER BY place LIMIT 1
 ON CONFLICT (merchant_id, slot) DO NOTHING
-RETURNING webhook_id, name, url, events, created_at;
+RETURNING webhook_id;
+
+-- name: lock_webhook
+-- A webhook, locked; without a merchant, anybody's.
+-- args: merchant_id text, webhook_id text
+SELECT webhook_id FROM webhooks
+WHERE webhook_id = :webhook_id::text
+  AND (:merchant_id::text IS NULL OR merchant_id = :merchant_id::text)
+FOR UPDATE;
 
 -- name: find_webhook
--- A merchant's webhook.
--- args: merchant_id text, webhook_id text
-SELECT webhook_id, name, url, events, created_at FROM webhooks
-WHERE merchant_id = :merchant_id::text AND webhook_id = :webhook_id::text;
+-- A merchant's webhook; without a merchant, anybody's.
+-- args: merchant_id text, webhook_id text, now timestamptz
+SELECT webhook_id, name, url, events, created_at,
+       (SELECT max(ends_at) FROM webhook_old_secrets o
+        WHERE o.webhook_id = w.webhook_id AND o.ends_at > :now::timestamptz) AS old_secret_until
+FROM webhooks w
+WHERE webhook_id = :webhook_id::text
+  AND (:merchant_id::text IS NULL OR merchant_id = :merchant_id::text);
 
 -- name: list_webhooks
 -- A merchant's webhooks behind a place in the list, newest first.
--- args: merchant_id text, before_at timestamptz, before_id text, most int
-SELECT webhook_id, name, url, events, created_at FROM webhooks
+-- args: merchant_id text, before_at timestamptz, before_id text, most int, now timestamptz
+SELECT webhook_id, name, url, events, created_at,
+       (SELECT max(ends_at) FROM webhook_old_secrets o
+        WHERE o.webhook_id = w.webhook_id AND o.ends_at > :now::timestamptz) AS old_secret_until
+FROM webhooks w
 WHERE merchant_id = :merchant_id::text
   AND (created_at, webhook_id) < (:before_at::timestamptz, :before_id::text)
 ORDER BY created_at DESC, webhook_id DESC LIMIT :most::int;
@@ -37,7 +52,36 @@ UPDATE webhooks SET
     failures = CASE WHEN :url::text IS NULL THEN failures ELSE 0 END,
     quiet_until = CASE WHEN :url::text IS NULL THEN quiet_until ELSE '-infinity' END
 WHERE merchant_id = :merchant_id::text AND webhook_id = :webhook_id::text
-RETURNING webhook_id, name, url, events, created_at;
+RETURNING webhook_id;
+
+-- name: shorten_old_secrets
+-- No old secret of a webhook ends later than this.
+-- args: webhook_id text, ends_at timestamptz
+UPDATE webhook_old_secrets SET ends_at = least(ends_at, :ends_at::timestamptz)
+WHERE webhook_id = :webhook_id::text;
+
+-- name: turn_secret
+-- Puts another secret in the place of a webhook's, which becomes an old one.
+-- args: webhook_id text, secret_sealed bytea, ends_at timestamptz
+WITH old AS (
+    INSERT INTO webhook_old_secrets (webhook_id, secret_sealed, ends_at)
+    SELECT webhook_id, secret_sealed, :ends_at::timestamptz FROM webhooks
+    WHERE webhook_id = :webhook_id::text
+)
+UPDATE webhooks SET secret_sealed = :secret_sealed::bytea WHERE webhook_id = :webhook_id::text;
+
+-- name: count_old_secrets
+-- How many old secrets of a webhook still sign.
+-- args: webhook_id text, now timestamptz
+SELECT count(*)::int FROM webhook_old_secrets
+WHERE webhook_id = :webhook_id::text AND ends_at > :now::timestamptz;
+
+-- name: forget_secrets
+-- Forgets secrets that ended, of one webhook or of all.
+-- args: webhook_id text, now timestamptz
+DELETE FROM webhook_old_secrets
+WHERE (:webhook_id::text IS NULL OR webhook_id = :webhook_id::text)
+  AND ends_at <= :now::timestamptz;
 
 -- name: delete_webhook
 -- Removes a webhook with its deliveries.
@@ -165,7 +209,10 @@ SET claimed_until = :now::timestamptz + make_interval(secs => :claim_s::float8),
 FROM chosen c JOIN webhook_events e ON e.event_id = c.event_id
 WHERE d.event_id = c.event_id AND d.webhook_id = c.webhook_id
 RETURNING d.event_id, d.webhook_id, d.tries, d.created_at, d.claimed_until, c.url,
-          c.secret_sealed, e.body;
+          c.secret_sealed, e.body,
+          ARRAY(SELECT o.secret_sealed FROM webhook_old_secrets o
+                WHERE o.webhook_id = d.webhook_id AND o.ends_at > :now::timestamptz
+                ORDER BY o.ends_at DESC) AS old_sealed;
 
 -- name: end_try
 -- Writes down how a try ended, unless the claim was over and somebody else has it now.
