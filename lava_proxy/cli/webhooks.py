@@ -62,6 +62,19 @@ def rotate(
     typer.echo(secret)
 
 
+@webhooks_app.command()
+def enable(webhook: Webhook) -> None:
+    """Send again to a webhook that was disabled because it only failed."""
+    row = run(lambda settings: _enable(settings, webhook))
+    typer.echo(f"{row.webhook_id} is active")
+
+
+async def _enable(settings: Settings, webhook_id: str) -> WebhookRow:
+    now = SystemClock().now()
+    async with open_database(settings) as database, database.transaction() as conn:
+        return _known(await store.update(conn, None, webhook_id, enable=True, now=now))
+
+
 async def _rotate(
     settings: Settings, webhook_id: str, secret: str, overlap_s: int | None
 ) -> WebhookRow:

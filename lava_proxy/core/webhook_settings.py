@@ -31,6 +31,11 @@ class WebhookSettings(PaymentSettings):
     webhook_keep_s: float = Field(
         2_592_000.0, gt=0, description="Events are kept for so long, for lists and resending."
     )
+    webhook_disable_s: float = Field(
+        432_000.0,
+        ge=0,
+        description="A webhook whose tries have all failed for so long is disabled; 0: never.",
+    )
     webhook_secret_overlap_s: int = Field(
         86_400,
         ge=0,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated, NotRequired
+from datetime import datetime, timedelta
+from typing import Annotated, Literal, NotRequired
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
@@ -69,6 +69,7 @@ class WebhookFields(Body):
     name: Name | None = None
     url: Url | None = None
     events: Events | None = None
+    status: Literal["active"] | None = None
 
 
 class Rotation(Body):
@@ -84,6 +85,9 @@ class WebhookView(TypedDict):
     name: str
     url: str
     events: list[str]
+    status: Literal["active", "disabled"]
+    disabled_at: str | None
+    """Since when nothing is sent to it, because all it did was fail."""
     old_secret_until: str | None
     """Until when a rotated secret signs beside the present one."""
     created_at: str
@@ -154,7 +158,7 @@ async def page(desk: Desk, call: Call) -> Answer:
 
 
 async def update(desk: Desk, call: Call) -> Answer:
-    """Change what is given; another address is asked again at once."""
+    """Change what is given. Another address, or `status` `active`, is asked again at once."""
     body = read_fields(WebhookFields, call)
     for name in body.model_fields_set:
         if getattr(body, name) is None:
@@ -169,6 +173,7 @@ async def update(desk: Desk, call: Call) -> Answer:
             name=body.name,
             url=body.url,
             events=body.events,
+            enable=body.status is not None,
             now=desk.books.now(),
         )
     if row is None:
@@ -192,11 +197,15 @@ def view(row: WebhookRow) -> WebhookView:
         "name": row.name,
         "url": row.url,
         "events": list(row.events),
-        "old_secret_until": (
-            None if row.old_secret_until is None else time_text(row.old_secret_until)
-        ),
+        "status": "active" if row.disabled_at is None else "disabled",
+        "disabled_at": _when(row.disabled_at),
+        "old_secret_until": _when(row.old_secret_until),
         "created_at": time_text(row.created_at),
     }
+
+
+def _when(moment: datetime | None) -> str | None:
+    return None if moment is None else time_text(moment)
 
 
 def _shown_once(row: WebhookRow, secret: str) -> Answer:

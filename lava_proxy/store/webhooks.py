@@ -28,8 +28,23 @@ class WebhookRow:
     url: str
     events: Sequence[str]
     created_at: datetime
+    disabled_at: datetime | None = None
     old_secret_until: datetime | None = None
     """When the last of its old secrets ends; None where none signs any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How tries at an endpoint ended."""
+
+    failures: int
+    """Since the last success."""
+    quiet_until: datetime
+    """Until when it is left alone."""
+    failing_since: datetime | None
+    failed_at: datetime | None
+    disabled_at: datetime | None
+    """Since when nothing is sent, because it only failed."""
 
 
 async def create(
@@ -75,15 +90,17 @@ async def page(
 
 async def update(
     conn: Connection,
-    merchant_id: str,
+    merchant_id: str | None,
     webhook_id: str,
     *,
-    name: str | None,
-    url: str | None,
-    events: Sequence[str] | None,
+    name: str | None = None,
+    url: str | None = None,
+    events: Sequence[str] | None = None,
+    enable: bool = False,
     now: datetime,
 ) -> WebhookRow | None:
-    """Change what is not None; None where there is no such webhook."""
+    """Change what is not None; None where there is no such webhook. With another address, or
+    `enable`, it is asked again at once, whatever its tries came to before."""
     await Q["update_webhook"].execute(
         conn,
         merchant_id=merchant_id,
@@ -91,8 +108,29 @@ async def update(
         name=name,
         url=url,
         events=None if events is None else list(events),
+        afresh=enable or url is not None,
+        now=now,
     )
     return await find(conn, merchant_id, webhook_id, now)
+
+
+async def lock_health(conn: Connection, webhook_id: str) -> Health | None:
+    """How tries at an endpoint ended, locked until the transaction is over; None where it was
+    removed."""
+    row = await Q["lock_health"].fetchrow(conn, webhook_id=webhook_id)
+    return None if row is None else Health(**dict(row))
+
+
+async def save_health(conn: Connection, webhook_id: str, health: Health) -> None:
+    await Q["save_health"].execute(
+        conn,
+        webhook_id=webhook_id,
+        failures=health.failures,
+        quiet_until=health.quiet_until,
+        failing_since=health.failing_since,
+        failed_at=health.failed_at,
+        disabled_at=health.disabled_at,
+    )
 
 
 async def rotate(

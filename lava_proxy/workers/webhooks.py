@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -24,11 +23,12 @@ from lava_proxy.core.money import format_e10, parse_e10
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.core.vault import Vault, open_vault
 from lava_proxy.net.webhook_post import Posted, WebhookPost
-from lava_proxy.store import outbox
+from lava_proxy.store import outbox, webhooks
 from lava_proxy.store.database import Database
 from lava_proxy.store.outbox import BALANCE, EXHAUSTED, LOW, Delivery, Event, Outcome, Told, Waiting
 from lava_proxy.store.subscription_view import view
 from lava_proxy.telemetry.metrics import Metrics
+from lava_proxy.workers.webhook_health import jittered, judged
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,6 @@ FIRST_RETRY_S = 10.0
 RETRY_FACTOR = 3
 LAST_RETRY_S = 43_200.0
 """10 s, 30 s, 90 s ... then every 12 h: about 13 tries in three days."""
-QUIET_FIRST_S = 5.0
-QUIET_MOST_S = 900.0
 CLAIM_SLACK_S = 30.0
 """How much longer a delivery is ours than it may take."""
 TIDY_EVERY = 600
@@ -106,14 +104,20 @@ class Sender:
 
     async def _deliver(self, delivery: Delivery) -> None:
         posted = await self._post(delivery)
+        disabled, settings = False, self._settings
         async with self._database.transaction() as conn:
-            failures = 0
-            if not posted.delivered:
-                failures = await outbox.failures(conn, delivery.webhook_id) + 1
+            health = await webhooks.lock_health(conn, delivery.webhook_id)
             now = self._clock.now()
-            outcome = self._outcome(delivery, posted, failures, now)
-            await outbox.end_try(conn, delivery, outcome, now)
+            outcome = self._outcome(delivery, posted, now)
+            if health is not None and await outbox.end_try(conn, delivery, outcome, now):
+                after = judged(health, posted, outcome.next_at, now, settings.webhook_disable_s)
+                if after.failures or health.failures:
+                    await webhooks.save_health(conn, delivery.webhook_id, after)
+                disabled = after.disabled_at is not None and health.disabled_at is None
         self._metrics.webhook_sent("failed" if outcome.status == "pending" else outcome.status)
+        if disabled:
+            self._metrics.webhook_disabled()
+            log.warning("webhook %s is disabled: it only failed", delivery.webhook_id)
 
     async def _post(self, delivery: Delivery) -> Posted:
         try:
@@ -122,21 +126,19 @@ class Sender:
             secrets = [self._vault.unseal(one, delivery.webhook_id) for one in sealed]
         except ConfigurationError as error:
             log.error("webhook %s cannot be signed: %s", delivery.webhook_id, error)
-            return Posted(None, "its secret cannot be opened")
+            return Posted(None, "its secret cannot be opened", ours=True)
         headers = signed(secrets, delivery.event_id, delivery.body, self._clock.now())
         return await self._out.post(delivery.url, delivery.body, headers)
 
-    def _outcome(self, delivery: Delivery, posted: Posted, failures: int, now: datetime) -> Outcome:
+    def _outcome(self, delivery: Delivery, posted: Posted, now: datetime) -> Outcome:
         if posted.delivered:
-            return Outcome("delivered", now, now, posted.status, None)
+            return Outcome("delivered", now, posted.status, None)
         age_s = (now - delivery.created_at).total_seconds()
         dead = age_s >= self._settings.webhook_retry_s
-        next_s = _jittered(min(FIRST_RETRY_S * RETRY_FACTOR ** (delivery.tries - 1), LAST_RETRY_S))
-        quiet_s = _jittered(min(QUIET_FIRST_S * 2.0 ** min(failures - 1, 16), QUIET_MOST_S))
+        next_s = jittered(min(FIRST_RETRY_S * RETRY_FACTOR ** (delivery.tries - 1), LAST_RETRY_S))
         return Outcome(
             "dead" if dead else "pending",
             now + timedelta(seconds=next_s),
-            now + timedelta(seconds=min(quiet_s, next_s)),
             posted.status,
             posted.error,
         )
@@ -239,7 +241,3 @@ def _crossed(before: str, after: str) -> str | None:
     if after == "exhausted" and before != after:
         return EXHAUSTED
     return LOW if (before, after) == ("fine", "low") else None
-
-
-def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(0.5, 1.0)  # noqa: S311 - jitter

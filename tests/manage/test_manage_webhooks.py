@@ -21,7 +21,17 @@ NEW = {"name": "ours", "url": "https://example.com/hook"}
 async def test_a_webhook_from_beginning_to_end(api: Api) -> None:
     made = await api.made("webhooks", NEW, key="k")
     secret = made.pop("webhook_secret")
-    assert set(made) == {"webhook_id", "name", "url", "events", "old_secret_until", "created_at"}
+    assert set(made) == {
+        "webhook_id",
+        "name",
+        "url",
+        "events",
+        "status",
+        "disabled_at",
+        "old_secret_until",
+        "created_at",
+    }
+    assert (made["status"], made["disabled_at"]) == ("active", None)
     assert made["events"] == [
         "customer.created",
         "customer.wallet.balance.updated",
@@ -171,3 +181,30 @@ async def test_the_operator_rotates_a_secret(
     status, third = await command("rotate", made["webhook_id"], "--overlap-s", "0")
     assert (status, await sealed_of(api, made["webhook_id"])) == (0, (third, []))
     assert (await command("rotate", "wh_none"))[0] == 2
+
+
+async def disable(api: Api) -> None:
+    async with api.database.transaction() as conn:
+        await conn.execute("UPDATE webhooks SET disabled_at = '2026-01-02T03:04:05Z', failures = 9")
+
+
+async def test_a_disabled_webhook_says_so_and_is_enabled_again(
+    api: Api, command: Callable[..., Awaitable[tuple[int, str]]]
+) -> None:
+    made = await api.made("webhooks", NEW)
+    del made["webhook_secret"]
+    path = f"webhooks/{made['webhook_id']}"
+    off = made | {"status": "disabled", "disabled_at": "2026-01-02T03:04:05.000Z"}
+    for change in ({"status": "active"}, {"url": NEW["url"]}):
+        await disable(api)
+        assert (await api.get(path)).json == off
+        assert (await api.call("PATCH", path, {"name": "ours"})).json == off
+        assert (await api.call("PATCH", path, change)).json == made
+    await disable(api)
+    assert (await api.get("webhooks")).json["data"] == [off]
+    assert (await command("enable", made["webhook_id"]))[0] == 0
+    assert (await api.get(path)).json == made
+    assert (await command("enable", "wh_none"))[0] == 2
+    for wrong in ("disabled", "paused", None):
+        reply = await api.call("PATCH", path, {"status": wrong})
+        assert (reply.status, reply.paths) == (422, ["status"]), wrong

@@ -25,7 +25,7 @@ FOR UPDATE;
 -- name: find_webhook
 -- A merchant's webhook; without a merchant, anybody's.
 -- args: merchant_id text, webhook_id text, now timestamptz
-SELECT webhook_id, name, url, events, created_at,
+SELECT webhook_id, name, url, events, created_at, disabled_at,
        (SELECT max(ends_at) FROM webhook_old_secrets o
         WHERE o.webhook_id = w.webhook_id AND o.ends_at > :now::timestamptz) AS old_secret_until
 FROM webhooks w
@@ -35,7 +35,7 @@ WHERE webhook_id = :webhook_id::text
 -- name: list_webhooks
 -- A merchant's webhooks behind a place in the list, newest first.
 -- args: merchant_id text, before_at timestamptz, before_id text, most int, now timestamptz
-SELECT webhook_id, name, url, events, created_at,
+SELECT webhook_id, name, url, events, created_at, disabled_at,
        (SELECT max(ends_at) FROM webhook_old_secrets o
         WHERE o.webhook_id = w.webhook_id AND o.ends_at > :now::timestamptz) AS old_secret_until
 FROM webhooks w
@@ -44,15 +44,25 @@ WHERE merchant_id = :merchant_id::text
 ORDER BY created_at DESC, webhook_id DESC LIMIT :most::int;
 
 -- name: update_webhook
--- Changes what is given; NULL leaves a field as it is. Another address is asked again at once.
--- args: merchant_id text, webhook_id text, name text, url text, events text[]
-UPDATE webhooks SET
-    name = coalesce(:name::text, name), url = coalesce(:url::text, url),
-    events = coalesce(:events::text[], events),
-    failures = CASE WHEN :url::text IS NULL THEN failures ELSE 0 END,
-    quiet_until = CASE WHEN :url::text IS NULL THEN quiet_until ELSE '-infinity' END
-WHERE merchant_id = :merchant_id::text AND webhook_id = :webhook_id::text
-RETURNING webhook_id;
+-- Changes what is given; NULL leaves a field as it is. `afresh` forgets how its tries ended, and
+-- what it is still to be told is due at once.
+-- args: merchant_id text, webhook_id text, name text, url text, events text[], afresh bool,
+--   now timestamptz
+WITH changed AS (
+    UPDATE webhooks SET
+        name = coalesce(:name::text, name), url = coalesce(:url::text, url),
+        events = coalesce(:events::text[], events),
+        failures = CASE WHEN :afresh::bool THEN 0 ELSE failures END,
+        failing_since = CASE WHEN :afresh::bool THEN NULL ELSE failing_since END,
+        disabled_at = CASE WHEN :afresh::bool THEN NULL ELSE disabled_at END,
+        quiet_until = CASE WHEN :afresh::bool THEN '-infinity' ELSE quiet_until END
+    WHERE webhook_id = :webhook_id::text
+      AND (:merchant_id::text IS NULL OR merchant_id = :merchant_id::text)
+    RETURNING webhook_id
+)
+UPDATE webhook_deliveries d SET next_at = :now::timestamptz FROM changed
+WHERE d.webhook_id = changed.webhook_id AND d.status = 'pending' AND :afresh::bool
+  AND d.next_at > :now::timestamptz;
 
 -- name: shorten_old_secrets
 -- No old secret of a webhook ends later than this.
@@ -196,6 +206,7 @@ WITH RECURSIVE waiting AS (
         FOR UPDATE SKIP LOCKED
     ) d
     WHERE w.quiet_until <= :now::timestamptz AND w.webhook_id <> ALL(:busy::text[])
+      AND w.disabled_at IS NULL
 ), placed AS (
     SELECT *, row_number() OVER (PARTITION BY failing ORDER BY next_at, event_id) AS place
     FROM due
@@ -214,30 +225,33 @@ RETURNING d.event_id, d.webhook_id, d.tries, d.created_at, d.claimed_until, c.ur
                 WHERE o.webhook_id = d.webhook_id AND o.ends_at > :now::timestamptz
                 ORDER BY o.ends_at DESC) AS old_sealed;
 
+-- name: lock_health
+-- How tries at an endpoint ended, locked.
+-- args: webhook_id text
+SELECT failures, quiet_until, failing_since, failed_at, disabled_at FROM webhooks
+WHERE webhook_id = :webhook_id::text FOR NO KEY UPDATE;
+
+-- name: save_health
+-- Remembers how tries at an endpoint ended.
+-- args: webhook_id text, failures int, quiet_until timestamptz, failing_since timestamptz,
+--   failed_at timestamptz, disabled_at timestamptz
+UPDATE webhooks SET
+    failures = :failures::int, quiet_until = :quiet_until::timestamptz,
+    failing_since = :failing_since::timestamptz, failed_at = :failed_at::timestamptz,
+    disabled_at = :disabled_at::timestamptz
+WHERE webhook_id = :webhook_id::text;
+
 -- name: end_try
 -- Writes down how a try ended, unless the claim was over and somebody else has it now.
 -- args: event_id text, webhook_id text, claimed_until timestamptz, status text,
---   next_at timestamptz, last_status int, last_error text, quiet_until timestamptz,
---   now timestamptz
-WITH ended AS (
-    UPDATE webhook_deliveries SET
-        status = :status::text, next_at = :next_at::timestamptz, claimed_until = '-infinity',
-        last_status = :last_status::int, last_error = :last_error::text,
-        ended_at = CASE WHEN :status::text = 'pending' THEN NULL ELSE :now::timestamptz END
-    WHERE event_id = :event_id::text AND webhook_id = :webhook_id::text AND status = 'pending'
-      AND claimed_until = :claimed_until::timestamptz
-    RETURNING webhook_id
-)
-UPDATE webhooks w SET
-    failures = CASE WHEN :last_error::text IS NULL THEN 0 ELSE w.failures + 1 END,
-    quiet_until = :quiet_until::timestamptz
-FROM ended WHERE w.webhook_id = ended.webhook_id
-  AND (:last_error::text IS NOT NULL OR w.failures > 0);
-
--- name: failures_of
--- How often an endpoint failed since its last success.
--- args: webhook_id text
-SELECT failures FROM webhooks WHERE webhook_id = :webhook_id::text;
+--   next_at timestamptz, last_status int, last_error text, now timestamptz
+UPDATE webhook_deliveries SET
+    status = :status::text, next_at = :next_at::timestamptz, claimed_until = '-infinity',
+    last_status = :last_status::int, last_error = :last_error::text,
+    ended_at = CASE WHEN :status::text = 'pending' THEN NULL ELSE :now::timestamptz END
+WHERE event_id = :event_id::text AND webhook_id = :webhook_id::text AND status = 'pending'
+  AND claimed_until = :claimed_until::timestamptz
+RETURNING webhook_id;
 
 -- name: give_up_old
 -- Ends deliveries that nobody could be given in time.
@@ -279,6 +293,14 @@ WHERE CASE :status::text
       WHEN 'failed' THEN d.status = 'pending' AND d.last_error IS NOT NULL
       ELSE d.status = :status::text END
 ORDER BY d.created_at DESC, d.event_id DESC, d.webhook_id DESC LIMIT :most::int;
+
+-- name: lock_resent
+-- Locks the webhooks whose deliveries are to be resent, before these, as everybody does.
+-- args: event_id text, webhook_id text
+SELECT webhook_id FROM webhooks
+WHERE webhook_id = :webhook_id::text OR webhook_id IN (
+    SELECT webhook_id FROM webhook_deliveries WHERE event_id = :event_id::text)
+ORDER BY webhook_id FOR NO KEY UPDATE;
 
 -- name: resend
 -- Puts deliveries of an event, or all dead ones of a webhook, at the head of the queue again.
