@@ -11,7 +11,7 @@ import asyncpg
 
 from lava_proxy.core.ids import is_test
 from lava_proxy.rules.checkout import waits_for_cycle_end
-from lava_proxy.store import subscriptions, wallets
+from lava_proxy.store import pending, subscriptions, wallets
 from lava_proxy.store.cycles import next_cycle
 from lava_proxy.store.database import Connection
 from lava_proxy.store.prepaid import as_credit, source_of
@@ -57,7 +57,7 @@ async def _subscribe(conn: Connection, row: asyncpg.Record, now: datetime) -> st
         now=now,
     ):
         subscription_id: str = current["subscription_id"]
-        await subscriptions.change_later(
+        await pending.change_later(
             conn, subscription_id, row["plan_id"], now, payment_id=row["payment_id"]
         )
         return subscription_id

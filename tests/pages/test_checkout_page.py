@@ -96,6 +96,35 @@ async def test_webhooks_hear_of_the_new_customer_when_it_has_paid(shop: Shop) ->
     assert await shop.events() == ["customer.created", "customer.wallet.balance.updated"]
 
 
+async def test_the_plan_that_one_is_leaving_is_kept_for_nothing(shop: Shop) -> None:
+    customer = await shop.api.customer()
+    await shop.subscribe(customer)
+    path = f"customers/{customer}/subscription"
+    before = (await shop.api.get(path)).json["subscription"]
+    await shop.api.call("DELETE", f"subscriptions/{before['subscription_id']}")
+    secret = await shop.session(customer_id=customer)
+    page = await shop.seen(secret)
+    assert "To pay now$0.00" in page.text.replace("\n", "")
+    assert "Keep plan" in page.text
+    assert "Instead of" not in page.text
+    await shop.press(secret)
+    page = await shop.seen(secret)
+    assert page.state == "done"
+    assert "changes" not in page.text
+    assert (await shop.api.get(path)).json["subscription"] == before
+    assert len(await shop.payments()) == 1
+    again = await shop.api.post(
+        "checkout_sessions",
+        {
+            "checkout_mode": "subscription",
+            "origin_url": "https://shop.example",
+            "plan_id": shop.plan_id,
+            "customer_id": customer,
+        },
+    )
+    assert (again.status, again.code) == (409, "conflict")
+
+
 async def test_an_upgrade_is_paid_now_and_a_downgrade_waits(shop: Shop) -> None:
     customer = await shop.api.customer()
     await shop.subscribe(customer)
