@@ -8,16 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from books_kit import fetch, row, until
+from books_kit import fetch, make_books, row, until
 from plans_kit import DECLINED, USD, Club, open_club
 
 from lava_proxy.books.leases import Hold
 from lava_proxy.core.ids import new_id
 from lava_proxy.payments.seam import ChargeAnswer, PaymentsDown
-from lava_proxy.store import payments, plans, subscriptions
+from lava_proxy.store import customers, payments, plans, subscriptions
 from lava_proxy.store.audit import audit
 from lava_proxy.store.database import Database
 from lava_proxy.store.plans import BundleRow
+from lava_proxy.workers import top_ups
 
 NEEDS_ACTION = ChargeAnswer("requires_action", "pi_1", "authentication_required")
 
@@ -176,6 +177,57 @@ async def test_the_months_cap_blocks_until_the_next_month(
         club.later(hours=14)  # 1 February, UTC
         assert (await club.lease(customer, 1)).coming
         assert len(await statuses(club, customer)) == 3
+
+
+async def cap(club: Club, customer: str, usd: int | None) -> None:
+    most = None if usd is None else usd * USD
+    async with club.database.transaction() as conn:
+        change = {"top_up_max_e10": most}
+        await customers.update(conn, club.shop.merchant_id, customer, change)
+
+
+async def test_a_customers_own_cap_goes_before_the_setting(
+    database: Database, tmp_path: Path
+) -> None:
+    async with open_club(database, tmp_path, top_up_monthly_max=15) as club:
+        customer, _ = await empty(club)
+        (other, _), bought = await empty(club), 0
+        for usd, fits in ((9, 0), (0, 0), (10, 1), (19, 1), (None, 1), (30, 3)):
+            await cap(club, customer, usd)
+            while bought < fits:
+                assert (await club.lease(customer, 15)).coming
+                await club.top_up()
+                assert (await club.lease(customer, 15)).amount_e10 == 15 * USD
+                await club.shop.settle(row(customer, 15 * USD, shop=club.shop, holder_id="hld_1"))
+                bought += 1
+            answer = await club.lease(customer, 1)
+            assert (answer.amount_e10, answer.coming) == (0, False), usd
+            assert len(await statuses(club, customer)) == bought
+        assert (await club.lease(other, 1)).coming  # one's cap is not another's
+
+
+async def test_two_workers_at_the_cap_buy_what_fits_and_no_more(
+    database: Database, tmp_path: Path
+) -> None:
+    async with open_club(database, tmp_path) as club:
+        second = make_books(database, club.clock, tmp_path / "second")
+        await second.open()
+        customer, _ = await empty(club)
+        await cap(club, customer, 25)
+        for _ in range(4):  # two bundles of 10 fit
+            for books in (club.books, second):
+                books.spent_free.add(customer)
+            await asyncio.gather(
+                *[top_ups.run_once(books, club.till) for books in (club.books, second) * 2],
+                *[club.lease(customer, 15, f"hld_{n}") for n in range(4)],
+            )
+            await club.shop.settle(row(customer, 15 * USD, shop=club.shop))
+            for n in range(4):
+                await club.shop.give_back(customer, None, f"hld_{n}")
+        await second.close()
+        assert await statuses(club, customer) == ["succeeded", "succeeded"]
+        assert [ask.amount_e10 for ask in club.till.asked] == [10 * USD, 10 * USD]
+        assert (await audit(club.database)).sound
 
 
 async def test_no_top_up_while_the_plan_is_not_paid_for_or_after_it(club: Club) -> None:
