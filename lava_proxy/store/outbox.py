@@ -215,7 +215,7 @@ async def tidy(
     """End what is over its time, forget what is old."""
     await Q["give_up_old"].execute(conn, older_than=dead_before, now=now)
     await Q["forget_old"].execute(conn, older_than=old_before, most=most)
-    await Q["forget_secrets"].execute(conn, webhook_id=None, now=now)
+    await Q["forget_secrets"].execute(conn, now=now)
 
 
 async def queue_age_s(conn: Connection, now: datetime) -> float:

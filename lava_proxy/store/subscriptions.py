@@ -87,10 +87,11 @@ async def subscribe_free(
     the customer is on, whatever it costs, takes back the change that waits."""
     await lock_account(conn, customer_id)
     plan = await _terms(conn, customer_id, plan_id)
-    await renew_due(conn, customer_id, now)
     current = await Q["lock_subscription"].fetchrow(conn, customer_id=customer_id)
-    if current is not None and current["plan_id"] == plan_id and not _is_over(current, now):
-        await _take_back(conn, current, now)
+    if current is not None and current["plan_id"] == plan_id:
+        if current["pending_type"] is None or _is_over(current, now):
+            raise LavaError("conflict", "the customer is on this plan")
+        await pending.keep(conn, current["subscription_id"], now)
     elif plan["period_amount_e10"]:
         raise LavaError("conflict", "this plan is paid: the customer buys it through checkout")
     elif current is None or not current["now_amount_e10"] or _is_over(current, now):
@@ -99,12 +100,6 @@ async def subscribe_free(
     else:
         await pending.change_later(conn, current["subscription_id"], plan_id, now)
     await credit_moved(conn, customer_id, now)
-
-
-async def _take_back(conn: Connection, current: asyncpg.Record, now: datetime) -> None:
-    if current["pending_type"] is None:
-        raise LavaError("conflict", "the customer is on this plan")
-    await pending.keep(conn, current["subscription_id"], now)
 
 
 async def cancel(

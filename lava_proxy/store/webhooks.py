@@ -148,14 +148,11 @@ async def rotate(
     found = await Q["lock_webhook"].fetchval(conn, merchant_id=merchant_id, webhook_id=webhook_id)
     if found is None:
         return None
-    ends_at = now + overlap
-    await Q["shorten_old_secrets"].execute(conn, webhook_id=webhook_id, ends_at=ends_at)
-    await Q["turn_secret"].execute(
-        conn, webhook_id=webhook_id, secret_sealed=secret_sealed, ends_at=ends_at
+    signing = await Q["turn_secret"].fetchval(
+        conn, webhook_id=webhook_id, secret_sealed=secret_sealed, ends_at=now + overlap, now=now
     )
-    if await Q["count_old_secrets"].fetchval(conn, webhook_id=webhook_id, now=now) > MOST_OLD:
+    if overlap and signing >= MOST_OLD:
         raise LavaError("conflict", f"{MOST_OLD} old secrets still sign; rotate with overlap_s 0")
-    await Q["forget_secrets"].execute(conn, webhook_id=webhook_id, now=now)
     return await find(conn, merchant_id, webhook_id, now)
 
 

@@ -91,8 +91,10 @@ async def sealed_of(api: Api, webhook_id: str) -> tuple[str, list[str]]:
     )
     old = await fetch(
         api.database,
-        "SELECT secret_sealed FROM webhook_old_secrets WHERE webhook_id = $1 ORDER BY ends_at",
+        "SELECT secret_sealed FROM webhook_old_secrets "
+        "WHERE webhook_id = $1 AND ends_at > $2 ORDER BY ends_at",
         webhook_id,
+        api.books.now(),
     )
     assert isinstance(new, bytes)
     return (

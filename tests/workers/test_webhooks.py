@@ -219,6 +219,8 @@ async def test_while_secrets_overlap_a_delivery_is_signed_with_both(
         clock.advance(3600)
         await tell(shop, await shop.customer())
         await sender.run_once()
+        await sender._tidy()
+        assert await fetch(shop.database, "SELECT 1 FROM webhook_old_secrets") == []
     keys = [[old], [new, old], [new]]
     assert len(receiver.got) == len(keys)
     for (headers, body), secrets in zip(receiver.got, keys, strict=True):

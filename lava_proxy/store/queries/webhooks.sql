@@ -64,34 +64,26 @@ UPDATE webhook_deliveries d SET next_at = :now::timestamptz FROM changed
 WHERE d.webhook_id = changed.webhook_id AND d.status = 'pending' AND :afresh::bool
   AND d.next_at > :now::timestamptz;
 
--- name: shorten_old_secrets
--- No old secret of a webhook ends later than this.
--- args: webhook_id text, ends_at timestamptz
-UPDATE webhook_old_secrets SET ends_at = least(ends_at, :ends_at::timestamptz)
-WHERE webhook_id = :webhook_id::text;
-
 -- name: turn_secret
--- Puts another secret in the place of a webhook's, which becomes an old one.
--- args: webhook_id text, secret_sealed bytea, ends_at timestamptz
-WITH old AS (
+-- Puts another secret in the place of a webhook's, which becomes an old one; none of those ends later
+-- than `ends_at`. Answers how many signed until now. The webhook is locked.
+-- args: webhook_id text, secret_sealed bytea, ends_at timestamptz, now timestamptz
+WITH shortened AS (
+    UPDATE webhook_old_secrets SET ends_at = :ends_at::timestamptz
+    WHERE webhook_id = :webhook_id::text AND ends_at > :ends_at::timestamptz
+), old AS (
     INSERT INTO webhook_old_secrets (webhook_id, secret_sealed, ends_at)
     SELECT webhook_id, secret_sealed, :ends_at::timestamptz FROM webhooks
     WHERE webhook_id = :webhook_id::text
 )
-UPDATE webhooks SET secret_sealed = :secret_sealed::bytea WHERE webhook_id = :webhook_id::text;
-
--- name: count_old_secrets
--- How many old secrets of a webhook still sign.
--- args: webhook_id text, now timestamptz
-SELECT count(*)::int FROM webhook_old_secrets
-WHERE webhook_id = :webhook_id::text AND ends_at > :now::timestamptz;
+UPDATE webhooks SET secret_sealed = :secret_sealed::bytea WHERE webhook_id = :webhook_id::text
+RETURNING (SELECT count(*)::int FROM webhook_old_secrets o
+           WHERE o.webhook_id = :webhook_id::text AND o.ends_at > :now::timestamptz) AS signing;
 
 -- name: forget_secrets
--- Forgets secrets that ended, of one webhook or of all.
--- args: webhook_id text, now timestamptz
-DELETE FROM webhook_old_secrets
-WHERE (:webhook_id::text IS NULL OR webhook_id = :webhook_id::text)
-  AND ends_at <= :now::timestamptz;
+-- Forgets secrets that ended.
+-- args: now timestamptz
+DELETE FROM webhook_old_secrets WHERE ends_at <= :now::timestamptz;
 
 -- name: delete_webhook
 -- Removes a webhook with its deliveries.
