@@ -125,6 +125,7 @@ async def update(desk: Desk, call: Call) -> Answer:
                 subscription_id=call.params[0],
                 merchant_id=call.merchant_id,
                 bundle_id=body.auto_top_up_bundle_id,
+                now=desk.books.now(),
             )
     if not changed:
         refuse("auto_top_up_bundle_id", "must be a bundle of the plan of an active subscription")

@@ -178,7 +178,8 @@ async def failed(
     status, next_at = ("requires_action" if needs_action else "failed"), None
     if row["purpose"] == "renewal":
         next_at = _renewal_retry(row, now, retry)
-        status = "pending" if next_at else "failed"
+        again = "requires_action" if needs_action else "pending"
+        status = again if next_at else "failed"
     elif row["purpose"] == "top_up":
         declines = await Q["declines"].fetchval(conn, subscription_id=row["subscription_id"])
         pause_s = min(retry.top_up_pause_s * 2 ** min(declines, 16), TOP_UP_PAUSE_MAX_S)

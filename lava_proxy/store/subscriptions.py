@@ -217,9 +217,19 @@ async def owner(conn: Connection, subscription_id: str, merchant_id: str) -> str
 
 
 async def set_top_up(
-    conn: Connection, *, subscription_id: str, merchant_id: str, bundle_id: str | None
+    conn: Connection,
+    *,
+    subscription_id: str,
+    merchant_id: str,
+    bundle_id: str | None,
+    now: datetime,
 ) -> bool:
-    """Set the auto top-up; False where the bundle is not the plan's."""
+    """Set the auto top-up; False where the bundle is not the plan's. Without one, nobody is asked
+    any more either for what was due."""
+    customer_id = await owner(conn, subscription_id, merchant_id)
+    if customer_id is not None and bundle_id is None:
+        await lock_account(conn, customer_id)  # a lease may be writing down the next one
+        await _drop(conn, subscription_id, ("top_up",), now)
     changed = await Q["set_top_up"].fetchval(
         conn, subscription_id=subscription_id, merchant_id=merchant_id, bundle_id=bundle_id
     )

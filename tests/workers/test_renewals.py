@@ -38,6 +38,27 @@ async def test_a_charge_that_waits_for_its_payer_is_not_made_twice(club: Club) -
     assert (first.provider_ref, second.provider_ref) == (None, "pi_1")
 
 
+async def test_a_renewal_that_waits_for_its_payer_says_so(club: Club) -> None:
+    customer, subscription = await club.member(await club.plan())
+    waits = ChargeAnswer("requires_action", "pi_1", "authentication_required")
+    club.till.answers.extend([waits, DECLINED, waits])
+    club.later(days=31)
+    for status in ("requires_action", "pending", "requires_action"):
+        await club.renew()
+        (payment,) = await club.payments(customer, "renewal")
+        assert (payment["status"], payment["provider_ref"]) == (status, "pi_1")
+        assert not (await club.lease(customer, 1)).coming  # nobody can say when
+        club.later(days=1)
+    club.till.usual = waits
+    club.later(days=5)
+    await club.renew()
+    assert (await club.subscription(subscription))["status"] == "cancelled"
+    (payment,) = await club.payments(customer, "renewal")
+    assert payment["status"] == "failed"
+    assert await club.paid(str(payment["payment_id"]))  # they confirmed after all
+    assert await club.credit(customer) == (0, 20 * USD)
+
+
 async def test_a_renewal_that_nobody_answers_for_lapses_with_its_grace(club: Club) -> None:
     for said in (PENDING, PaymentsDown):
         customer, subscription = await club.member(await club.plan())

@@ -14,7 +14,7 @@ from plans_kit import DECLINED, USD, Club, open_club
 from lava_proxy.books.leases import Hold
 from lava_proxy.core.ids import new_id
 from lava_proxy.payments.seam import ChargeAnswer, PaymentsDown
-from lava_proxy.store import customers, payments, plans, subscriptions
+from lava_proxy.store import customers, payments, plans, reversals, subscriptions
 from lava_proxy.store.audit import audit
 from lava_proxy.store.database import Database
 from lava_proxy.store.plans import BundleRow
@@ -258,10 +258,61 @@ async def test_the_subscriptions_own_bundle_goes_before_the_plans(club: Club) ->
                 subscription_id=subscription,
                 merchant_id=club.shop.merchant_id,
                 bundle_id=bundle_id,
+                now=club.books.now(),
             )
         await club.lease(customer, 5)
         await club.top_up()
         assert await club.credit(customer) == (0, left * USD)
+
+
+async def asked_for(club: Club) -> tuple[str, str]:
+    """A customer whose first top-up is paid and spent, and whose second is written down and asked
+    for by nobody yet."""
+    customer, subscription = await empty(club)
+    club.till.answers.append(ChargeAnswer("succeeded", "pi_1"))
+    await club.lease(customer, 15)
+    await club.top_up()
+    await club.shop.settle(row(customer, 15 * USD, shop=club.shop))
+    assert (await club.lease(customer, 1)).coming
+    assert await statuses(club, customer) == ["succeeded", "pending"]
+    return customer, subscription
+
+
+async def test_money_that_went_back_is_not_charged_for_anew(club: Club) -> None:
+    """Not by a top-up either that was due when it went."""
+    customer, _ = await asked_for(club)
+    first, _ = await club.payments(customer, "top_up")
+    async with club.database.transaction() as conn:
+        await reversals.note(
+            conn,
+            provider="till",
+            ref="dp_1",
+            payment_ref="pi_1",
+            kind="dispute",
+            amount_e10=10 * USD,
+            over=False,
+        )
+        await reversals.settle_up(conn, str(first["payment_id"]), club.books.now())
+    await club.top_up()
+    assert len(club.till.asked) == 1
+    assert await statuses(club, customer) == ["succeeded", "cancelled"]
+    assert not (await club.lease(customer, 1)).coming
+    assert (await audit(club.database)).sound
+
+
+async def test_who_turns_top_ups_off_is_charged_for_none(club: Club) -> None:
+    customer, subscription = await asked_for(club)
+    async with club.database.transaction() as conn:
+        assert await subscriptions.set_top_up(
+            conn,
+            subscription_id=subscription,
+            merchant_id=club.shop.merchant_id,
+            bundle_id=None,
+            now=club.books.now(),
+        )
+    await club.top_up()
+    assert len(club.till.asked) == 1
+    assert await statuses(club, customer) == ["succeeded", "cancelled"]
 
 
 # Streams ----------------------------------------------------------------------------------------
