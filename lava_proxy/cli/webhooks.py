@@ -79,7 +79,7 @@ async def _rotate(
     settings: Settings, webhook_id: str, secret: str, overlap_s: int | None
 ) -> WebhookRow:
     sealed = open_vault(settings).seal(secret, webhook_id)
-    wanted_s = settings.webhook_secret_overlap_s if overlap_s is None else overlap_s
+    wanted_s = settings.webhook_rotation_overlap_s if overlap_s is None else overlap_s
     async with open_database(settings) as database, database.transaction() as conn:
         row = await store.rotate(
             conn,

@@ -36,7 +36,7 @@ class WebhookSettings(PaymentSettings):
         ge=0,
         description="A webhook whose tries have all failed for so long is disabled; 0: never.",
     )
-    webhook_secret_overlap_s: int = Field(
+    webhook_rotation_overlap_s: int = Field(
         86_400,
         ge=0,
         le=30 * 86_400,

@@ -73,7 +73,7 @@ class WebhookFields(Body):
 
 
 class Rotation(Body):
-    """How long the old secret goes on signing; without a word, `LAVA_WEBHOOK_SECRET_OVERLAP_S`."""
+    """How long the old secret goes on signing: `LAVA_WEBHOOK_ROTATION_OVERLAP_S`, or less."""
 
     overlap_s: Annotated[int, Field(ge=0)] | None = None
 
@@ -222,7 +222,7 @@ def _sealed(desk: Desk, secret: str, webhook_id: str) -> bytes:
 
 
 def _overlap_s(desk: Desk, asked_s: int | None) -> int:
-    most_s = desk.books.settings.webhook_secret_overlap_s
+    most_s = desk.books.settings.webhook_rotation_overlap_s
     if asked_s is None:
         return most_s
     if asked_s > most_s:

@@ -22,7 +22,7 @@ from lava_proxy.pages.form import asks_who, buyer_in, mistakes, same_terms
 from lava_proxy.pages.state import CAN_PAY, Offer, offer_of, state_of
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, CheckoutAsk, Payments, PaymentsDown
 from lava_proxy.store import checkout_sessions as store
-from lava_proxy.store import lookups, payments, pending, subscriptions
+from lava_proxy.store import lookups, payers, payments, pending, subscriptions
 from lava_proxy.store.checkout_sessions import Buyer, SessionRow
 from lava_proxy.store.database import Connection
 from lava_proxy.store.news import credit_moved
@@ -172,6 +172,9 @@ class Counter:
                 attempt=attempt,
             )
         )
+        if page.payer_gone:
+            async with self._share.writing() as conn:
+                await payers.forget_payer(conn, due.owner_id, self.provider.name, row.payer_ref)
         if page.redirect_url is not None:
             return ChargeAnswer(
                 "requires_action", redirect_url=page.redirect_url, page_ref=page.provider_ref
