@@ -130,7 +130,7 @@ def _of_page(page: stripe.checkout.Session) -> Standing:
         state,
         provider_ref=objects.id_of(facts.get("payment_intent")),
         payer_ref=objects.id_of(facts.get("customer")),
-        amount_e10=objects.e10_of(facts.get("amount_total")) if paid else 0,
+        amount_e10=objects.paid_e10(facts, "amount_total") if paid else 0,
     )
 
 
@@ -142,7 +142,7 @@ def _of_intent(intent: stripe.PaymentIntent) -> Standing:
         state,
         provider_ref=intent.id,
         payer_ref=objects.id_of(facts.get("customer")),
-        amount_e10=objects.e10_of(facts.get("amount_received")),
+        amount_e10=objects.paid_e10(facts, "amount_received"),
         code=code,
         message=message,
     )
