@@ -11,13 +11,14 @@ import pytest
 from books_kit import fetch, row
 from plans_kit import DECLINED, PENDING, USD, Club, open_club
 
+from lava_proxy.core.invariant import invariant
 from lava_proxy.payments.manual import Manual
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, PaymentsDown
 from lava_proxy.store import customers, plans, subscriptions
 from lava_proxy.store.audit import audit
-from lava_proxy.store.database import Database
+from lava_proxy.store.database import Connection, Database
 from lava_proxy.store.plans import Rollover
-from lava_proxy.workers import charges
+from lava_proxy.workers import charges, renewals
 
 
 @pytest.fixture
@@ -147,6 +148,23 @@ async def test_a_months_end_is_not_twenty_payments_at_a_time(
     await club.renew()
     assert len(club.till.asked) == 5
     assert [await club.credit(customer) for customer in members] == [(20 * USD, 0)] * 5
+
+
+async def test_one_broken_subscription_keeps_nobody_else_from_renewing(
+    club: Club, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = await club.plan(20)
+    broken, fine = [(await club.member(plan))[0] for _ in range(2)]
+    plain = subscriptions.renew_due
+
+    async def renew_due(conn: Connection, customer_id: str, now: datetime) -> None:
+        invariant(customer_id != broken, "a defect")
+        await plain(conn, customer_id, now)
+
+    monkeypatch.setattr(renewals, "renew_due", renew_due)
+    club.later(days=31)
+    await club.renew()
+    assert [ask.customer_id for ask in club.till.asked] == [fine]
 
 
 # Cycles -----------------------------------------------------------------------------------------

@@ -158,6 +158,19 @@ async def test_reports_that_spend_all_are_followed_by_a_top_up(club: Club) -> No
     assert await club.credit(customer) == (0, 15 * USD)
 
 
+async def test_one_who_is_in_the_way_delays_only_their_own_top_up(club: Club) -> None:
+    (busy, _), (other, _), gone = await empty(club), await empty(club), "con_0_gone"
+    club.books.spent_free |= {busy, other, gone}
+    async with club.database.transaction() as conn:
+        await subscriptions.lock_account(conn, busy)
+        await club.top_up()
+        assert await statuses(club, other) == ["succeeded"]
+        assert club.books.spent_free == {busy}
+    await club.top_up()
+    assert await statuses(club, busy) == ["succeeded"]
+    assert club.books.spent_free == set()
+
+
 @pytest.mark.parametrize("limit", [25])
 async def test_the_months_cap_blocks_until_the_next_month(
     database: Database, tmp_path: Path, limit: int
