@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 import orjson
+import stamina
 from standardwebhooks import Webhook
 
 from lava_proxy.core.clock import Clock, time_text
@@ -24,7 +25,7 @@ from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.core.vault import Vault, open_vault
 from lava_proxy.net.webhook_post import Posted, WebhookPost
 from lava_proxy.store import outbox, webhooks
-from lava_proxy.store.database import Database
+from lava_proxy.store.database import Connection, Database, StoreConflict
 from lava_proxy.store.outbox import BALANCE, EXHAUSTED, LOW, Delivery, Event, Outcome, Told, Waiting
 from lava_proxy.store.subscription_view import view
 from lava_proxy.telemetry.metrics import Metrics
@@ -41,6 +42,8 @@ LAST_RETRY_S = 43_200.0
 """10 s, 30 s, 90 s ... then every 12 h: about 13 tries in three days."""
 CLAIM_SLACK_S = 30.0
 """How much longer a delivery is ours than it may take."""
+NOTES_MAX = 10
+"""How often an end is written down while others are in the way: else it would be sent again."""
 TIDY_EVERY = 600
 TIDY_MOST = 5000
 
@@ -58,6 +61,8 @@ class Sender:
         self._low_e10 = parse_e10(settings.webhook_credit_low)
         self._vault: Vault | None = None
         self._rounds = 0
+        # Endpoints are called side by side, the database in turn: leases need its connections.
+        self._turn = asyncio.Lock()
         self._out = WebhookPost(
             timeout_s=settings.webhook_timeout_s,
             allow_private=settings.webhook_allow_private,
@@ -73,7 +78,10 @@ class Sender:
             continue
         sent = 0
         while batch := await self._claim():
-            await asyncio.gather(*[self._deliver(delivery) for delivery in batch])
+            sending = [self._deliver(delivery) for delivery in batch]
+            for failure in await asyncio.gather(*sending, return_exceptions=True):
+                if failure is not None:
+                    raise failure
             sent += len(batch)
         async with self._database.connection() as conn:
             age_s = await outbox.queue_age_s(conn, self._clock.now())
@@ -104,20 +112,30 @@ class Sender:
 
     async def _deliver(self, delivery: Delivery) -> None:
         posted = await self._post(delivery)
-        disabled, settings = False, self._settings
-        async with self._database.transaction() as conn:
-            health = await webhooks.lock_health(conn, delivery.webhook_id)
-            now = self._clock.now()
-            outcome = self._outcome(delivery, posted, now)
-            if health is not None and await outbox.end_try(conn, delivery, outcome, now):
-                after = judged(health, posted, outcome.next_at, now, settings.webhook_disable_s)
-                if after.failures or health.failures:
-                    await webhooks.save_health(conn, delivery.webhook_id, after)
-                disabled = after.disabled_at is not None and health.disabled_at is None
+        retries = stamina.retry_context(on=StoreConflict, attempts=NOTES_MAX, wait_max=1.0)
+        async for attempt in retries:
+            with attempt:
+                async with self._turn, self._database.transaction() as conn:
+                    outcome, disabled = await self._note(conn, delivery, posted)
         self._metrics.webhook_sent("failed" if outcome.status == "pending" else outcome.status)
         if disabled:
             self._metrics.webhook_disabled()
             log.warning("webhook %s is disabled: it only failed", delivery.webhook_id)
+
+    async def _note(
+        self, conn: Connection, delivery: Delivery, posted: Posted
+    ) -> tuple[Outcome, bool]:
+        """Write down how a try ended; and whether its endpoint is disabled by it."""
+        before = await webhooks.lock_health(conn, delivery.webhook_id)
+        now = self._clock.now()
+        outcome = self._outcome(delivery, posted, now)
+        if before is None or not await outbox.end_try(conn, delivery, outcome, now):
+            return outcome, False
+        disable_s = self._settings.webhook_disable_s
+        after = judged(before, posted, outcome.next_at, now, disable_s)
+        if after.failures or before.failures:
+            await webhooks.save_health(conn, delivery.webhook_id, after)
+        return outcome, after.disabled_at is not None and before.disabled_at is None
 
     async def _post(self, delivery: Delivery) -> Posted:
         try:

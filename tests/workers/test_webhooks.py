@@ -428,6 +428,7 @@ async def test_a_success_beside_the_last_failure_keeps_it_enabled(
     shop: Shop, sender: Sender, clock: ManualClock, first: int
 ) -> None:
     """Two workers end their tries at once; whoever is first, the endpoint is known to work."""
+    second = Sender(sender._settings, shop.database, clock, Metrics([]))
     async with receiving(answers=[first, 700 - first]) as receiver:
         webhook_id, _ = await hook(shop, sender, receiver.url, outbox.CREATED)
         for _ in range(2):
@@ -440,10 +441,12 @@ async def test_a_success_beside_the_last_failure_keeps_it_enabled(
                 clock.now() - timedelta(days=6),
                 clock.now() - timedelta(hours=1),
             )
-            ends = [asyncio.create_task(sender._deliver(one)) for one in taken]
+            workers = zip((sender, second), taken, strict=True)
+            ends = [asyncio.create_task(worker._deliver(one)) for worker, one in workers]
             while len(await fetch(shop.database, WAITING)) < len(ends):
                 await asyncio.sleep(0.01)
         await asyncio.gather(*ends)
+    await second.close()
     assert len(receiver.got) == 2
     assert (await state_of(shop, webhook_id, clock)).disabled_at is None
 
@@ -495,6 +498,27 @@ async def test_a_process_that_dies_while_sending_is_followed_by_another(
         async with shop.database.transaction() as conn:
             assert not await outbox.end_try(conn, taken, late, clock.now())
     assert [status for status, *_ in await statuses(shop)] == ["delivered"]
+
+
+async def test_a_webhook_that_is_being_changed_delays_nobody_and_is_told_once(
+    shop: Shop, sender: Sender
+) -> None:
+    other = await open_shop(shop.database)
+    async with receiving() as busy, receiving() as fine:
+        webhook_id, _ = await hook(shop, sender, busy.url, outbox.CREATED)
+        await hook(other, sender, fine.url, outbox.CREATED)
+        for one in (shop, other):
+            await tell(one, await one.customer(), outbox.CREATED)
+        async with shop.database.transaction() as conn:
+            await webhooks.lock_health(conn, webhook_id)
+            sending = asyncio.create_task(sender.run_once())
+            while not (busy.got and fine.got):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.6)  # longer than anybody waits for a lock
+        assert await sending == 2
+        assert await sender.run_once() == 0
+    assert (len(busy.got), len(fine.got)) == (1, 1)
+    assert [status for status, *_ in await statuses(shop)] == ["delivered"] * 2
 
 
 async def test_two_processes_send_once(
