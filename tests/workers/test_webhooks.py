@@ -338,6 +338,25 @@ async def test_after_three_days_it_is_dead_until_somebody_resends_it(
     assert [status for status, *_ in await statuses(shop)] == ["delivered"]
 
 
+async def test_an_old_secret_that_cannot_be_opened_any_more_stops_nothing(
+    shop: Shop, sender: Sender, clock: ManualClock
+) -> None:
+    async with receiving() as receiver:
+        webhook_id, _ = await hook(shop, sender, receiver.url)
+        new = new_webhook_secret()
+        sealed = open_vault(sender._settings).seal(new, webhook_id)
+        async with shop.database.transaction() as conn:
+            await webhooks.rotate(
+                conn, None, webhook_id, sealed, overlap=timedelta(days=1), now=clock.now()
+            )
+            await conn.execute("UPDATE webhook_old_secrets SET secret_sealed = 'x'")
+        await tell(shop, await shop.customer())
+        assert await sender.run_once() == 1
+    [(headers, body)] = receiver.got
+    ours = Webhook(new).sign(headers["webhook-id"], NOW, body.decode())
+    assert headers["webhook-signature"] == ours
+
+
 async def state_of(shop: Shop, webhook_id: str, clock: ManualClock) -> WebhookRow:
     async with shop.database.connection() as conn:
         found = await webhooks.find(conn, shop.merchant_id, webhook_id, clock.now())
