@@ -72,8 +72,8 @@ async def _subscribe(conn: Connection, row: asyncpg.Record, now: datetime) -> st
 
 
 async def _buy(conn: Connection, row: asyncpg.Record, now: datetime) -> str | None:
-    """A bundle's credit; what was paid, where there is no bundle: for a plan that the customer
-    is on by now, or one of them gone."""
+    """A bundle's credit, as it was offered; what was paid, where there is no bundle: for a plan
+    that the customer is on by now, or one of them gone."""
     terms = await Q["bundle_terms"].fetchrow(
         conn, credit_bundle_id=row["credit_bundle_id"], customer_id=row["customer_id"]
     )
@@ -82,7 +82,9 @@ async def _buy(conn: Connection, row: asyncpg.Record, now: datetime) -> str | No
     expires_at = terms["cycle_end_at"] if terms["bundle_rollover_type"] == "none" else None
     if expires_at is not None and expires_at <= now:
         expires_at = None  # the next cycle is not paid for yet: what was bought must be of use
-    return await as_credit(conn, row, terms["credit_e10"], expires_at, now)
+    offered_e10 = row["credit_e10"]
+    credit_e10 = terms["credit_e10"] if offered_e10 is None else offered_e10
+    return await as_credit(conn, row, credit_e10, expires_at, now)
 
 
 async def _renew(conn: Connection, row: asyncpg.Record, now: datetime) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 from books_kit import fetch
 from page_kit import ORIGIN, Elements, Redirecting, Shop
@@ -12,6 +13,7 @@ from lava_proxy.manage.app import create_management
 from lava_proxy.payments.seam import ChargeAnswer
 from lava_proxy.store import payments as store
 from lava_proxy.store.outbox import USUAL
+from lava_proxy.store.payments import Retry
 
 
 async def test_a_new_customer_buys_a_plan_in_test_mode(shop: Shop) -> None:
@@ -297,6 +299,24 @@ async def test_nobody_pays_another_price_than_they_saw(shop: Shop) -> None:
     assert (await shop.payments())[0]["amount"] == "11.0000000000"
 
 
+async def test_nobody_is_given_less_than_they_saw(shop: Shop) -> None:
+    customer = await shop.api.customer()
+    await shop.subscribe(customer)
+    for secret, change in (
+        (
+            await shop.bundle(customer),
+            {"credit_bundles": [{"credit_bundle_id": shop.bundle_id, "credit_amount": "1"}]},
+        ),
+        (await shop.session(), {"included_credit": "1"}),
+    ):
+        terms = str((await shop.seen(secret)).one("input", name="terms")["value"])
+        assert (await shop.api.call("PATCH", f"plans/{shop.plan_id}", change)).status == 200
+        refused = await shop.post(secret, {"terms": terms, "email": "jane@example.com"})
+        assert refused.status == 409
+        assert b"has changed since you opened this page" in refused.body
+    assert len(await shop.payments()) == 1
+
+
 async def test_mistakes_are_shown_at_their_field(shop: Shop) -> None:
     secret = await shop.session()
     for name, value in (
@@ -315,3 +335,29 @@ async def test_mistakes_are_shown_at_their_field(shop: Shop) -> None:
         page.one("p", id=f"{name}-wrong")
         assert page.one("input", name="name")["value"] == ("Jane <b>" if name != "name" else value)
     assert await shop.payments() == []
+
+
+async def test_a_payment_that_was_begun_buys_what_its_page_offered(shop: Shop) -> None:
+    customer = await shop.api.customer()
+    await shop.subscribe(customer)
+    shop.pays_with(provider := Redirecting())
+    secret = await shop.bundle(customer)
+    offered = await shop.seen(secret)
+    await shop.press(secret)
+    (bundle,) = (await shop.api.get("credit_bundles")).json["data"]
+    larger = {"credit_bundle_id": bundle["credit_bundle_id"], "cost": "90", "credit_amount": "99"}
+    change = {"credit_bundles": [larger]}
+    assert (await shop.api.call("PATCH", f"plans/{shop.plan_id}", change)).status == 200
+    before = Decimal((await shop.api.balance(customer))["bundle_remaining"])
+    async with shop.api.database.transaction() as conn:
+        reference = provider.asks[0].reference
+        await store.failed(conn, reference, shop.api.books.now(), Retry(0, 0.0))
+    again = await shop.seen(secret)
+    assert again.state == "declined"
+    for text in ("Credit$", "To pay now$"):  # the price and the credit are both as they were
+        figure = offered.text.replace("\n", "").partition(text)[2][:5]
+        assert f"{text}{figure}" in again.text.replace("\n", "")
+    async with shop.api.database.transaction() as conn:
+        await store.succeeded(conn, reference, "pi_1", shop.api.books.now())
+    bought = Decimal((await shop.api.balance(customer))["bundle_remaining"]) - before
+    assert bought == Decimal(bundle["credit_amount"])

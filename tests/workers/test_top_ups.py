@@ -17,7 +17,7 @@ from lava_proxy.payments.seam import ChargeAnswer, PaymentsDown
 from lava_proxy.store import customers, payments, plans, reversals, subscriptions
 from lava_proxy.store.audit import audit
 from lava_proxy.store.database import Database
-from lava_proxy.store.plans import BundleRow
+from lava_proxy.store.plans import BundleChange, BundleRow
 from lava_proxy.workers import top_ups
 
 NEEDS_ACTION = ChargeAnswer("requires_action", "pi_1", "authentication_required")
@@ -255,6 +255,20 @@ async def test_no_top_up_while_the_plan_is_not_paid_for_or_after_it(club: Club) 
     assert (await club.subscription(subscription))["status"] == "cancelled"
     assert not (await club.lease(customer, 1)).coming
     assert await statuses(club, customer) == []
+
+
+async def test_what_was_offered_for_a_price_is_what_it_buys(club: Club) -> None:
+    """The merchant makes the bundle ten times as large, and as dear, while a payment is open."""
+    plan = await club.plan(0, bundle=(10, 15))
+    customer, _ = await club.member(plan)
+    assert (await club.lease(customer, 1)).coming
+    larger = BundleChange(plan.bundles[0].credit_bundle_id, None, 100 * USD, 150 * USD)
+    async with club.database.transaction() as conn:
+        change = plans.PlanChange(bundles=(larger,))
+        await plans.update(conn, club.shop.merchant_id, plan.plan_id, change, club.books.now())
+    await club.top_up()
+    assert [ask.amount_e10 for ask in club.till.asked] == [10 * USD]
+    assert await club.credit(customer) == (0, 15 * USD)
 
 
 async def test_the_subscriptions_own_bundle_goes_before_the_plans(club: Club) -> None:
