@@ -78,14 +78,14 @@ async def _enable(settings: Settings, webhook_id: str) -> WebhookRow:
 async def _rotate(
     settings: Settings, webhook_id: str, secret: str, overlap_s: int | None
 ) -> WebhookRow:
-    sealed = open_vault(settings).seal(secret, webhook_id)
+    vault = open_vault(settings)
     wanted_s = settings.webhook_rotation_overlap_s if overlap_s is None else overlap_s
     async with open_database(settings) as database, database.transaction() as conn:
         row = await store.rotate(
             conn,
             None,
             webhook_id,
-            sealed,
+            lambda: vault.seal(secret, webhook_id),
             overlap=timedelta(seconds=wanted_s),
             now=SystemClock().now(),
         )

@@ -122,14 +122,13 @@ async def rotate(desk: Desk, call: Call) -> Answer:
     """Put another secret in the place of a webhook's; the old one signs beside it for a while."""
     overlap_s = _overlap_s(desk, read_fields(Rotation, call).overlap_s)
     secret = new_webhook_secret()
-    sealed = _sealed(desk, secret, call.params[0])
 
     async def work(conn: Connection) -> Answer:
         row = await store.rotate(
             conn,
             call.merchant_id,
             call.params[0],
-            sealed,
+            lambda: _sealed(desk, secret, call.params[0]),
             overlap=timedelta(seconds=overlap_s),
             now=desk.books.now(),
         )

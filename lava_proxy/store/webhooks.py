@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -137,19 +137,19 @@ async def rotate(
     conn: Connection,
     merchant_id: str | None,
     webhook_id: str,
-    secret_sealed: bytes,
+    seal: Callable[[], bytes],
     *,
     overlap: timedelta,
     now: datetime,
 ) -> WebhookRow | None:
-    """Put another secret in the place of a webhook's. What was its secret until now, and those
-    before, go on signing beside it for `overlap` at most. Raises 409 `conflict` where too many
-    would; None where there is no such webhook."""
+    """Put another secret, sealed by `seal`, in the place of a webhook's. What was its secret until
+    now, and those before, go on signing beside it for `overlap` at most. Raises 409 `conflict`
+    where too many would; None where there is no such webhook."""
     found = await Q["lock_webhook"].fetchval(conn, merchant_id=merchant_id, webhook_id=webhook_id)
     if found is None:
         return None
     signing = await Q["turn_secret"].fetchval(
-        conn, webhook_id=webhook_id, secret_sealed=secret_sealed, ends_at=now + overlap, now=now
+        conn, webhook_id=webhook_id, secret_sealed=seal(), ends_at=now + overlap, now=now
     )
     if overlap and signing >= MOST_OLD:
         raise LavaError("conflict", f"{MOST_OLD} old secrets still sign; rotate with overlap_s 0")

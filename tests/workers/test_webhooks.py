@@ -210,7 +210,7 @@ async def test_while_secrets_overlap_a_delivery_is_signed_with_both(
                 conn,
                 shop.merchant_id,
                 webhook_id,
-                vault.seal(new, webhook_id),
+                lambda: vault.seal(new, webhook_id),
                 overlap=timedelta(hours=1),
                 now=clock.now(),
             )
@@ -347,7 +347,7 @@ async def test_an_old_secret_that_cannot_be_opened_any_more_stops_nothing(
         sealed = open_vault(sender._settings).seal(new, webhook_id)
         async with shop.database.transaction() as conn:
             await webhooks.rotate(
-                conn, None, webhook_id, sealed, overlap=timedelta(days=1), now=clock.now()
+                conn, None, webhook_id, lambda: sealed, overlap=timedelta(days=1), now=clock.now()
             )
             await conn.execute("UPDATE webhook_old_secrets SET secret_sealed = 'x'")
         await tell(shop, await shop.customer())
