@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from books_kit import fetch
-from page_kit import ORIGIN, Elements, Redirecting, Shop
+from page_kit import BUNDLE_TERMS, ORIGIN, PLAN_TERMS, Elements, Redirecting, Shop
 
 from lava_adapters.registry import Registry
 from lava_proxy.manage.app import create_management
@@ -78,7 +78,7 @@ async def test_in_live_mode_the_operator_completes(shop: Shop) -> None:
     (customer,) = (await shop.api.get("customers")).json["data"]
     assert customer["customer_id"] == done["customer_id"]
     assert (await shop.api.balance(done["customer_id"]))["available"] == "20.0000000000"
-    await shop.post(secret, {"terms": "25.0000000000", "email": "x@example.com"})
+    await shop.post(secret, {"terms": PLAN_TERMS, "email": "x@example.com"})
     assert len(await shop.payments()) == 1
 
 
@@ -228,7 +228,7 @@ async def test_a_session_ends_with_its_time(shop: Shop) -> None:
     reply = await shop.get(secret)
     assert (reply.status, await shop.state(secret)) == (410, "expired")
     assert b"<form" not in reply.body
-    form = {"terms": "25.0000000000", "email": "a@example.com"}
+    form = {"terms": PLAN_TERMS, "email": "a@example.com"}
     assert (await shop.post(secret, form)).status == 303
     assert len(await shop.payments()) == 1
     assert await shop.state(begun) == "paying"  # money on its way is waited for
@@ -256,7 +256,7 @@ async def test_what_cannot_be_sold_any_more(shop: Shop) -> None:
     theirs = await shop.session(customer_id=other)
     assert (await shop.api.call("DELETE", f"customers/{other}")).status == 200
     assert await shop.state(theirs) == "unavailable"
-    form = {"terms": "25.0000000000"}
+    form = {"terms": PLAN_TERMS}
     assert (await shop.post(theirs, form)).status == 303
     assert len(await shop.payments()) == 1
 
@@ -291,7 +291,7 @@ async def test_nobody_pays_another_price_than_they_saw(shop: Shop) -> None:
     secret = await shop.bundle(customer)
     change = {"credit_bundles": [{"credit_bundle_id": shop.bundle_id, "cost": "11"}]}
     assert (await shop.api.call("PATCH", f"plans/{shop.plan_id}", change)).status == 200
-    refused = await shop.post(secret, {"terms": "10.0000000000"})
+    refused = await shop.post(secret, {"terms": BUNDLE_TERMS})
     assert refused.status == 409
     assert b"has changed since you opened this page" in refused.body
     assert len(await shop.payments()) == 1
