@@ -9,6 +9,9 @@ from pydantic import Field, SecretStr
 
 from lava_proxy.core.provider_keys import KeySettings
 
+TOP_UP_MAX_USD = 10**6
+"""The highest cap that a month's top-ups can have."""
+
 
 class PaymentSettings(KeySettings):
     """A part of `Settings`."""
@@ -68,7 +71,11 @@ class PaymentSettings(KeySettings):
         3600.0, gt=0, description="Pause after a declined top-up; doubles up to a day."
     )
     top_up_monthly_max: int = Field(
-        500, ge=0, le=10**6, description="Most USD of top-ups per customer and calendar month."
+        500,
+        ge=0,
+        le=TOP_UP_MAX_USD,
+        description="Most USD of top-ups per customer and calendar month, where the customer has "
+        "no top_up_monthly_max.",
     )
 
     def lookup_after(self, now: datetime) -> datetime:

@@ -31,6 +31,17 @@ class WebhookSettings(PaymentSettings):
     webhook_keep_s: float = Field(
         2_592_000.0, gt=0, description="Events are kept for so long, for lists and resending."
     )
+    webhook_disable_s: float = Field(
+        432_000.0,
+        ge=0,
+        description="A webhook whose tries have all failed for so long is disabled; 0: never.",
+    )
+    webhook_rotation_overlap_s: int = Field(
+        86_400,
+        ge=0,
+        le=30 * 86_400,
+        description="A webhook's rotated secret goes on signing beside the new one for so long.",
+    )
     webhook_credit_low: str = Field(
         "1.00", description="customer.credit.low is sent below so much credit, in USD."
     )

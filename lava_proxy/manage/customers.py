@@ -9,9 +9,11 @@ from pydantic import AfterValidator, Field, PlainValidator
 from typing_extensions import TypedDict
 
 from lava_proxy.core.ids import PREFIXES, new_id
+from lava_proxy.core.money import E10, format_e10
+from lava_proxy.core.payment_settings import TOP_UP_MAX_USD
 from lava_proxy.manage.call import Answer, Call, Route, Success, answer
 from lava_proxy.manage.desk import Desk, no_such
-from lava_proxy.manage.fields import Body, Name, read_fields, read_query
+from lava_proxy.manage.fields import Body, Cost, Name, read_fields, read_query
 from lava_proxy.manage.idempotency import once
 from lava_proxy.manage.paging import PAGE_PARAMETERS, PageView, Position, position_at, read_page
 from lava_proxy.manage.text import exact_json, json_text, time_text
@@ -20,6 +22,7 @@ from lava_proxy.store import customers as store
 from lava_proxy.store import free_plan, outbox, subscriptions
 from lava_proxy.store.customers import CustomerRow
 from lava_proxy.store.database import Connection
+from lava_proxy.store.ledger import announce_credit
 
 METADATA_MAX_BYTES = 16 * 1024
 
@@ -56,6 +59,12 @@ def _metadata(value: object) -> str | None:
     return text.decode()
 
 
+def _cap(amount_e10: int) -> int:
+    if amount_e10 > TOP_UP_MAX_USD * E10:
+        raise ValueError(f"must be at most {TOP_UP_MAX_USD}")
+    return amount_e10
+
+
 class CustomerFields(Body):
     """All optional: ``{}`` is a customer too, and in a change what is left out stays as it is."""
 
@@ -64,6 +73,7 @@ class CustomerFields(Body):
     email: Annotated[str, Field(max_length=EMAIL_MAX_CHARS), AfterValidator(_email)] | None = None
     phone: Annotated[str, AfterValidator(_phone)] | None = None
     metadata: Annotated[str | None, PlainValidator(_metadata)] = None
+    top_up_monthly_max: Annotated[Cost, AfterValidator(_cap)] | None = None
 
 
 class ContactView(TypedDict):
@@ -92,6 +102,8 @@ class CustomerView(TypedDict):
     contact: ContactView
     subscription: SummaryView | None
     metadata: dict[str, Any] | None
+    top_up_monthly_max: str | None
+    """Of auto top-ups, in USD; null: `LAVA_TOP_UP_MONTHLY_MAX`."""
     created_at: str
 
 
@@ -107,6 +119,7 @@ async def create(desk: Desk, call: Call) -> Answer:
         first_name=first_name,
         last_name=last_name,
         metadata=body.metadata,
+        top_up_max_e10=body.top_up_monthly_max,
         created_at=desk.books.now(),
     )
 
@@ -129,11 +142,15 @@ async def update(desk: Desk, call: Call) -> Answer:
     """Change what is given; null empties a field."""
     body = read_fields(CustomerFields, call)
     given = body.model_fields_set
-    change = {name: getattr(body, name) for name in given - {"name"}}
+    change = {name: getattr(body, name) for name in given - {"name", "top_up_monthly_max"}}
     if "name" in given:
         change["first_name"], change["last_name"] = split_name(body.name)
+    if "top_up_monthly_max" in given:
+        change["top_up_max_e10"] = body.top_up_monthly_max
     async with desk.writing() as conn:
         row = await store.update(conn, call.merchant_id, call.params[0], change)
+        if row is not None and "top_up_max_e10" in change:
+            await announce_credit(conn, row.customer_id)  # who was refused may be able to buy
     if row is None:
         raise no_such("customer")
     desk.books.directory.changed("customers", row.customer_id)
@@ -189,6 +206,9 @@ def view(row: CustomerRow) -> CustomerView:
         },
         "subscription": _summary(row),
         "metadata": None if row.metadata is None else json_text(row.metadata),
+        "top_up_monthly_max": (
+            None if row.top_up_max_e10 is None else format_e10(row.top_up_max_e10)
+        ),
         "created_at": time_text(row.created_at),
     }
 

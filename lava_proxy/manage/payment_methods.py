@@ -84,17 +84,21 @@ async def create(desk: Desk, call: Call) -> Answer:
             reference = new_id("setup", test=call.test)
         else:
             reference = id_from("setup", seed, test=call.test)
+        payer_ref = await _payer(desk, call, owner_id)
         made = await desk.payments.checkout(
             CheckoutAsk(
                 reference=reference,
                 owner_id=owner_id,
-                payer_ref=await _payer(desk, call, owner_id),
+                payer_ref=payer_ref,
                 amount_e10=None,
                 description="Means of payment",
                 success_url=body.return_url,
                 cancel_url=body.return_url,
             )
         )
+        if made.payer_gone:
+            async with desk.writing() as conn:
+                await store.forget_payer(conn, owner_id, desk.payments.name, payer_ref)
         if made.redirect_url is None:
             raise LavaError("conflict", "no payment provider keeps means of payment here")
         return answer(LeaveCardView(redirect_url=made.redirect_url))

@@ -20,7 +20,7 @@ STATUSES = {"active": "active", "cancelled": "cancelled", "all": None}
 
 
 class NewSubscription(Body):
-    """A customer, by id or reference, and a free plan."""
+    """A customer, by id or reference, and a free plan, or the one that they are on."""
 
     customer_id: Name | None = None
     connection_id: Name | None = None
@@ -56,7 +56,8 @@ class OneView(TypedDict):
 
 
 async def create(desk: Desk, call: Call) -> Answer:
-    """Put a customer on a free plan; from a paid one the change waits for the cycle's end."""
+    """Put a customer on a free plan; from a paid one the change waits for the cycle's end. The plan
+    that they are on takes back a change that waits."""
     body = read_fields(NewSubscription, call)
     name = customer_named({"customer_id": body.customer_id, "connection_id": body.connection_id})
     if name is None:
@@ -124,6 +125,7 @@ async def update(desk: Desk, call: Call) -> Answer:
                 subscription_id=call.params[0],
                 merchant_id=call.merchant_id,
                 bundle_id=body.auto_top_up_bundle_id,
+                now=desk.books.now(),
             )
     if not changed:
         refuse("auto_top_up_bundle_id", "must be a bundle of the plan of an active subscription")

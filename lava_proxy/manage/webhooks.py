@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NotRequired
+from datetime import datetime, timedelta
+from typing import Annotated, Literal, NotRequired
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
@@ -68,6 +69,13 @@ class WebhookFields(Body):
     name: Name | None = None
     url: Url | None = None
     events: Events | None = None
+    status: Literal["active"] | None = None
+
+
+class Rotation(Body):
+    """How long the old secret goes on signing: `LAVA_WEBHOOK_ROTATION_OVERLAP_S`, or less."""
+
+    overlap_s: Annotated[int, Field(ge=0)] | None = None
 
 
 class WebhookView(TypedDict):
@@ -77,6 +85,11 @@ class WebhookView(TypedDict):
     name: str
     url: str
     events: list[str]
+    status: Literal["active", "disabled"]
+    disabled_at: str | None
+    """Since when nothing is sent to it, because all it did was fail."""
+    old_secret_until: str | None
+    """Until when a rotated secret signs beside the present one."""
     created_at: str
     webhook_secret: NotRequired[str]
     """In the answer that makes it, and never again."""
@@ -94,18 +107,34 @@ async def create(desk: Desk, call: Call) -> Answer:
         desk.books.now(),
     )
     secret = new_webhook_secret()
-    try:
-        sealed = open_vault(desk.books.settings).seal(secret, wanted.webhook_id)
-    except ConfigurationError as error:
-        raise LavaError("unavailable", str(error), headers={"retry-after": "60"}) from None
+    sealed = _sealed(desk, secret, wanted.webhook_id)
 
     async def work(conn: Connection) -> Answer:
         made = await store.create(conn, call.merchant_id, wanted, sealed)
         if made is None:
             raise LavaError("conflict", f"a merchant has at most {store.MOST} webhooks")
-        shown = view(made)
-        shown["webhook_secret"] = secret
-        return answer(shown, once="webhook_secret")
+        return _shown_once(made, secret)
+
+    return await once(desk, call, work)
+
+
+async def rotate(desk: Desk, call: Call) -> Answer:
+    """Put another secret in the place of a webhook's; the old one signs beside it for a while."""
+    overlap_s = _overlap_s(desk, read_fields(Rotation, call).overlap_s)
+    secret = new_webhook_secret()
+
+    async def work(conn: Connection) -> Answer:
+        row = await store.rotate(
+            conn,
+            call.merchant_id,
+            call.params[0],
+            lambda: _sealed(desk, secret, call.params[0]),
+            overlap=timedelta(seconds=overlap_s),
+            now=desk.books.now(),
+        )
+        if row is None:
+            raise no_such("webhook")
+        return _shown_once(row, secret)
 
     return await once(desk, call, work)
 
@@ -113,7 +142,7 @@ async def create(desk: Desk, call: Call) -> Answer:
 async def retrieve(desk: Desk, call: Call) -> Answer:
     """A webhook by id."""
     async with desk.reading() as conn:
-        row = await store.find(conn, call.merchant_id, call.params[0])
+        row = await store.find(conn, call.merchant_id, call.params[0], desk.books.now())
     if row is None:
         raise no_such("webhook")
     return answer(view(row))
@@ -123,12 +152,12 @@ async def page(desk: Desk, call: Call) -> Answer:
     """Webhooks, newest first."""
     page = read_page("webhooks", read_query(call, PAGE_PARAMETERS))
     async with desk.reading() as conn:
-        rows = await store.page(conn, call.merchant_id, page.place, page.most)
+        rows = await store.page(conn, call.merchant_id, page.place, page.most, desk.books.now())
     return page.answer(rows, view, _position)
 
 
 async def update(desk: Desk, call: Call) -> Answer:
-    """Change what is given; another address is asked again at once."""
+    """Change what is given. Another address, or `status` `active`, is asked again at once."""
     body = read_fields(WebhookFields, call)
     for name in body.model_fields_set:
         if getattr(body, name) is None:
@@ -143,6 +172,8 @@ async def update(desk: Desk, call: Call) -> Answer:
             name=body.name,
             url=body.url,
             events=body.events,
+            enable=body.status is not None,
+            now=desk.books.now(),
         )
     if row is None:
         raise no_such("webhook")
@@ -165,8 +196,37 @@ def view(row: WebhookRow) -> WebhookView:
         "name": row.name,
         "url": row.url,
         "events": list(row.events),
+        "status": "active" if row.disabled_at is None else "disabled",
+        "disabled_at": _when(row.disabled_at),
+        "old_secret_until": _when(row.old_secret_until),
         "created_at": time_text(row.created_at),
     }
+
+
+def _when(moment: datetime | None) -> str | None:
+    return None if moment is None else time_text(moment)
+
+
+def _shown_once(row: WebhookRow, secret: str) -> Answer:
+    shown = view(row)
+    shown["webhook_secret"] = secret
+    return answer(shown, once="webhook_secret")
+
+
+def _sealed(desk: Desk, secret: str, webhook_id: str) -> bytes:
+    try:
+        return open_vault(desk.books.settings).seal(secret, webhook_id)
+    except ConfigurationError as error:
+        raise LavaError("unavailable", str(error), headers={"retry-after": "60"}) from None
+
+
+def _overlap_s(desk: Desk, asked_s: int | None) -> int:
+    most_s = desk.books.settings.webhook_rotation_overlap_s
+    if asked_s is None:
+        return most_s
+    if asked_s > most_s:
+        refuse("overlap_s", f"must be at most {most_s}")
+    return asked_s
 
 
 def _check_scheme(desk: Desk, url: str) -> None:
@@ -183,5 +243,13 @@ ROUTES = (
     Route("GET", "webhooks", page, answer=PageView[WebhookView], query=PAGE_PARAMETERS),
     Route("GET", "webhooks/*", retrieve, answer=WebhookView),
     Route("PATCH", "webhooks/*", update, answer=WebhookView, body=WebhookFields),
+    Route(
+        "POST",
+        "webhooks/*/rotate",
+        rotate,
+        answer=WebhookView,
+        body=Rotation,
+        errors=("conflict",),
+    ),
     Route("DELETE", "webhooks/*", delete, answer=Deleted),
 )

@@ -24,6 +24,8 @@ class Posted:
 
     status: int | None
     error: str | None
+    ours: bool = False
+    """The endpoint is not to blame."""
 
     @property
     def delivered(self) -> bool:

@@ -22,7 +22,7 @@ from lava_proxy.pages.form import asks_who, buyer_in, mistakes, same_terms
 from lava_proxy.pages.state import CAN_PAY, Offer, offer_of, state_of
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, CheckoutAsk, Payments, PaymentsDown
 from lava_proxy.store import checkout_sessions as store
-from lava_proxy.store import lookups, payments, subscriptions
+from lava_proxy.store import lookups, payers, payments, pending, subscriptions
 from lava_proxy.store.checkout_sessions import Buyer, SessionRow
 from lava_proxy.store.database import Connection
 from lava_proxy.store.news import credit_moved
@@ -79,8 +79,8 @@ class Counter:
             unpayable = self.provider.refusal(offer.amount_e10)
             if unpayable is not None:
                 raise LavaError("conflict", f"the price {unpayable}")
-            if offer.later and not offer.amount_e10:
-                await self._change_later(conn, row, now)
+            if (offer.later or offer.kept) and not offer.amount_e10:
+                await self._change(conn, row, offer, now)
                 due = None
             else:
                 due = await self._begin(conn, row, offer, buyer, now)
@@ -98,14 +98,17 @@ class Counter:
             raise LavaError("not_found", "there is no such checkout session")
         return row
 
-    async def _change_later(self, conn: Connection, row: SessionRow, now: datetime) -> None:
-        """A downgrade: free of charge, with the cycle's end. The account is locked."""
+    async def _change(self, conn: Connection, row: SessionRow, offer: Offer, now: datetime) -> None:
+        """Free of charge: a downgrade, with the cycle's end, or none. The account is locked."""
         customer_id, plan_id = row.customer_id, row.plan_id
         if customer_id is None or row.subscription_id is None or plan_id is None:
             raise LavaError("conflict", "there is nothing to change")
         if not await subscriptions.on_sale(conn, customer_id, plan_id, now):
             raise LavaError("conflict", "this plan is not sold any more")  # ended in this moment
-        await subscriptions.change_later(conn, row.subscription_id, plan_id, now)
+        if offer.kept:
+            await pending.keep(conn, row.subscription_id, now)
+        else:
+            await pending.change_later(conn, row.subscription_id, plan_id, now)
         await store.complete(conn, row.checkout_session_id, customer_id, now)
         await credit_moved(conn, customer_id, now)
 
@@ -128,6 +131,7 @@ class Counter:
                 now=now,
                 plan_id=row.plan_id if plan else None,
                 credit_bundle_id=None if plan else row.credit_bundle_id,
+                credit_e10=None if plan else row.credit_e10,
                 checkout_session_id=row.checkout_session_id,
                 due_at=now,
                 look_at=look_at,
@@ -169,6 +173,9 @@ class Counter:
                 attempt=attempt,
             )
         )
+        if page.payer_gone:
+            async with self._share.writing() as conn:
+                await payers.forget_payer(conn, due.owner_id, self.provider.name, row.payer_ref)
         if page.redirect_url is not None:
             return ChargeAnswer(
                 "requires_action", redirect_url=page.redirect_url, page_ref=page.provider_ref

@@ -125,6 +125,8 @@ class CheckoutAnswer:
 
     redirect_url: str | None = None
     provider_ref: str | None = None
+    payer_gone: bool = False
+    """The provider does not know the asked payer any more: the page makes another one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,13 +151,8 @@ class StripePayments:
         if (self._live and is_test(ask.reference)) or objects.refusal(ask.amount_e10 or 0):
             return CheckoutAnswer()
         key = f"{ask.reference}-page" + (f"-{ask.attempt}" if ask.attempt > 1 else "")
-        made = await self._asked(
-            lambda: self._client.v1.checkout.sessions.create(
-                asks.page(ask),  # type: ignore[arg-type]
-                {"idempotency_key": key},
-            )
-        )
-        return CheckoutAnswer(made.url, made.id)
+        made, payer_gone = await self._asked(lambda: self._page(ask, key))
+        return CheckoutAnswer(made.url, made.id, payer_gone)
 
     async def look_up(self, ask: Lookup) -> Standing | None:
         """Its page, or else its intent, by their ids or by the marks that they bear."""
@@ -170,15 +165,15 @@ class StripePayments:
         return await self._asked(lambda: lookups.call_off(self._client, ask))
 
     async def methods(self, payer_ref: str) -> Sequence[StoredMethod]:
-        """The cards of a Stripe customer, the default one first."""
+        """The cards of a Stripe customer, the default one first; none where there is none such."""
+        v1 = self._client.v1
+        which: Any = {"customer": payer_ref, "type": "card", "limit": lookups.LIST_MAX}
         customer, cards = await asyncio.gather(
-            self._asked(lambda: self._client.v1.customers.retrieve(payer_ref)),
-            self._asked(
-                lambda: self._client.v1.payment_methods.list(
-                    {"customer": payer_ref, "type": "card", "limit": lookups.LIST_MAX}
-                )
-            ),
+            self._asked(lambda: lookups.known(lambda: v1.customers.retrieve(payer_ref))),
+            self._asked(lambda: lookups.known(lambda: v1.payment_methods.list(which))),
         )
+        if customer is None or cards is None:
+            return ()
         default = objects.default_of(objects.plain(customer))
         known = [objects.plain(card) for card in cards.data]
         if known and not any(card["id"] == default for card in known):
@@ -213,6 +208,17 @@ class StripePayments:
         return await self._asked(
             lambda: lookups.intent_of(self._client, ask.payment_id, ask.provider_ref, payer_ref)
         )
+
+    def _page(self, ask: CheckoutAsk, key: str) -> tuple[stripe.checkout.Session, bool]:
+        """The page, and whether it makes another payer, because the one that we knew is gone."""
+        create: Any = self._client.v1.checkout.sessions.create
+        if ask.payer_ref is None:
+            return create(asks.page(ask), {"idempotency_key": key}), False
+        made = lookups.known(lambda: create(asks.page(ask), {"idempotency_key": key}))
+        if made is not None:
+            return made, False
+        anew = asks.page(replace(ask, payer_ref=None))
+        return create(anew, {"idempotency_key": f"{key}-anew"}), True
 
     async def _method(self, ask: ChargeAsk, payer_ref: str) -> str | None:
         if ask.payment_method_id is not None:

@@ -23,6 +23,7 @@ from lava_proxy.payments.stripe_objects import (
     e10_of,
     error_of,
     id_of,
+    paid_e10,
 )
 
 VOID_REFUNDS = ("failed", "canceled")
@@ -79,7 +80,7 @@ def _intent(kind: EventKind) -> Reader:
             provider_ref=id_of(intent.get("id")),
             payer_ref=id_of(intent.get("customer")),
             method_ref=id_of(tried) if kind == "failed" else id_of(intent.get("payment_method")),
-            amount_e10=e10_of(intent.get("amount_received")) if kind == "succeeded" else 0,
+            amount_e10=paid_e10(intent, "amount_received") if kind == "succeeded" else 0,
             code=code,
             message=message,
         )
@@ -96,7 +97,7 @@ def _checkout(head: _Head, session: Facts) -> ProviderEvent:
         **_marks(session),
         provider_ref=id_of(session.get("payment_intent")),
         payer_ref=id_of(session.get("customer")),
-        amount_e10=e10_of(session.get("amount_total")),
+        amount_e10=paid_e10(session, "amount_total"),
     )
 
 

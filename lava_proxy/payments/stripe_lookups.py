@@ -6,14 +6,18 @@ calls here block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import stripe
 
 from lava_proxy.payments import stripe_objects as objects
 from lava_proxy.payments.seam import Lookup, Standing, State
+
+T = TypeVar("T")
 
 LIST_MAX = 100
 CANCELLED = "canceled"
@@ -39,16 +43,33 @@ def intent_of(
     """The payment's intent: by its id, or among the payer's newest the one that bears our mark. One
     that was cancelled counts only where there is no other."""
     intents = client.v1.payment_intents
-    found = None if ref is None else intents.retrieve(ref)
+    found = None if ref is None else known(partial(intents.retrieve, ref))
     if payer_ref is None or (found is not None and found.status != CANCELLED):
         return found
-    for intent in intents.list({"customer": payer_ref, "limit": LIST_MAX}).data:
+    newest = known(partial(intents.list, {"customer": payer_ref, "limit": LIST_MAX}))
+    for intent in newest.data if newest else ():
         marks = objects.plain(intent).get("metadata") or {}
         if marks.get(objects.PAYMENT) == payment_id:
             if intent.status != CANCELLED:
                 return intent
             found = found or intent
     return found
+
+
+def is_missing(error: stripe.InvalidRequestError) -> bool:
+    """What was named is not there: removed by hand, or of another account of Stripe's, or of its
+    other mode."""
+    return error.http_status == 404 or error.code == "resource_missing"
+
+
+def known(work: Callable[[], T]) -> T | None:
+    """What is asked for, if it is there."""
+    try:
+        return work()
+    except stripe.InvalidRequestError as error:
+        if is_missing(error):
+            return None
+        raise
 
 
 def standing(client: stripe.StripeClient, ask: Lookup) -> Standing | None:
@@ -60,7 +81,7 @@ def standing(client: stripe.StripeClient, ask: Lookup) -> Standing | None:
         intent = intent_of(client, ask.payment_id, ask.provider_ref, ask.payer_ref)
         return None if intent is None else _of_intent(intent)
     except stripe.InvalidRequestError as error:
-        if error.http_status == 404:  # of another account, or of Stripe's other mode
+        if is_missing(error):
             return None
         raise
 
@@ -109,7 +130,7 @@ def _of_page(page: stripe.checkout.Session) -> Standing:
         state,
         provider_ref=objects.id_of(facts.get("payment_intent")),
         payer_ref=objects.id_of(facts.get("customer")),
-        amount_e10=objects.e10_of(facts.get("amount_total")) if paid else 0,
+        amount_e10=objects.paid_e10(facts, "amount_total") if paid else 0,
     )
 
 
@@ -121,7 +142,7 @@ def _of_intent(intent: stripe.PaymentIntent) -> Standing:
         state,
         provider_ref=intent.id,
         payer_ref=objects.id_of(facts.get("customer")),
-        amount_e10=objects.e10_of(facts.get("amount_received")),
+        amount_e10=objects.paid_e10(facts, "amount_received"),
         code=code,
         message=message,
     )

@@ -114,6 +114,11 @@ def e10_of(cents: object) -> int:
     return cents * CENT_E10 if known else 0  # type: ignore[operator]
 
 
+def paid_e10(about: Facts, amount: str) -> int:
+    """What came in, in USD: nothing that we know of, where it is in another currency."""
+    return e10_of(about.get(amount)) if about.get("currency") in (None, CURRENCY) else 0
+
+
 def plain(made: stripe.StripeObject) -> Facts:
     """Optional members are attributes that may not be there: as a mapping they can be asked for."""
     facts: Facts = made.to_dict()

@@ -33,6 +33,22 @@ def refusal(
     return "other_plan" if bundle_plan_id != active_plan_id else None
 
 
+def keeps_plan(
+    *,
+    plan_id: str | None,
+    active_plan_id: str | None,
+    will_leave: bool,
+    cycle_end_at: datetime | None,
+    past_due: bool,
+    now: datetime,
+) -> bool:
+    """Whether this is the plan that the customer is on and will leave with its cycle's end: who
+    stays pays nothing now."""
+    if plan_id is None or cycle_end_at is None or past_due or cycle_end_at <= now:
+        return False
+    return plan_id == active_plan_id and will_leave
+
+
 def waits_for_cycle_end(
     *,
     active_amount_e10: int | None,

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from lava_adapters.values import dataclass
+from lava_proxy.core.ids import PREFIXES
 from lava_proxy.rules.settlement import Merchant, Settlement
 
 Cycle = Literal["daily", "weekly", "monthly", "total"]
@@ -162,6 +163,11 @@ def ended_before(owner_id: str, at: datetime) -> bool:
         form.fullmatch(name) is not None and name < cycle_name(cycle, at)
         for cycle, form in CYCLE_FORMS.items()
     )
+
+
+def of_token(owner_id: str) -> bool:
+    """Whether this is the account of a forward token's limit for its whole life."""
+    return owner_id.startswith(PREFIXES["forward_token"]) and owner_id.endswith(":money:total")
 
 
 def drawn(kind: str, row: Settlement) -> int:

@@ -30,6 +30,8 @@ class CustomerRow:
     last_name: str
     metadata: str | None
     created_at: datetime
+    top_up_max_e10: int | None = None
+    """Of auto top-ups per calendar month (UTC); None: what the settings say."""
     subscription_id: str | None = None
     plan_id: str | None = None
     status: str | None = None
@@ -50,6 +52,7 @@ async def create(conn: Connection, merchant_id: str, wanted: CustomerRow) -> Cus
             first_name=wanted.first_name,
             last_name=wanted.last_name,
             metadata=wanted.metadata,
+            top_up_max=wanted.top_up_max_e10,
             created_at=wanted.created_at,
         )
         if made is not None:
@@ -75,12 +78,12 @@ async def page(conn: Connection, merchant_id: str, behind: Place, most: int) -> 
 
 
 async def update(
-    conn: Connection, merchant_id: str, customer: str, change: Mapping[str, str | None]
+    conn: Connection, merchant_id: str, customer: str, change: Mapping[str, str | int | None]
 ) -> CustomerRow | None:
     """Change a customer, by id or reference; None where there is none, 409 for a taken reference.
     `change` has what is to change, by the names of `CustomerRow`; both names go together."""
 
-    def text(name: str) -> str | None:
+    def text(name: str) -> str | int | None:
         return (change[name] or "") if name in change else None
 
     try:
@@ -97,6 +100,8 @@ async def update(
                 last_name=text("last_name"),
                 set_metadata="metadata" in change,
                 metadata=change.get("metadata"),
+                set_top_up_max="top_up_max_e10" in change,
+                top_up_max=change.get("top_up_max_e10"),
             )
     except StorePoison as error:
         if error.constraint != "customers_reference":

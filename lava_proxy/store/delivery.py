@@ -11,7 +11,7 @@ import asyncpg
 
 from lava_proxy.core.ids import is_test
 from lava_proxy.rules.checkout import waits_for_cycle_end
-from lava_proxy.store import subscriptions, wallets
+from lava_proxy.store import pending, subscriptions, wallets
 from lava_proxy.store.cycles import next_cycle
 from lava_proxy.store.database import Connection
 from lava_proxy.store.prepaid import as_credit, source_of
@@ -57,7 +57,7 @@ async def _subscribe(conn: Connection, row: asyncpg.Record, now: datetime) -> st
         now=now,
     ):
         subscription_id: str = current["subscription_id"]
-        await subscriptions.change_later(
+        await pending.change_later(
             conn, subscription_id, row["plan_id"], now, payment_id=row["payment_id"]
         )
         return subscription_id
@@ -72,8 +72,8 @@ async def _subscribe(conn: Connection, row: asyncpg.Record, now: datetime) -> st
 
 
 async def _buy(conn: Connection, row: asyncpg.Record, now: datetime) -> str | None:
-    """A bundle's credit; what was paid, where there is no bundle: for a plan that the customer
-    is on by now, or one of them gone."""
+    """A bundle's credit, as it was offered; what was paid, where there is no bundle: for a plan
+    that the customer is on by now, or one of them gone."""
     terms = await Q["bundle_terms"].fetchrow(
         conn, credit_bundle_id=row["credit_bundle_id"], customer_id=row["customer_id"]
     )
@@ -82,7 +82,9 @@ async def _buy(conn: Connection, row: asyncpg.Record, now: datetime) -> str | No
     expires_at = terms["cycle_end_at"] if terms["bundle_rollover_type"] == "none" else None
     if expires_at is not None and expires_at <= now:
         expires_at = None  # the next cycle is not paid for yet: what was bought must be of use
-    return await as_credit(conn, row, terms["credit_e10"], expires_at, now)
+    offered_e10 = row["credit_e10"]
+    credit_e10 = terms["credit_e10"] if offered_e10 is None else offered_e10
+    return await as_credit(conn, row, credit_e10, expires_at, now)
 
 
 async def _renew(conn: Connection, row: asyncpg.Record, now: datetime) -> str | None:

@@ -20,7 +20,7 @@ from lava_proxy.store.subscriptions import lock_account, renew_due
 @dataclass(frozen=True, slots=True)
 class TopUpRules:
     """When credit is bought by itself: under so many percent of the bundle, up to so much a
-    calendar month (UTC) and customer."""
+    calendar month (UTC) and customer, where the customer has no cap of its own."""
 
     low_percent: int
     month_max_e10: int

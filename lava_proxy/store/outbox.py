@@ -87,6 +87,8 @@ class Delivery:
     url: str
     secret_sealed: bytes
     body: bytes
+    old_sealed: Sequence[bytes]
+    """Secrets before that one which still sign, the newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,6 @@ class Outcome:
 
     status: str
     next_at: datetime
-    quiet_until: datetime
     last_status: int | None
     last_error: str | None
 
@@ -192,15 +193,10 @@ async def claim(
     return [Delivery(**dict(row)) for row in rows]
 
 
-async def failures(conn: Connection, webhook_id: str) -> int:
-    """How often an endpoint failed since its last success."""
-    found: int | None = await Q["failures_of"].fetchval(conn, webhook_id=webhook_id)
-    return found or 0
-
-
-async def end_try(conn: Connection, delivery: Delivery, outcome: Outcome, now: datetime) -> None:
-    """Write down how a try ended."""
-    await Q["end_try"].execute(
+async def end_try(conn: Connection, delivery: Delivery, outcome: Outcome, now: datetime) -> bool:
+    """Write down how a try ended; False where the claim was over and somebody else has it now. The
+    webhook is locked before, by `webhooks.lock_health`."""
+    ended = await Q["end_try"].fetchval(
         conn,
         event_id=delivery.event_id,
         webhook_id=delivery.webhook_id,
@@ -209,9 +205,9 @@ async def end_try(conn: Connection, delivery: Delivery, outcome: Outcome, now: d
         next_at=outcome.next_at,
         last_status=outcome.last_status,
         last_error=outcome.last_error,
-        quiet_until=outcome.quiet_until,
         now=now,
     )
+    return ended is not None
 
 
 async def tidy(
@@ -220,6 +216,7 @@ async def tidy(
     """End what is over its time, forget what is old."""
     await Q["give_up_old"].execute(conn, older_than=dead_before, now=now)
     await Q["forget_old"].execute(conn, older_than=old_before, most=most)
+    await Q["forget_secrets"].execute(conn, now=now)
 
 
 async def queue_age_s(conn: Connection, now: datetime) -> float:
@@ -237,6 +234,7 @@ async def resend(
     conn: Connection, *, event_id: str | None, webhook_id: str | None, now: datetime
 ) -> int:
     """Deliver an event again, or all that is dead of a webhook; answers how many."""
+    await Q["lock_resent"].execute(conn, event_id=event_id, webhook_id=webhook_id)
     resent: int = await Q["resend"].fetchval(
         conn, event_id=event_id, webhook_id=webhook_id, now=now
     )

@@ -30,6 +30,13 @@ async def save_payer(
     )
 
 
+async def forget_payer(
+    conn: Connection, owner_id: str, provider: str, payer_ref: str | None
+) -> None:
+    """They are known there under this name no more: the next one that is told counts."""
+    await Q["forget_payer"].execute(conn, owner_id=owner_id, provider=provider, payer_ref=payer_ref)
+
+
 async def payer_ref(conn: Connection, owner_id: str, provider: str) -> str | None:
     """Who a customer (or a merchant, for its wallet) is at a provider; None where it met nobody."""
     found: str | None = await Q["payer_of"].fetchval(conn, owner_id=owner_id, provider=provider)

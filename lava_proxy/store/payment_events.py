@@ -68,11 +68,12 @@ async def paid(
             ref,
         )
         return False
-    if payment.status == "succeeded":
-        if payment.provider_ref not in (None, ref) and ref:
-            log.error("%s is paid twice: refund %s", payment.payment_id, ref)
-        return False
-    return await payments.succeeded(conn, payment.payment_id, ref, now)
+    if await payments.succeeded(conn, payment.payment_id, ref, now):
+        return True
+    made = await payments.lock(conn, payment.payment_id)
+    if ref and made is not None and made["provider_ref"] not in (None, ref):
+        log.error("%s is paid twice: refund %s", payment.payment_id, ref)
+    return False
 
 
 async def note_ref(conn: Connection, payment_id: str, ref: str) -> None:

@@ -92,12 +92,15 @@ async def open_payment(
     plan_id: str | None = None,
     subscription_id: str | None = None,
     credit_bundle_id: str | None = None,
+    credit_e10: int | None = None,
     checkout_session_id: str | None = None,
     due_at: datetime | None = None,
     look_at: datetime | None = None,
 ) -> None:
-    """Write a payment down, before anybody is asked for it. `due_at`: the provider is to be asked,
-    and has not answered yet. `look_at`: when to look it up there, if its end is not known then."""
+    """Write a payment down, before anybody is asked for it. `credit_e10`: what was offered for it,
+    where it is a bundle; None: what that gives when it is paid. `due_at`: the provider is to be
+    asked, and has not answered yet. `look_at`: when to look it up there, if its end is not known
+    then."""
     await Q["open_payment"].execute(
         conn,
         payment_id=payment_id,
@@ -109,6 +112,7 @@ async def open_payment(
         plan_id=plan_id,
         subscription_id=subscription_id,
         credit_bundle_id=credit_bundle_id,
+        credit=credit_e10,
         checkout_session_id=checkout_session_id,
         due_at=due_at,
         look_at=look_at,
@@ -178,7 +182,8 @@ async def failed(
     status, next_at = ("requires_action" if needs_action else "failed"), None
     if row["purpose"] == "renewal":
         next_at = _renewal_retry(row, now, retry)
-        status = "pending" if next_at else "failed"
+        again = "requires_action" if needs_action else "pending"
+        status = again if next_at else "failed"
     elif row["purpose"] == "top_up":
         declines = await Q["declines"].fetchval(conn, subscription_id=row["subscription_id"])
         pause_s = min(retry.top_up_pause_s * 2 ** min(declines, 16), TOP_UP_PAUSE_MAX_S)

@@ -212,4 +212,7 @@ async def _tell(conn: Connection, customer_id: str, now: datetime, *, more: bool
     await credit_moved(conn, customer_id, now)
     if more:
         await recall_credit(conn, customer_id, NOBODY)
-        await Q["stop_top_ups"].execute(conn, customer_id=customer_id)
+        stopped = await Q["stop_top_ups"].fetchval(conn, customer_id=customer_id)
+        await PAYMENTS["drop_open"].execute(
+            conn, subscription_id=stopped, purposes=["top_up"], now=now
+        )

@@ -26,7 +26,7 @@ import asyncpg
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import is_test, new_id
 from lava_proxy.rules.cycle import cycle_at
-from lava_proxy.store import prepaid
+from lava_proxy.store import pending, prepaid
 from lava_proxy.store.cycles import OPERATOR, begin, move, next_cycle
 from lava_proxy.store.database import Connection
 from lava_proxy.store.news import credit_moved
@@ -83,39 +83,23 @@ async def subscribe_free(
     conn: Connection, *, customer_id: str, plan_id: str, now: datetime
 ) -> None:
     """`POST /v1/subscriptions`: onto a free plan; from a paid one that is a downgrade, which waits
-    for the cycle's end, if that is not past: then the next cycle is not paid for."""
+    for the cycle's end, if that is not past: then the next cycle is not paid for. The plan that
+    the customer is on, whatever it costs, takes back the change that waits."""
     await lock_account(conn, customer_id)
     plan = await _terms(conn, customer_id, plan_id)
-    if plan["period_amount_e10"]:
-        raise LavaError("conflict", "this plan is paid: the customer buys it through checkout")
     current = await Q["lock_subscription"].fetchrow(conn, customer_id=customer_id)
-    if current is None or not current["now_amount_e10"] or current["cycle_end_at"] <= now:
-        if current is not None and current["plan_id"] == plan_id:
+    if current is not None and current["plan_id"] == plan_id:
+        if current["pending_type"] is None or _is_over(current, now):
             raise LavaError("conflict", "the customer is on this plan")
+        await pending.keep(conn, current["subscription_id"], now)
+    elif plan["period_amount_e10"]:
+        raise LavaError("conflict", "this plan is paid: the customer buys it through checkout")
+    elif current is None or not current["now_amount_e10"] or _is_over(current, now):
         await start(conn, customer_id=customer_id, plan_id=plan_id, now=now)
         return
-    await change_later(conn, current["subscription_id"], plan_id, now)
+    else:
+        await pending.change_later(conn, current["subscription_id"], plan_id, now)
     await credit_moved(conn, customer_id, now)
-
-
-async def change_later(
-    conn: Connection,
-    subscription_id: str,
-    plan_id: str | None,
-    now: datetime,
-    payment_id: str | None = None,
-) -> None:
-    """With the cycle's end, change to another plan, paid for already by this payment, if any; or
-    (None) end. The account must be locked."""
-    before = await Q["pend"].fetchval(
-        conn,
-        subscription_id=subscription_id,
-        pending_type="cancellation" if plan_id is None else "downgrade",
-        pending_plan_id=plan_id,
-        payment_id=payment_id,
-    )
-    if before is not None:
-        await prepaid.release(conn, before, now)
 
 
 async def cancel(
@@ -130,10 +114,10 @@ async def cancel(
     row = await Q["lock_subscription"].fetchrow(conn, customer_id=customer_id)
     if row is None or row["subscription_id"] != subscription_id:
         raise LavaError("conflict", "the subscription is cancelled")
-    if row["past_due_since"] is not None or row["cycle_end_at"] <= now:
+    if _is_over(row, now):
         await leave(conn, customer_id, subscription_id, now, now)
     else:
-        await change_later(conn, subscription_id, None, now)
+        await pending.change_later(conn, subscription_id, None, now)
     await credit_moved(conn, customer_id, now)
     return customer_id
 
@@ -233,9 +217,19 @@ async def owner(conn: Connection, subscription_id: str, merchant_id: str) -> str
 
 
 async def set_top_up(
-    conn: Connection, *, subscription_id: str, merchant_id: str, bundle_id: str | None
+    conn: Connection,
+    *,
+    subscription_id: str,
+    merchant_id: str,
+    bundle_id: str | None,
+    now: datetime,
 ) -> bool:
-    """Set the auto top-up; False where the bundle is not the plan's."""
+    """Set the auto top-up; False where the bundle is not the plan's. Without one, nobody is asked
+    any more either for what was due."""
+    customer_id = await owner(conn, subscription_id, merchant_id)
+    if customer_id is not None and bundle_id is None:
+        await lock_account(conn, customer_id)  # a lease may be writing down the next one
+        await _drop(conn, subscription_id, ("top_up",), now)
     changed = await Q["set_top_up"].fetchval(
         conn, subscription_id=subscription_id, merchant_id=merchant_id, bundle_id=bundle_id
     )
@@ -255,6 +249,12 @@ async def on_sale(conn: Connection, customer_id: str, plan_id: str, now: datetim
     if row is None or current is None or current["plan_id"] != plan_id:
         return row is not None
     return current["cycle_end_at"] <= now or current["pending_type"] is not None
+
+
+def _is_over(row: asyncpg.Record, now: datetime) -> bool:
+    """Whether the cycle that was paid for is over. Who waited for the lock comes with an older
+    `now`: a renewal that was asked for meanwhile says so too."""
+    return row["past_due_since"] is not None or row["cycle_end_at"] <= now
 
 
 async def _terms(conn: Connection, customer_id: str, plan_id: str) -> asyncpg.Record:

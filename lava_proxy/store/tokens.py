@@ -30,6 +30,8 @@ class TokenRow:
     spend_limit_e10: int | None
     spend_cycle: Cycle | None
     created_at: datetime
+    spent_e10: int = 0
+    """Of a limit for its whole life whose account is gone."""
     used_e10: int = 0
     """Provider cost in the running cycle of its limit."""
 
@@ -65,7 +67,10 @@ async def page(
     )
     tokens = [TokenRow(**dict(row)) for row in rows]
     used = await used_of(conn, [t.account(now) for t in tokens if t.spend_cycle is not None])
-    return [replace(token, used_e10=used.get(token.account(now), 0)) for token in tokens]
+    return [
+        replace(token, used_e10=used.get(token.account(now), 0) + token.spent_e10)
+        for token in tokens
+    ]
 
 
 async def revoke(conn: Connection, merchant_id: str, forward_token_id: str) -> bool:

@@ -123,6 +123,10 @@ class Metrics:
         """A try to deliver ended: `outcome` is one of `DELIVERIES`."""
         self._deliveries[outcome].inc()
 
+    def webhook_disabled(self) -> None:
+        """An endpoint only failed, and is not asked any more."""
+        self._made.counters["lava_webhook_disabled"].inc()
+
     def webhook_queue_age(self, age_s: float) -> None:
         """How long the oldest event waits."""
         self._made.gauges["lava_webhook_queue_age_seconds"].set(age_s)

@@ -137,6 +137,7 @@ METRICS: tuple[Metric, ...] = (
         "provider",
     ),
     _counter("lava_webhook_deliveries", "Tries to tell a webhook of an event.", "outcome"),
+    _counter("lava_webhook_disabled", "Webhooks disabled because they only failed."),
     _worst("lava_webhook_queue_age_seconds", "Age of the oldest event that could be told now."),
     _counter("lava_anomalies", "Things that should not happen.", "kind"),
     _worst("lava_build_info", "1, with the version as label.", "version"),

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from lava_proxy.books.bank import Books
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.invariant import InvariantBroken
 from lava_proxy.payments.seam import Payments
 from lava_proxy.store.database import StoreConflict, StorePoison
 from lava_proxy.store.subscriptions import due_customers, lapse, lapsed_customers, renew_due
@@ -48,5 +49,5 @@ def _apart(customer_id: str) -> Iterator[None]:
     """One customer's trouble is not the others'."""
     try:
         yield
-    except (StoreConflict, StorePoison, LavaError) as error:
+    except (StoreConflict, StorePoison, LavaError, InvariantBroken) as error:
         log.warning("the cycle of %s: %s", customer_id, error)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 
 import orjson
+import stamina
 from standardwebhooks import Webhook
 
 from lava_proxy.core.clock import Clock, time_text
@@ -25,11 +26,12 @@ from lava_proxy.core.money import format_e10, parse_e10
 from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.core.vault import Vault, open_vault
 from lava_proxy.net.webhook_post import Posted, WebhookPost
-from lava_proxy.store import outbox
-from lava_proxy.store.database import Database
+from lava_proxy.store import outbox, webhooks
+from lava_proxy.store.database import Connection, Database, StoreConflict
 from lava_proxy.store.outbox import BALANCE, EXHAUSTED, LOW, Delivery, Event, Outcome, Told, Waiting
 from lava_proxy.store.subscription_view import view
 from lava_proxy.telemetry.metrics import Metrics
+from lava_proxy.workers.webhook_health import jittered, judged
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +42,10 @@ FIRST_RETRY_S = 10.0
 RETRY_FACTOR = 3
 LAST_RETRY_S = 43_200.0
 """10 s, 30 s, 90 s ... then every 12 h: about 13 tries in three days."""
-QUIET_FIRST_S = 5.0
-QUIET_MOST_S = 900.0
 CLAIM_SLACK_S = 30.0
 """How much longer a delivery is ours than it may take."""
+NOTES_MAX = 10
+"""How often an end is written down while others are in the way: else it would be sent again."""
 TIDY_EVERY = 600
 TIDY_MOST = 5000
 
@@ -61,6 +63,8 @@ class Sender:
         self._low_e10 = parse_e10(settings.webhook_credit_low)
         self._vault: Vault | None = None
         self._rounds = 0
+        # Endpoints are called side by side, the database in turn: leases need its connections.
+        self._turn = asyncio.Lock()
         self._out = WebhookPost(
             timeout_s=settings.webhook_timeout_s,
             allow_private=settings.webhook_allow_private,
@@ -76,7 +80,10 @@ class Sender:
             continue
         sent = 0
         while batch := await self._claim():
-            await asyncio.gather(*[self._deliver(delivery) for delivery in batch])
+            sending = [self._deliver(delivery) for delivery in batch]
+            for failure in await asyncio.gather(*sending, return_exceptions=True):
+                if failure is not None:
+                    raise failure
             sent += len(batch)
         async with self._database.connection() as conn:
             age_s = await outbox.queue_age_s(conn, self._clock.now())
@@ -107,36 +114,53 @@ class Sender:
 
     async def _deliver(self, delivery: Delivery) -> None:
         posted = await self._post(delivery)
-        async with self._database.transaction() as conn:
-            failures = 0
-            if not posted.delivered:
-                failures = await outbox.failures(conn, delivery.webhook_id) + 1
-            now = self._clock.now()
-            outcome = self._outcome(delivery, posted, failures, now)
-            await outbox.end_try(conn, delivery, outcome, now)
+        retries = stamina.retry_context(on=StoreConflict, attempts=NOTES_MAX, wait_max=1.0)
+        async for attempt in retries:
+            with attempt:
+                async with self._turn, self._database.transaction() as conn:
+                    outcome, disabled = await self._note(conn, delivery, posted)
         self._metrics.webhook_sent("failed" if outcome.status == "pending" else outcome.status)
+        if disabled:
+            self._metrics.webhook_disabled()
+            log.warning("webhook %s is disabled: it only failed", delivery.webhook_id)
+
+    async def _note(
+        self, conn: Connection, delivery: Delivery, posted: Posted
+    ) -> tuple[Outcome, bool]:
+        """Write down how a try ended; and whether its endpoint is disabled by it."""
+        before = await webhooks.lock_health(conn, delivery.webhook_id)
+        now = self._clock.now()
+        outcome = self._outcome(delivery, posted, now)
+        if before is None or not await outbox.end_try(conn, delivery, outcome, now):
+            return outcome, False
+        disable_s = self._settings.webhook_disable_s
+        after = judged(before, posted, outcome.next_at, now, disable_s)
+        if after.failures or before.failures:
+            await webhooks.save_health(conn, delivery.webhook_id, after)
+        return outcome, after.disabled_at is not None and before.disabled_at is None
 
     async def _post(self, delivery: Delivery) -> Posted:
         try:
             self._vault = self._vault or open_vault(self._settings)
-            secret = self._vault.unseal(delivery.secret_sealed, delivery.webhook_id)
+            secrets = [self._vault.unseal(delivery.secret_sealed, delivery.webhook_id)]
         except ConfigurationError as error:
             log.error("webhook %s cannot be signed: %s", delivery.webhook_id, error)
-            return Posted(None, "its secret cannot be opened")
-        headers = signed(secret, delivery.event_id, delivery.body, self._clock.now())
+            return Posted(None, "its secret cannot be opened", ours=True)
+        for old in delivery.old_sealed:
+            with suppress(ConfigurationError):  # its master key is gone; the new one signs
+                secrets.append(self._vault.unseal(old, delivery.webhook_id))
+        headers = signed(secrets, delivery.event_id, delivery.body, self._clock.now())
         return await self._out.post(delivery.url, delivery.body, headers)
 
-    def _outcome(self, delivery: Delivery, posted: Posted, failures: int, now: datetime) -> Outcome:
+    def _outcome(self, delivery: Delivery, posted: Posted, now: datetime) -> Outcome:
         if posted.delivered:
-            return Outcome("delivered", now, now, posted.status, None)
+            return Outcome("delivered", now, posted.status, None)
         age_s = (now - delivery.created_at).total_seconds()
         dead = age_s >= self._settings.webhook_retry_s
-        next_s = _jittered(min(FIRST_RETRY_S * RETRY_FACTOR ** (delivery.tries - 1), LAST_RETRY_S))
-        quiet_s = _jittered(min(QUIET_FIRST_S * 2.0 ** min(failures - 1, 16), QUIET_MOST_S))
+        next_s = jittered(min(FIRST_RETRY_S * RETRY_FACTOR ** (delivery.tries - 1), LAST_RETRY_S))
         return Outcome(
             "dead" if dead else "pending",
             now + timedelta(seconds=next_s),
-            now + timedelta(seconds=min(quiet_s, next_s)),
             posted.status,
             posted.error,
         )
@@ -184,17 +208,19 @@ class Sender:
             )
 
 
-def signed(secret: str, event_id: str, body: bytes, now: datetime) -> dict[str, str]:
+def signed(secrets: Sequence[str], event_id: str, body: bytes, now: datetime) -> dict[str, str]:
     """The headers of a delivery: the public service's signature, and Standard Webhooks' beside it.
-    The first is over the body alone, the second over id and time too, so it cannot be replayed."""
+    The first is over the body alone, the second over id and time too, so it cannot be replayed.
+    `secrets` begins with the newest: the first signature has a place for one only."""
     text = body.decode()
+    signatures = [Webhook(secret).sign(event_id, now, text) for secret in secrets]
     return {
         "content-type": "application/json",
         "user-agent": "lava_proxy",
-        "x-webhook-signature": hmac.new(secret.encode(), body, sha256).hexdigest(),
+        "x-webhook-signature": hmac.new(secrets[0].encode(), body, sha256).hexdigest(),
         "webhook-id": event_id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(secret).sign(event_id, now, text),
+        "webhook-signature": " ".join(signatures),
     }
 
 
@@ -242,7 +268,3 @@ def _crossed(before: str, after: str) -> str | None:
     if after == "exhausted" and before != after:
         return EXHAUSTED
     return LOW if (before, after) == ("fine", "low") else None
-
-
-def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(0.5, 1.0)  # noqa: S311 - jitter

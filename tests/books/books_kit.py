@@ -141,7 +141,7 @@ class Shop:
         rows = await fetch(
             self.database,
             "SELECT available_e10, leased_e10, spent_e10, expired_e10, withdrawn_e10 "
-            "FROM credit_grants WHERE owner_id = $1 ORDER BY grant_id",
+            "FROM credit_grants WHERE owner_id = $1 ORDER BY created_at, grant_id",
             owner_id,
         )
         return [tuple(row) for row in rows]  # type: ignore[misc]

@@ -60,6 +60,7 @@ SAMPLES: Mapping[tuple[str, str], Mapping[str, object]] = {
     ("DELETE", "payment_methods/*"): {},
     ("POST", "webhooks"): {"name": "n", "url": "https://example.com/hook"},
     ("PATCH", "webhooks/*"): {"name": "m"},
+    ("POST", "webhooks/*/rotate"): {},
     ("DELETE", "webhooks/*"): {},
     ("POST", "forward_tokens"): {"customer_id": "CUSTOMER", "meter_slug": "METER"},
     ("DELETE", "forward_tokens/*"): {},

@@ -21,6 +21,7 @@ async def test_an_empty_object_is_a_customer(api: Api) -> None:
         "contact": {"phone": "", "email": "", "first_name": "", "last_name": ""},
         "subscription": None,
         "metadata": None,
+        "top_up_monthly_max": None,
         "created_at": made["created_at"],
     }
     assert made["customer_id"].startswith("con_")
@@ -35,6 +36,7 @@ async def test_everything_comes_back(api: Api) -> None:
         "name": "Jane van Dam Smith",
         "email": "jane@example.com",
         "phone": "+14155550100",
+        "top_up_monthly_max": "12.5",
         "metadata": {"plan": "gold", "n": [1, 2.50, None, True], "deep": {"ä": "ü"}},
     }
     made = await api.made("customers", body)
@@ -45,6 +47,7 @@ async def test_everything_comes_back(api: Api) -> None:
         "last_name": "van Dam Smith",
     }
     assert made["metadata"] == body["metadata"]
+    assert made["top_up_monthly_max"] == "12.5000000000"
     assert (await api.get("customers/user%2F1%20%3Fx=%C3%A4")).json == made
     assert (await api.get("customers")).json["data"] == [made]
 
@@ -81,6 +84,9 @@ WRONG_FIELDS: list[tuple[str, object]] = [
     ("metadata", []),
     ("metadata", "text"),
     ("metadata", {"x": "y" * 16_400}),
+    ("top_up_monthly_max", 5),
+    ("top_up_monthly_max", "-1"),
+    ("top_up_monthly_max", "1000000.01"),
     ("colour", "red"),
 ]
 
@@ -149,6 +155,21 @@ async def test_test_keys_make_test_ids(api: Api) -> None:
     assert made.secret_key.startswith("aks_test_")
     api.secret = made.secret_key
     assert (await api.customer()).startswith("con_test_")
+
+
+async def test_a_cap_of_top_ups_is_set_kept_and_taken_away(api: Api) -> None:
+    customer = await api.customer(top_up_monthly_max="30")
+    path = f"customers/{customer}"
+    for change, cap in (
+        ({"name": "J"}, "30.0000000000"),
+        ({"top_up_monthly_max": "0"}, "0.0000000000"),
+        ({"top_up_monthly_max": None}, None),
+        ({"top_up_monthly_max": "1000000"}, "1000000.0000000000"),
+    ):
+        changed = (await api.call("PATCH", path, change)).json
+        assert changed["top_up_monthly_max"] == cap
+        assert (await api.get(path)).json == changed
+        assert (await api.get("customers")).json["data"] == [changed]
 
 
 async def test_pages_neither_skip_nor_repeat(api: Api) -> None:

@@ -26,6 +26,8 @@ from lava_proxy.store.database import Database
 from lava_proxy.store.plans import BundleRow, PlanRow
 
 CENT_E10 = E10 // 100
+WAITING = """SELECT 1 FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 Event = tuple[str, dict[str, Any]]
 
 
@@ -440,6 +442,21 @@ async def test_a_second_charge_for_the_same_is_cried_out(
     kind, about = buyer.paid()
     await buyer.hear((kind, about), (kind, {**about, "id": "pi_second"}))
     assert "refund pi_second" in caplog.text
+    assert await buyer.left() == "15.00"
+
+
+async def test_a_second_charge_at_the_same_moment_is_cried_out_too(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    buyer = await shop.buyer()
+    kind, about = buyer.paid()
+    async with shop.api.database.transaction() as conn:
+        await payments.succeeded(conn, buyer.payment_id, "pi_first", shop.api.books.now())
+        second = asyncio.create_task(buyer.hear((kind, about)))
+        while not await fetch(shop.api.database, WAITING):
+            await asyncio.sleep(0.01)
+    await second
+    assert f"refund {buyer.intent}" in caplog.text
     assert await buyer.left() == "15.00"
 
 

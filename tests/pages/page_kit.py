@@ -90,6 +90,11 @@ class Redirecting(Manual):
         return self.charge_answer
 
 
+PLAN_TERMS = "25.0000000000 for 20.0000000000"
+BUNDLE_TERMS = "10.0000000000 for 15.0000000000"
+"""What the forms of a shop's plan and of its bundle say is offered."""
+
+
 @dataclass
 class Shop:
     """One merchant's shop; `pages` is what the browser talks to."""

@@ -6,7 +6,7 @@ import re
 from urllib.parse import urlencode
 
 from api_kit import call_app
-from page_kit import FORM, ORIGIN, Shop
+from page_kit import FORM, ORIGIN, PLAN_TERMS, Shop
 
 from lava_proxy.app import LavaProxy
 from lava_proxy.core.ids import new_secret
@@ -66,7 +66,7 @@ async def test_a_secret_that_is_not_there(shop: Shop) -> None:
 
 async def test_only_a_form_of_our_own_page_is_taken(shop: Shop) -> None:
     secret = await shop.session()
-    form = {"terms": "25.0000000000", "email": "a@example.com"}
+    form = {"terms": PLAN_TERMS, "email": "a@example.com"}
     for headers, status in (
         ([("sec-fetch-site", "cross-site")], 403),
         ([("sec-fetch-site", "same-site")], 403),
@@ -91,7 +91,7 @@ async def test_in_a_mount_and_beside_a_host_apps_own_pages(shop: Shop) -> None:
     mounted = {"root_path": "/ai", "html": True}
     path = f"/ai/embed/checkout/{secret}"
     assert (await call_app(shop.pages, "GET", path, **mounted)).status == 200
-    form = urlencode({"terms": "25.0000000000", "email": "a@example.com"}).encode()
+    form = urlencode({"terms": PLAN_TERMS, "email": "a@example.com"}).encode()
     pressed = await call_app(shop.pages, "POST", path, headers=[FORM], pieces=[form], **mounted)
     assert (pressed.status, pressed.headers["location"]) == (303, secret)
     proxy = LavaProxy(shop.api.books.settings)

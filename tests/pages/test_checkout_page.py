@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 from books_kit import fetch
-from page_kit import ORIGIN, Elements, Redirecting, Shop
+from page_kit import BUNDLE_TERMS, ORIGIN, PLAN_TERMS, Elements, Redirecting, Shop
 
 from lava_adapters.registry import Registry
 from lava_proxy.manage.app import create_management
 from lava_proxy.payments.seam import ChargeAnswer
 from lava_proxy.store import payments as store
 from lava_proxy.store.outbox import USUAL
+from lava_proxy.store.payments import Retry
 
 
 async def test_a_new_customer_buys_a_plan_in_test_mode(shop: Shop) -> None:
@@ -76,7 +78,7 @@ async def test_in_live_mode_the_operator_completes(shop: Shop) -> None:
     (customer,) = (await shop.api.get("customers")).json["data"]
     assert customer["customer_id"] == done["customer_id"]
     assert (await shop.api.balance(done["customer_id"]))["available"] == "20.0000000000"
-    await shop.post(secret, {"terms": "25.0000000000", "email": "x@example.com"})
+    await shop.post(secret, {"terms": PLAN_TERMS, "email": "x@example.com"})
     assert len(await shop.payments()) == 1
 
 
@@ -94,6 +96,35 @@ async def test_webhooks_hear_of_the_new_customer_when_it_has_paid(shop: Shop) ->
     (payment,) = await shop.payments()
     await shop.api.made(f"payments/{payment['payment_id']}/complete", {})
     assert await shop.events() == ["customer.created", "customer.wallet.balance.updated"]
+
+
+async def test_the_plan_that_one_is_leaving_is_kept_for_nothing(shop: Shop) -> None:
+    customer = await shop.api.customer()
+    await shop.subscribe(customer)
+    path = f"customers/{customer}/subscription"
+    before = (await shop.api.get(path)).json["subscription"]
+    await shop.api.call("DELETE", f"subscriptions/{before['subscription_id']}")
+    secret = await shop.session(customer_id=customer)
+    page = await shop.seen(secret)
+    assert "To pay now$0.00" in page.text.replace("\n", "")
+    assert "Keep plan" in page.text
+    assert "Instead of" not in page.text
+    await shop.press(secret)
+    page = await shop.seen(secret)
+    assert page.state == "done"
+    assert "changes" not in page.text
+    assert (await shop.api.get(path)).json["subscription"] == before
+    assert len(await shop.payments()) == 1
+    again = await shop.api.post(
+        "checkout_sessions",
+        {
+            "checkout_mode": "subscription",
+            "origin_url": "https://shop.example",
+            "plan_id": shop.plan_id,
+            "customer_id": customer,
+        },
+    )
+    assert (again.status, again.code) == (409, "conflict")
 
 
 async def test_an_upgrade_is_paid_now_and_a_downgrade_waits(shop: Shop) -> None:
@@ -197,7 +228,7 @@ async def test_a_session_ends_with_its_time(shop: Shop) -> None:
     reply = await shop.get(secret)
     assert (reply.status, await shop.state(secret)) == (410, "expired")
     assert b"<form" not in reply.body
-    form = {"terms": "25.0000000000", "email": "a@example.com"}
+    form = {"terms": PLAN_TERMS, "email": "a@example.com"}
     assert (await shop.post(secret, form)).status == 303
     assert len(await shop.payments()) == 1
     assert await shop.state(begun) == "paying"  # money on its way is waited for
@@ -225,7 +256,7 @@ async def test_what_cannot_be_sold_any_more(shop: Shop) -> None:
     theirs = await shop.session(customer_id=other)
     assert (await shop.api.call("DELETE", f"customers/{other}")).status == 200
     assert await shop.state(theirs) == "unavailable"
-    form = {"terms": "25.0000000000"}
+    form = {"terms": PLAN_TERMS}
     assert (await shop.post(theirs, form)).status == 303
     assert len(await shop.payments()) == 1
 
@@ -260,12 +291,30 @@ async def test_nobody_pays_another_price_than_they_saw(shop: Shop) -> None:
     secret = await shop.bundle(customer)
     change = {"credit_bundles": [{"credit_bundle_id": shop.bundle_id, "cost": "11"}]}
     assert (await shop.api.call("PATCH", f"plans/{shop.plan_id}", change)).status == 200
-    refused = await shop.post(secret, {"terms": "10.0000000000"})
+    refused = await shop.post(secret, {"terms": BUNDLE_TERMS})
     assert refused.status == 409
     assert b"has changed since you opened this page" in refused.body
     assert len(await shop.payments()) == 1
     await shop.press(secret)
     assert (await shop.payments())[0]["amount"] == "11.0000000000"
+
+
+async def test_nobody_is_given_less_than_they_saw(shop: Shop) -> None:
+    customer = await shop.api.customer()
+    await shop.subscribe(customer)
+    for secret, change in (
+        (
+            await shop.bundle(customer),
+            {"credit_bundles": [{"credit_bundle_id": shop.bundle_id, "credit_amount": "1"}]},
+        ),
+        (await shop.session(), {"included_credit": "1"}),
+    ):
+        terms = str((await shop.seen(secret)).one("input", name="terms")["value"])
+        assert (await shop.api.call("PATCH", f"plans/{shop.plan_id}", change)).status == 200
+        refused = await shop.post(secret, {"terms": terms, "email": "jane@example.com"})
+        assert refused.status == 409
+        assert b"has changed since you opened this page" in refused.body
+    assert len(await shop.payments()) == 1
 
 
 async def test_mistakes_are_shown_at_their_field(shop: Shop) -> None:
@@ -286,3 +335,29 @@ async def test_mistakes_are_shown_at_their_field(shop: Shop) -> None:
         page.one("p", id=f"{name}-wrong")
         assert page.one("input", name="name")["value"] == ("Jane <b>" if name != "name" else value)
     assert await shop.payments() == []
+
+
+async def test_a_payment_that_was_begun_buys_what_its_page_offered(shop: Shop) -> None:
+    customer = await shop.api.customer()
+    await shop.subscribe(customer)
+    shop.pays_with(provider := Redirecting())
+    secret = await shop.bundle(customer)
+    offered = await shop.seen(secret)
+    await shop.press(secret)
+    (bundle,) = (await shop.api.get("credit_bundles")).json["data"]
+    larger = {"credit_bundle_id": bundle["credit_bundle_id"], "cost": "90", "credit_amount": "99"}
+    change = {"credit_bundles": [larger]}
+    assert (await shop.api.call("PATCH", f"plans/{shop.plan_id}", change)).status == 200
+    before = Decimal((await shop.api.balance(customer))["bundle_remaining"])
+    async with shop.api.database.transaction() as conn:
+        reference = provider.asks[0].reference
+        await store.failed(conn, reference, shop.api.books.now(), Retry(0, 0.0))
+    again = await shop.seen(secret)
+    assert again.state == "declined"
+    for text in ("Credit$", "To pay now$"):  # the price and the credit are both as they were
+        figure = offered.text.replace("\n", "").partition(text)[2][:5]
+        assert f"{text}{figure}" in again.text.replace("\n", "")
+    async with shop.api.database.transaction() as conn:
+        await store.succeeded(conn, reference, "pi_1", shop.api.books.now())
+    bought = Decimal((await shop.api.balance(customer))["bundle_remaining"]) - before
+    assert bought == Decimal(bundle["credit_amount"])

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from api_kit import Reply
-from page_kit import Redirecting, Shop
+from page_kit import BUNDLE_TERMS, PLAN_TERMS, Redirecting, Shop
 
 from lava_proxy.pages.app import Pages
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, CheckoutAnswer, CheckoutAsk
@@ -14,7 +14,7 @@ from lava_proxy.store import payments as store
 from lava_proxy.store.database import StoreConflict
 
 TABS = 4
-FORM = {"terms": "25.0000000000", "email": "jane@example.com"}
+FORM = {"terms": PLAN_TERMS, "email": "jane@example.com"}
 
 
 def tabs(shop: Shop) -> list[Shop]:
@@ -36,7 +36,7 @@ async def test_many_tabs_credit_once(shop: Shop) -> None:
     assert (await shop.api.balance(customer["customer_id"]))["available"] == "20.0000000000"
     assert len(await shop.payments()) == 1
     more = await shop.bundle(customer["customer_id"], test=True)
-    await _press_all(shop, more, {"terms": "10.0000000000"})
+    await _press_all(shop, more, {"terms": BUNDLE_TERMS})
     assert await shop.state(more) == "done"
     assert (await shop.api.balance(customer["customer_id"]))["available"] == "35.0000000000"
     assert await shop.api.sound()

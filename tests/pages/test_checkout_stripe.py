@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from api_kit import call_app
 from books_kit import fetch
 from page_kit import Shop
@@ -11,6 +13,37 @@ from lava_adapters.registry import Registry
 from lava_proxy.manage.app import create_management
 from lava_proxy.payments.stripe import StripePayments
 from lava_proxy.payments.stripe_objects import marks
+from lava_proxy.store import payers
+
+
+async def payer(shop: Shop) -> list[tuple[object, ...]]:
+    return await fetch(shop.api.database, "SELECT owner_id, payer_ref FROM payers")
+
+
+async def test_whom_stripe_does_not_know_any_more_is_met_again(shop: Shop) -> None:
+    customer = await shop.api.customer()
+    async with shop.api.database.transaction() as conn:
+        now = shop.api.books.now()
+        await payers.save_payer(conn, customer, "stripe", "cus_gone", now)
+    with run_stand_in() as base:
+        stripe = StripePayments(KEY, webhook_secret=SECRET, api_base=base)
+        shop.pays_with(stripe)
+        secret = await shop.session(customer_id=customer)
+        await shop.press(secret)
+        assert (await shop.seen(secret)).state == "paying"
+        assert await payer(shop) == []
+        app = create_management(shop.api.books, Registry.builtin(), stripe)
+        api = replace(shop.api, app=app)
+        async with shop.api.database.transaction() as conn:
+            await payers.save_payer(conn, customer, "stripe", "cus_gone", now)
+        body = {"customer_id": customer, "return_url": "https://shop.example/back"}
+        assert "redirect_url" in await api.made("payment_methods", body)
+        stripe.close()
+    assert await payer(shop) == []
+    async with shop.api.database.transaction() as conn:
+        await payers.save_payer(conn, customer, "stripe", "cus_new", now)
+        await payers.forget_payer(conn, customer, "stripe", "cus_gone")
+    assert await payer(shop) == [(customer, "cus_new")]  # met again meanwhile
 
 
 async def test_a_new_customer_pays_at_stripe(shop: Shop) -> None:

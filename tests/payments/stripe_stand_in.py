@@ -82,6 +82,8 @@ async def once(request: web.Request, handler: Any) -> web.StreamResponse:
     async with turn:
         if key not in seen:
             fresh = await handler(request)
+            if b"resource_missing" in (fresh.body or b""):
+                return fresh  # what is not even begun is not kept
             seen[key] = (body, fresh.status, fresh.body)
     first, status, answer = seen[key]
     if first != body:
@@ -100,6 +102,9 @@ def shown(page: dict[str, Any]) -> web.Response:
 async def checkout(request: web.Request) -> web.Response:
     """Enough of POST /v1/checkout/sessions: it keeps what was asked and makes an address."""
     asked = await get_post_data(request)
+    if "gone" in asked.get("customer", ""):
+        error = {"type": "invalid_request_error", "code": "resource_missing", "param": "customer"}
+        return web.json_response({"error": error}, status=400)
     reference, number = asked["client_reference_id"], len(pages) + 1
     lines = asked.get("line_items") or {}
     line = next(iter(lines.values() if isinstance(lines, dict) else lines), None)

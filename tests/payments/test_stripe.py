@@ -169,6 +169,23 @@ async def test_a_page_of_stripes_own(payments: StripePayments) -> None:
     assert (await payments.checkout(replace(PAGE, attempt=2))).provider_ref != page.provider_ref
 
 
+async def test_a_payer_whom_stripe_does_not_know_any_more(
+    base: str, payments: StripePayments
+) -> None:
+    """Removed there by hand, or of the account that was used before this one."""
+    assert await payments.methods("cus_gone") == ()
+    answer = await payments.charge(ask("cus_gone", provider_ref="pi_gone"))
+    assert (answer.outcome, answer.code) == ("declined", "no_payment_method")
+    for amount_e10 in (5 * E10, None):
+        asked = replace(PAGE, reference=new_id("payment"), amount_e10=amount_e10)
+        page = await payments.checkout(replace(asked, payer_ref="cus_gone"))
+        assert page.payer_gone
+        with client(base) as there:
+            made = there.get(f"/v1/checkout/sessions/{page.provider_ref}").json()
+        assert (made["customer"], made["metadata"]["lava_owner_id"]) == (None, "con_1")
+        assert not (await payments.checkout(asked)).payer_gone
+
+
 async def test_a_page_that_only_keeps_a_card(payments: StripePayments) -> None:
     page = await payments.checkout(
         replace(PAGE, reference="set_1", amount_e10=None, payer_ref="cus_1")

@@ -49,6 +49,15 @@ def test_a_payment_that_succeeded() -> None:
     assert (found.provider_ref, found.payer_ref, found.amount_e10) == ("pi_1", "cus_1", 5 * E10)
 
 
+@pytest.mark.parametrize(("currency", "amount_e10"), [("usd", 5 * E10), ("jpy", 0)])
+def test_money_of_another_currency_is_not_counted_as_ours(currency: str, amount_e10: int) -> None:
+    paid = {"currency": currency, "metadata": MARKS}
+    intent = read("payment_intent.succeeded", id="pi_1", amount_received=500, **paid)
+    page = read("checkout.session.completed", payment_status="paid", amount_total=500, **paid)
+    assert (intent.kind, intent.amount_e10) == ("succeeded", amount_e10)
+    assert (page.kind, page.amount_e10) == ("succeeded", amount_e10)
+
+
 def test_a_payment_that_failed_says_why() -> None:
     error = {"code": "card_declined", "decline_code": "insufficient_funds", "message": "No."}
     found = read("payment_intent.payment_failed", id="pi_1", amount=500, last_payment_error=error)

@@ -9,7 +9,8 @@ from test_budget import asking, cut_event, one_by_one, shown
 
 from lava_proxy.core.ids import new_id
 from lava_proxy.net.simulated import Script
-from lava_proxy.store import payments, plans, subscriptions
+from lava_proxy.store import customers, payments, plans, subscriptions
+from lava_proxy.store.ledger import announce_credit
 from lava_proxy.store.place import TOP
 from lava_proxy.store.plans import BundleRow, PlanRow
 
@@ -65,6 +66,24 @@ async def test_a_stream_goes_on_over_top_ups_up_to_the_cap(gate: Gate) -> None:
     refused = await gate.call(CHAT, asking(model), payer)
     assert (refused.status, refused.error()["code"]) == (402, "insufficient_credit")
     assert len(await bought(gate, payer)) == 2
+
+
+async def test_a_customers_own_cap_blocks_and_a_higher_one_lets_it_go_on(gate: Gate) -> None:
+    payer, model = await subscribed(gate, test=True), fresh_model()
+    gate.sim.script[model] = Script(one_by_one(200, 0.0005))
+    for cap_e10, status in ((0, 402), (USD, 200)):
+        async with gate.database.transaction() as conn:
+            await customers.update(
+                conn, payer.merchant_id, payer.customer_id, {"top_up_max_e10": cap_e10}
+            )
+            await announce_credit(conn, payer.customer_id)
+        if not cap_e10:  # what the plan gave is used up
+            await gate.call(CHAT, asking(model), payer)
+        answer = await gate.call(CHAT, asking(model), payer)
+        assert answer.status == status
+        if status == 402:
+            assert answer.error()["code"] == "insufficient_credit"
+    assert len(await bought(gate, payer)) == 1
 
 
 async def test_a_stream_is_cut_when_the_money_does_not_come(gate: Gate) -> None:

@@ -11,13 +11,14 @@ import pytest
 from books_kit import fetch, row
 from plans_kit import DECLINED, PENDING, USD, Club, open_club
 
+from lava_proxy.core.invariant import invariant
 from lava_proxy.payments.manual import Manual
 from lava_proxy.payments.seam import ChargeAnswer, ChargeAsk, PaymentsDown
 from lava_proxy.store import customers, plans, subscriptions
 from lava_proxy.store.audit import audit
-from lava_proxy.store.database import Database
+from lava_proxy.store.database import Connection, Database
 from lava_proxy.store.plans import Rollover
-from lava_proxy.workers import charges
+from lava_proxy.workers import charges, renewals
 
 
 @pytest.fixture
@@ -36,6 +37,27 @@ async def test_a_charge_that_waits_for_its_payer_is_not_made_twice(club: Club) -
     first, second = club.till.asked
     assert first.payment_id == second.payment_id
     assert (first.provider_ref, second.provider_ref) == (None, "pi_1")
+
+
+async def test_a_renewal_that_waits_for_its_payer_says_so(club: Club) -> None:
+    customer, subscription = await club.member(await club.plan())
+    waits = ChargeAnswer("requires_action", "pi_1", "authentication_required")
+    club.till.answers.extend([waits, DECLINED, waits])
+    club.later(days=31)
+    for status in ("requires_action", "pending", "requires_action"):
+        await club.renew()
+        (payment,) = await club.payments(customer, "renewal")
+        assert (payment["status"], payment["provider_ref"]) == (status, "pi_1")
+        assert not (await club.lease(customer, 1)).coming  # nobody can say when
+        club.later(days=1)
+    club.till.usual = waits
+    club.later(days=5)
+    await club.renew()
+    assert (await club.subscription(subscription))["status"] == "cancelled"
+    (payment,) = await club.payments(customer, "renewal")
+    assert payment["status"] == "failed"
+    assert await club.paid(str(payment["payment_id"]))  # they confirmed after all
+    assert await club.credit(customer) == (0, 20 * USD)
 
 
 async def test_a_renewal_that_nobody_answers_for_lapses_with_its_grace(club: Club) -> None:
@@ -126,6 +148,23 @@ async def test_a_months_end_is_not_twenty_payments_at_a_time(
     await club.renew()
     assert len(club.till.asked) == 5
     assert [await club.credit(customer) for customer in members] == [(20 * USD, 0)] * 5
+
+
+async def test_one_broken_subscription_keeps_nobody_else_from_renewing(
+    club: Club, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = await club.plan(20)
+    broken, fine = [(await club.member(plan))[0] for _ in range(2)]
+    plain = subscriptions.renew_due
+
+    async def renew_due(conn: Connection, customer_id: str, now: datetime) -> None:
+        invariant(customer_id != broken, "a defect")
+        await plain(conn, customer_id, now)
+
+    monkeypatch.setattr(renewals, "renew_due", renew_due)
+    club.later(days=31)
+    await club.renew()
+    assert [ask.customer_id for ask in club.till.asked] == [fine]
 
 
 # Cycles -----------------------------------------------------------------------------------------

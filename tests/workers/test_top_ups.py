@@ -8,16 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from books_kit import fetch, row, until
+from books_kit import fetch, make_books, row, until
 from plans_kit import DECLINED, USD, Club, open_club
 
 from lava_proxy.books.leases import Hold
 from lava_proxy.core.ids import new_id
 from lava_proxy.payments.seam import ChargeAnswer, PaymentsDown
-from lava_proxy.store import payments, plans, subscriptions
+from lava_proxy.store import customers, payments, plans, reversals, subscriptions
 from lava_proxy.store.audit import audit
 from lava_proxy.store.database import Database
-from lava_proxy.store.plans import BundleRow
+from lava_proxy.store.plans import BundleChange, BundleRow
+from lava_proxy.workers import top_ups
 
 NEEDS_ACTION = ChargeAnswer("requires_action", "pi_1", "authentication_required")
 
@@ -157,6 +158,19 @@ async def test_reports_that_spend_all_are_followed_by_a_top_up(club: Club) -> No
     assert await club.credit(customer) == (0, 15 * USD)
 
 
+async def test_one_who_is_in_the_way_delays_only_their_own_top_up(club: Club) -> None:
+    (busy, _), (other, _), gone = await empty(club), await empty(club), "con_0_gone"
+    club.books.spent_free |= {busy, other, gone}
+    async with club.database.transaction() as conn:
+        await subscriptions.lock_account(conn, busy)
+        await club.top_up()
+        assert await statuses(club, other) == ["succeeded"]
+        assert club.books.spent_free == {busy}
+    await club.top_up()
+    assert await statuses(club, busy) == ["succeeded"]
+    assert club.books.spent_free == set()
+
+
 @pytest.mark.parametrize("limit", [25])
 async def test_the_months_cap_blocks_until_the_next_month(
     database: Database, tmp_path: Path, limit: int
@@ -178,6 +192,57 @@ async def test_the_months_cap_blocks_until_the_next_month(
         assert len(await statuses(club, customer)) == 3
 
 
+async def cap(club: Club, customer: str, usd: int | None) -> None:
+    most = None if usd is None else usd * USD
+    async with club.database.transaction() as conn:
+        change = {"top_up_max_e10": most}
+        await customers.update(conn, club.shop.merchant_id, customer, change)
+
+
+async def test_a_customers_own_cap_goes_before_the_setting(
+    database: Database, tmp_path: Path
+) -> None:
+    async with open_club(database, tmp_path, top_up_monthly_max=15) as club:
+        customer, _ = await empty(club)
+        (other, _), bought = await empty(club), 0
+        for usd, fits in ((9, 0), (0, 0), (10, 1), (19, 1), (None, 1), (30, 3)):
+            await cap(club, customer, usd)
+            while bought < fits:
+                assert (await club.lease(customer, 15)).coming
+                await club.top_up()
+                assert (await club.lease(customer, 15)).amount_e10 == 15 * USD
+                await club.shop.settle(row(customer, 15 * USD, shop=club.shop, holder_id="hld_1"))
+                bought += 1
+            answer = await club.lease(customer, 1)
+            assert (answer.amount_e10, answer.coming) == (0, False), usd
+            assert len(await statuses(club, customer)) == bought
+        assert (await club.lease(other, 1)).coming  # one's cap is not another's
+
+
+async def test_two_workers_at_the_cap_buy_what_fits_and_no_more(
+    database: Database, tmp_path: Path
+) -> None:
+    async with open_club(database, tmp_path) as club:
+        second = make_books(database, club.clock, tmp_path / "second")
+        await second.open()
+        customer, _ = await empty(club)
+        await cap(club, customer, 25)
+        for _ in range(4):  # two bundles of 10 fit
+            for books in (club.books, second):
+                books.spent_free.add(customer)
+            await asyncio.gather(
+                *[top_ups.run_once(books, club.till) for books in (club.books, second) * 2],
+                *[club.lease(customer, 15, f"hld_{n}") for n in range(4)],
+            )
+            await club.shop.settle(row(customer, 15 * USD, shop=club.shop))
+            for n in range(4):
+                await club.shop.give_back(customer, None, f"hld_{n}")
+        await second.close()
+        assert await statuses(club, customer) == ["succeeded", "succeeded"]
+        assert [ask.amount_e10 for ask in club.till.asked] == [10 * USD, 10 * USD]
+        assert (await audit(club.database)).sound
+
+
 async def test_no_top_up_while_the_plan_is_not_paid_for_or_after_it(club: Club) -> None:
     customer, subscription = await club.member(await club.plan(20, bundle=(10, 15)))
     club.till.usual = DECLINED
@@ -190,6 +255,20 @@ async def test_no_top_up_while_the_plan_is_not_paid_for_or_after_it(club: Club) 
     assert (await club.subscription(subscription))["status"] == "cancelled"
     assert not (await club.lease(customer, 1)).coming
     assert await statuses(club, customer) == []
+
+
+async def test_what_was_offered_for_a_price_is_what_it_buys(club: Club) -> None:
+    """The merchant makes the bundle ten times as large, and as dear, while a payment is open."""
+    plan = await club.plan(0, bundle=(10, 15))
+    customer, _ = await club.member(plan)
+    assert (await club.lease(customer, 1)).coming
+    larger = BundleChange(plan.bundles[0].credit_bundle_id, None, 100 * USD, 150 * USD)
+    async with club.database.transaction() as conn:
+        change = plans.PlanChange(bundles=(larger,))
+        await plans.update(conn, club.shop.merchant_id, plan.plan_id, change, club.books.now())
+    await club.top_up()
+    assert [ask.amount_e10 for ask in club.till.asked] == [10 * USD]
+    assert await club.credit(customer) == (0, 15 * USD)
 
 
 async def test_the_subscriptions_own_bundle_goes_before_the_plans(club: Club) -> None:
@@ -206,10 +285,61 @@ async def test_the_subscriptions_own_bundle_goes_before_the_plans(club: Club) ->
                 subscription_id=subscription,
                 merchant_id=club.shop.merchant_id,
                 bundle_id=bundle_id,
+                now=club.books.now(),
             )
         await club.lease(customer, 5)
         await club.top_up()
         assert await club.credit(customer) == (0, left * USD)
+
+
+async def asked_for(club: Club) -> tuple[str, str]:
+    """A customer whose first top-up is paid and spent, and whose second is written down and asked
+    for by nobody yet."""
+    customer, subscription = await empty(club)
+    club.till.answers.append(ChargeAnswer("succeeded", "pi_1"))
+    await club.lease(customer, 15)
+    await club.top_up()
+    await club.shop.settle(row(customer, 15 * USD, shop=club.shop))
+    assert (await club.lease(customer, 1)).coming
+    assert await statuses(club, customer) == ["succeeded", "pending"]
+    return customer, subscription
+
+
+async def test_money_that_went_back_is_not_charged_for_anew(club: Club) -> None:
+    """Not by a top-up either that was due when it went."""
+    customer, _ = await asked_for(club)
+    first, _ = await club.payments(customer, "top_up")
+    async with club.database.transaction() as conn:
+        await reversals.note(
+            conn,
+            provider="till",
+            ref="dp_1",
+            payment_ref="pi_1",
+            kind="dispute",
+            amount_e10=10 * USD,
+            over=False,
+        )
+        await reversals.settle_up(conn, str(first["payment_id"]), club.books.now())
+    await club.top_up()
+    assert len(club.till.asked) == 1
+    assert await statuses(club, customer) == ["succeeded", "cancelled"]
+    assert not (await club.lease(customer, 1)).coming
+    assert (await audit(club.database)).sound
+
+
+async def test_who_turns_top_ups_off_is_charged_for_none(club: Club) -> None:
+    customer, subscription = await asked_for(club)
+    async with club.database.transaction() as conn:
+        assert await subscriptions.set_top_up(
+            conn,
+            subscription_id=subscription,
+            merchant_id=club.shop.merchant_id,
+            bundle_id=None,
+            now=club.books.now(),
+        )
+    await club.top_up()
+    assert len(club.till.asked) == 1
+    assert await statuses(club, customer) == ["succeeded", "cancelled"]
 
 
 # Streams ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from books_kit import NOW, Shop, fetch, make_books, open_shop, row, settings_of
 from plans_kit import Club, Till
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from lava_proxy.core.clock import ManualClock
 from lava_proxy.core.ids import new_id, new_webhook_secret
@@ -26,7 +26,11 @@ from lava_proxy.store import outbox, subscriptions, webhooks
 from lava_proxy.store.database import Database
 from lava_proxy.store.webhooks import WebhookRow
 from lava_proxy.telemetry.metrics import Metrics
-from lava_proxy.workers.webhooks import Sender
+from lava_proxy.workers.webhooks import Sender, signed
+
+WAITING = """SELECT 1 FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+"""Somebody waits for somebody else's transaction."""
 
 
 @dataclass
@@ -183,13 +187,48 @@ async def test_it_tells_of_the_subscription_too(
 
 
 async def test_the_library_of_receivers_accepts_it() -> None:
-    from datetime import UTC, datetime
-
-    from lava_proxy.workers.webhooks import signed
-
     secret = new_webhook_secret()
-    headers = signed(secret, "evt_1", b'{"a":1}', datetime.now(UTC))
-    assert Webhook(secret).verify(b'{"a":1}', headers) == {"a": 1}
+    old = new_webhook_secret()
+    headers = signed([secret, old], "evt_1", b'{"a":1}', datetime.now(UTC))
+    for known in (secret, old):
+        assert Webhook(known).verify(b'{"a":1}', headers) == {"a": 1}
+    with pytest.raises(WebhookVerificationError):
+        Webhook(new_webhook_secret()).verify(b'{"a":1}', headers)
+
+
+async def test_while_secrets_overlap_a_delivery_is_signed_with_both(
+    shop: Shop, sender: Sender, clock: ManualClock
+) -> None:
+    vault = open_vault(sender._settings)
+    async with receiving(answers=[500]) as receiver:
+        webhook_id, old = await hook(shop, sender, receiver.url)
+        await tell(shop, await shop.customer())
+        await sender.run_once()  # fails, and is signed anew when it is tried again
+        new = new_webhook_secret()
+        async with shop.database.transaction() as conn:
+            await webhooks.rotate(
+                conn,
+                shop.merchant_id,
+                webhook_id,
+                lambda: vault.seal(new, webhook_id),
+                overlap=timedelta(hours=1),
+                now=clock.now(),
+            )
+        clock.advance(60)
+        await sender.run_once()
+        clock.advance(3600)
+        await tell(shop, await shop.customer())
+        await sender.run_once()
+        await sender._tidy()
+        assert await fetch(shop.database, "SELECT 1 FROM webhook_old_secrets") == []
+    keys = [[old], [new, old], [new]]
+    assert len(receiver.got) == len(keys)
+    for (headers, body), secrets in zip(receiver.got, keys, strict=True):
+        at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+        both = [Webhook(key).sign(headers["webhook-id"], at, body.decode()) for key in secrets]
+        assert headers["webhook-signature"] == " ".join(both)
+        wanted = hmac.new(secrets[0].encode(), body, sha256).hexdigest()
+        assert headers["x-webhook-signature"] == wanted  # the newest alone: it has one place
 
 
 async def test_only_who_wants_an_event_is_told(shop: Shop, sender: Sender) -> None:
@@ -299,6 +338,152 @@ async def test_after_three_days_it_is_dead_until_somebody_resends_it(
     assert [status for status, *_ in await statuses(shop)] == ["delivered"]
 
 
+async def test_an_old_secret_that_cannot_be_opened_any_more_stops_nothing(
+    shop: Shop, sender: Sender, clock: ManualClock
+) -> None:
+    async with receiving() as receiver:
+        webhook_id, _ = await hook(shop, sender, receiver.url)
+        new = new_webhook_secret()
+        sealed = open_vault(sender._settings).seal(new, webhook_id)
+        async with shop.database.transaction() as conn:
+            await webhooks.rotate(
+                conn, None, webhook_id, lambda: sealed, overlap=timedelta(days=1), now=clock.now()
+            )
+            await conn.execute("UPDATE webhook_old_secrets SET secret_sealed = 'x'")
+        await tell(shop, await shop.customer())
+        assert await sender.run_once() == 1
+    [(headers, body)] = receiver.got
+    ours = Webhook(new).sign(headers["webhook-id"], NOW, body.decode())
+    assert headers["webhook-signature"] == ours
+
+
+async def state_of(shop: Shop, webhook_id: str, clock: ManualClock) -> WebhookRow:
+    async with shop.database.connection() as conn:
+        found = await webhooks.find(conn, shop.merchant_id, webhook_id, clock.now())
+    assert found is not None
+    return found
+
+
+async def failing_for(shop: Shop, sender: Sender, clock: ManualClock, **time: float) -> None:
+    """Time goes by, an event every twelve hours, and every try fails."""
+    until = clock.now() + timedelta(**time)
+    while clock.now() < until:
+        await tell(shop, await shop.customer(), outbox.CREATED)
+        await sender.run_once()
+        clock.advance(12 * 3600)
+
+
+def disabled_count(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("lava_webhook_disabled_total")
+
+
+async def test_an_endpoint_that_only_fails_is_disabled_until_somebody_enables_it(
+    shop: Shop, sender: Sender, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with receiving(answers=[500] * 1000) as receiver:
+        webhook_id, _ = await hook(shop, sender, receiver.url, outbox.CREATED)
+        await failing_for(shop, sender, clock, days=5)
+        assert (await state_of(shop, webhook_id, clock)).disabled_at is None
+        await sender.run_once()
+        disabled = await state_of(shop, webhook_id, clock)
+        assert disabled.disabled_at == clock.now()
+        assert webhook_id in caplog.text
+        assert disabled_count(sender._metrics) == 1
+        asked = len(receiver.got)
+        await failing_for(shop, sender, clock, days=4)
+        assert len(receiver.got) == asked  # nothing is sent, and what happens is kept
+        await sender._tidy()
+        kept = {(str(status), str(error)) for status, _, error in await statuses(shop)}
+        assert ("dead", "no try before its time was over") in kept
+        assert ("pending", "None") in kept
+        receiver.answers.clear()
+        async with shop.database.transaction() as conn:
+            enabled = await webhooks.update(
+                conn, shop.merchant_id, webhook_id, enable=True, now=clock.now()
+            )
+        assert enabled is not None
+        assert enabled.disabled_at is None
+        waiting = [status for status, *_ in await statuses(shop)].count("pending")
+        assert waiting == await sender.run_once()  # at once, however far their next tries were
+    assert waiting >= 6
+    assert disabled_count(sender._metrics) == 1
+
+
+async def test_one_success_and_failures_with_days_between_disable_nothing(
+    shop: Shop, sender: Sender, clock: ManualClock
+) -> None:
+    async with receiving(answers=[500] * 1000) as receiver:
+        webhook_id, _ = await hook(shop, sender, receiver.url, outbox.CREATED)
+        await failing_for(shop, sender, clock, days=4)
+        receiver.answers[:1] = [200]
+        await failing_for(shop, sender, clock, days=4.5)
+        assert (await state_of(shop, webhook_id, clock)).disabled_at is None
+        receiver.answers[:] = [500] * 1000
+        clock.advance(48 * 3600)
+        for _ in range(4):  # an event every four days: its tries end after three
+            await tell(shop, await shop.customer(), outbox.CREATED)
+            for _ in range(14):
+                await sender.run_once()
+                clock.advance(6 * 3600)
+            clock.advance(32 * 3600)
+        assert (await state_of(shop, webhook_id, clock)).disabled_at is None
+
+
+async def test_it_is_not_the_endpoints_fault_that_we_cannot_sign(
+    shop: Shop, sender: Sender, clock: ManualClock
+) -> None:
+    async with receiving() as receiver:
+        webhook_id, _ = await hook(shop, sender, receiver.url, outbox.CREATED)
+        async with shop.database.transaction() as conn:
+            await conn.execute("UPDATE webhooks SET secret_sealed = 'x'")
+        await failing_for(shop, sender, clock, days=7)
+        assert receiver.got == []
+    assert (await state_of(shop, webhook_id, clock)).disabled_at is None
+    assert {error for *_, error in await statuses(shop) if error} == {"its secret cannot be opened"}
+
+
+@pytest.mark.parametrize("first", [500, 200])
+async def test_a_success_beside_the_last_failure_keeps_it_enabled(
+    shop: Shop, sender: Sender, clock: ManualClock, first: int
+) -> None:
+    """Two workers end their tries at once; whoever is first, the endpoint is known to work."""
+    second = Sender(sender._settings, shop.database, clock, Metrics([]))
+    async with receiving(answers=[first, 700 - first]) as receiver:
+        webhook_id, _ = await hook(shop, sender, receiver.url, outbox.CREATED)
+        for _ in range(2):
+            await tell(shop, await shop.customer(), outbox.CREATED)
+        await sender._dispatch()
+        taken = await sender._claim()
+        async with shop.database.transaction() as conn:
+            await conn.execute(
+                "UPDATE webhooks SET failures = 9, failing_since = $1, failed_at = $2",
+                clock.now() - timedelta(days=6),
+                clock.now() - timedelta(hours=1),
+            )
+            workers = zip((sender, second), taken, strict=True)
+            ends = [asyncio.create_task(worker._deliver(one)) for worker, one in workers]
+            while len(await fetch(shop.database, WAITING)) < len(ends):
+                await asyncio.sleep(0.01)
+        await asyncio.gather(*ends)
+    await second.close()
+    assert len(receiver.got) == 2
+    assert (await state_of(shop, webhook_id, clock)).disabled_at is None
+
+
+async def test_two_workers_disable_it_once(shop: Shop, sender: Sender, clock: ManualClock) -> None:
+    second = Sender(sender._settings, shop.database, clock, Metrics([]))
+    async with receiving(answers=[500] * 1000) as receiver:
+        webhook_id, _ = await hook(shop, sender, receiver.url, outbox.CREATED)
+        await failing_for(shop, sender, clock, days=5)
+        for _ in range(6):
+            await tell(shop, await shop.customer(), outbox.CREATED)
+        await asyncio.gather(*[one.run_once() for one in (sender, second) * 2])
+    await second.close()
+    assert (await state_of(shop, webhook_id, clock)).disabled_at == clock.now()
+    told = [disabled_count(one._metrics) or 0 for one in (sender, second)]
+    assert sum(told) == 1
+
+
 async def test_a_dead_endpoint_delays_nobody_else(shop: Shop, sender: Sender) -> None:
     other = await open_shop(shop.database)
     async with receiving(hang=True) as dead, receiving() as fine:
@@ -328,10 +513,31 @@ async def test_a_process_that_dies_while_sending_is_followed_by_another(
         clock.advance(300)
         assert await sender.run_once() == 1
         # The first one comes back late: what the second wrote stands.
-        late = outbox.Outcome("pending", NOW, NOW, None, "late")
+        late = outbox.Outcome("pending", NOW, None, "late")
         async with shop.database.transaction() as conn:
-            await outbox.end_try(conn, taken, late, clock.now())
+            assert not await outbox.end_try(conn, taken, late, clock.now())
     assert [status for status, *_ in await statuses(shop)] == ["delivered"]
+
+
+async def test_a_webhook_that_is_being_changed_delays_nobody_and_is_told_once(
+    shop: Shop, sender: Sender
+) -> None:
+    other = await open_shop(shop.database)
+    async with receiving() as busy, receiving() as fine:
+        webhook_id, _ = await hook(shop, sender, busy.url, outbox.CREATED)
+        await hook(other, sender, fine.url, outbox.CREATED)
+        for one in (shop, other):
+            await tell(one, await one.customer(), outbox.CREATED)
+        async with shop.database.transaction() as conn:
+            await webhooks.lock_health(conn, webhook_id)
+            sending = asyncio.create_task(sender.run_once())
+            while not (busy.got and fine.got):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.6)  # longer than anybody waits for a lock
+        assert await sending == 2
+        assert await sender.run_once() == 0
+    assert (len(busy.got), len(fine.got)) == (1, 1)
+    assert [status for status, *_ in await statuses(shop)] == ["delivered"] * 2
 
 
 async def test_two_processes_send_once(

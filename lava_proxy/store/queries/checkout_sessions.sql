@@ -39,7 +39,7 @@ SELECT cs.checkout_session_id, cs.merchant_id, m.name AS merchant_name, cs.secre
        p.plan_id, p.name AS plan_name, p.period_amount_e10, p.included_credit_e10,
        p.billing_interval,
        b.credit_bundle_id, b.plan_id AS bundle_plan_id, b.name AS bundle_name, b.cost_e10,
-       b.credit_e10,
+       coalesce(y.credit_e10, b.credit_e10) AS credit_e10,
        s.subscription_id, s.plan_id AS active_plan_id, s.cycle_end_at,
        s.pending_type IS NOT NULL AS plan_ends,
        coalesce(s.pending_plan_id = cs.plan_id, false) AS waits, s.past_due_since IS NOT NULL AS past_due, a.name AS active_name,

@@ -8,6 +8,12 @@ FROM (SELECT merchant_id FROM customers WHERE customer_id = :owner_id::text
       SELECT merchant_id FROM merchants WHERE merchant_id = :owner_id::text) o
 ON CONFLICT DO NOTHING;
 
+-- name: forget_payer
+-- The provider does not know them any more, and is about to meet them anew.
+-- args: owner_id text, provider text, payer_ref text
+DELETE FROM payers WHERE owner_id = :owner_id::text AND provider = :provider::text
+  AND payer_ref = :payer_ref::text;
+
 -- name: payer_of
 -- Who somebody is at a payment provider.
 -- args: owner_id text, provider text

@@ -2,13 +2,14 @@
 -- A payment before its provider is asked; harmless when it is there.
 -- args: payment_id text, merchant_id text, customer_id text, purpose text, amount bigint,
 --   provider text, plan_id text, subscription_id text, credit_bundle_id text,
---   checkout_session_id text, due_at timestamptz, look_at timestamptz, now timestamptz
+--   credit bigint, checkout_session_id text, due_at timestamptz, look_at timestamptz,
+--   now timestamptz
 INSERT INTO payments (payment_id, merchant_id, customer_id, purpose, amount_e10, status, provider,
-                      plan_id, subscription_id, credit_bundle_id, checkout_session_id,
+                      plan_id, subscription_id, credit_bundle_id, credit_e10, checkout_session_id,
                       next_attempt_at, look_at, created_at)
 VALUES (:payment_id::text, :merchant_id::text, :customer_id::text, :purpose::text, :amount::bigint,
         'pending', :provider::text, :plan_id::text, :subscription_id::text,
-        :credit_bundle_id::text, :checkout_session_id::text, :due_at::timestamptz,
+        :credit_bundle_id::text, :credit::bigint, :checkout_session_id::text, :due_at::timestamptz,
         :look_at::timestamptz, :now::timestamptz)
 ON CONFLICT DO NOTHING;
 
@@ -40,15 +41,18 @@ ON CONFLICT DO NOTHING;
 -- name: open_top_up
 -- The payment for a top-up, if one is needed: credit is under the low-water mark (or would suffice
 -- for `short` with the bundle, not without), none is open (one that waits for its payer can still
--- succeed), no pause after a decline runs, and the month's cap has room. The account is locked.
+-- succeed), no pause after a decline runs, and the month's cap, the customer's own or `month_max`,
+-- has room. The account is locked.
 -- args: payment_id text, customer_id text, now timestamptz, low_percent int, month_max bigint,
 --   month_start timestamptz, short bigint, reach bigint
 INSERT INTO payments (payment_id, merchant_id, customer_id, purpose, amount_e10, status, provider,
-                      plan_id, subscription_id, seq, credit_bundle_id, next_attempt_at, created_at)
+                      plan_id, subscription_id, seq, credit_bundle_id, credit_e10,
+                      next_attempt_at, created_at)
 SELECT :payment_id::text, s.merchant_id, s.customer_id, 'top_up', b.cost_e10, 'pending', '',
-       s.plan_id, s.subscription_id, coalesce(last.seq, 0) + 1, b.credit_bundle_id,
+       s.plan_id, s.subscription_id, coalesce(last.seq, 0) + 1, b.credit_bundle_id, b.credit_e10,
        :now::timestamptz, :now::timestamptz
 FROM subscriptions s
+JOIN customers u ON u.customer_id = s.customer_id
 JOIN credit_bundles b ON b.credit_bundle_id = s.top_up_bundle_id AND b.deleted_at IS NULL
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(g.leased_e10 + CASE WHEN g.expires_at <= :now::timestamptz THEN 0
@@ -68,7 +72,7 @@ WHERE s.customer_id = :customer_id::text AND s.status = 'active' AND s.past_due_
       SELECT coalesce(sum(p.amount_e10), 0)::bigint FROM payments p
       WHERE p.customer_id = s.customer_id AND p.purpose = 'top_up'
         AND p.created_at >= :month_start::timestamptz
-        AND p.status IN ('pending', 'requires_action', 'succeeded')) <= :month_max::bigint
+        AND p.status IN ('pending', 'requires_action', 'succeeded')) <= coalesce(u.top_up_max_e10, :month_max::bigint)
 ON CONFLICT DO NOTHING
 RETURNING payment_id;
 

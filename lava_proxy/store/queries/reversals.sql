@@ -44,4 +44,5 @@ WHERE payment_id = :payment_id::text;
 -- Nothing is bought by itself any more for a customer whose money went back.
 -- args: customer_id text
 UPDATE subscriptions SET top_up_bundle_id = NULL
-WHERE customer_id = :customer_id::text AND status = 'active' AND top_up_bundle_id IS NOT NULL;
+WHERE customer_id = :customer_id::text AND status = 'active'
+RETURNING subscription_id;

@@ -15,7 +15,8 @@ VALUES (:forward_token_id::text, :merchant_id::text, :token_hash::bytea, :hint::
 -- A merchant's forward tokens that are not revoked, behind a place in the list, newest first.
 -- args: merchant_id text, before_at timestamptz, before_id text, most int
 SELECT t.forward_token_id, t.merchant_id, t.hint, t.test, t.customer_id, m.slug AS meter_slug,
-       t.meter_id, t.disable_billing, t.expires_at, t.spend_limit_e10, t.spend_cycle, t.created_at
+       t.meter_id, t.disable_billing, t.expires_at, t.spend_limit_e10, t.spend_cycle, t.created_at,
+       t.spent_e10
 FROM forward_tokens t LEFT JOIN meters m USING (meter_id)
 WHERE t.merchant_id = :merchant_id::text AND t.revoked_at IS NULL
   AND (t.created_at, t.forward_token_id) < (:before_at::timestamptz, :before_id::text)

@@ -12,32 +12,78 @@ WHERE NOT EXISTS (SELECT FROM webhooks w
                   WHERE w.merchant_id = :merchant_id::text AND w.slot = place)
 ORDER BY place LIMIT 1
 ON CONFLICT (merchant_id, slot) DO NOTHING
-RETURNING webhook_id, name, url, events, created_at;
+RETURNING webhook_id;
+
+-- name: lock_webhook
+-- A webhook, locked; without a merchant, anybody's.
+-- args: merchant_id text, webhook_id text
+SELECT webhook_id FROM webhooks
+WHERE webhook_id = :webhook_id::text
+  AND (:merchant_id::text IS NULL OR merchant_id = :merchant_id::text)
+FOR UPDATE;
 
 -- name: find_webhook
--- A merchant's webhook.
--- args: merchant_id text, webhook_id text
-SELECT webhook_id, name, url, events, created_at FROM webhooks
-WHERE merchant_id = :merchant_id::text AND webhook_id = :webhook_id::text;
+-- A merchant's webhook; without a merchant, anybody's.
+-- args: merchant_id text, webhook_id text, now timestamptz
+SELECT webhook_id, name, url, events, created_at, disabled_at,
+       (SELECT max(ends_at) FROM webhook_old_secrets o
+        WHERE o.webhook_id = w.webhook_id AND o.ends_at > :now::timestamptz) AS old_secret_until
+FROM webhooks w
+WHERE webhook_id = :webhook_id::text
+  AND (:merchant_id::text IS NULL OR merchant_id = :merchant_id::text);
 
 -- name: list_webhooks
 -- A merchant's webhooks behind a place in the list, newest first.
--- args: merchant_id text, before_at timestamptz, before_id text, most int
-SELECT webhook_id, name, url, events, created_at FROM webhooks
+-- args: merchant_id text, before_at timestamptz, before_id text, most int, now timestamptz
+SELECT webhook_id, name, url, events, created_at, disabled_at,
+       (SELECT max(ends_at) FROM webhook_old_secrets o
+        WHERE o.webhook_id = w.webhook_id AND o.ends_at > :now::timestamptz) AS old_secret_until
+FROM webhooks w
 WHERE merchant_id = :merchant_id::text
   AND (created_at, webhook_id) < (:before_at::timestamptz, :before_id::text)
 ORDER BY created_at DESC, webhook_id DESC LIMIT :most::int;
 
 -- name: update_webhook
--- Changes what is given; NULL leaves a field as it is. Another address is asked again at once.
--- args: merchant_id text, webhook_id text, name text, url text, events text[]
-UPDATE webhooks SET
-    name = coalesce(:name::text, name), url = coalesce(:url::text, url),
-    events = coalesce(:events::text[], events),
-    failures = CASE WHEN :url::text IS NULL THEN failures ELSE 0 END,
-    quiet_until = CASE WHEN :url::text IS NULL THEN quiet_until ELSE '-infinity' END
-WHERE merchant_id = :merchant_id::text AND webhook_id = :webhook_id::text
-RETURNING webhook_id, name, url, events, created_at;
+-- Changes what is given; NULL leaves a field as it is. `afresh` forgets how its tries ended, and
+-- what it is still to be told is due at once.
+-- args: merchant_id text, webhook_id text, name text, url text, events text[], afresh bool,
+--   now timestamptz
+WITH changed AS (
+    UPDATE webhooks SET
+        name = coalesce(:name::text, name), url = coalesce(:url::text, url),
+        events = coalesce(:events::text[], events),
+        failures = CASE WHEN :afresh::bool THEN 0 ELSE failures END,
+        failing_since = CASE WHEN :afresh::bool THEN NULL ELSE failing_since END,
+        disabled_at = CASE WHEN :afresh::bool THEN NULL ELSE disabled_at END,
+        quiet_until = CASE WHEN :afresh::bool THEN '-infinity' ELSE quiet_until END
+    WHERE webhook_id = :webhook_id::text
+      AND (:merchant_id::text IS NULL OR merchant_id = :merchant_id::text)
+    RETURNING webhook_id
+)
+UPDATE webhook_deliveries d SET next_at = :now::timestamptz FROM changed
+WHERE d.webhook_id = changed.webhook_id AND d.status = 'pending' AND :afresh::bool
+  AND d.next_at > :now::timestamptz;
+
+-- name: turn_secret
+-- Puts another secret in the place of a webhook's, which becomes an old one; none of those ends later
+-- than `ends_at`. Answers how many signed until now. The webhook is locked.
+-- args: webhook_id text, secret_sealed bytea, ends_at timestamptz, now timestamptz
+WITH shortened AS (
+    UPDATE webhook_old_secrets SET ends_at = :ends_at::timestamptz
+    WHERE webhook_id = :webhook_id::text AND ends_at > :ends_at::timestamptz
+), old AS (
+    INSERT INTO webhook_old_secrets (webhook_id, secret_sealed, ends_at)
+    SELECT webhook_id, secret_sealed, :ends_at::timestamptz FROM webhooks
+    WHERE webhook_id = :webhook_id::text
+)
+UPDATE webhooks SET secret_sealed = :secret_sealed::bytea WHERE webhook_id = :webhook_id::text
+RETURNING (SELECT count(*)::int FROM webhook_old_secrets o
+           WHERE o.webhook_id = :webhook_id::text AND o.ends_at > :now::timestamptz) AS signing;
+
+-- name: forget_secrets
+-- Forgets secrets that ended.
+-- args: now timestamptz
+DELETE FROM webhook_old_secrets WHERE ends_at <= :now::timestamptz;
 
 -- name: delete_webhook
 -- Removes a webhook with its deliveries.
@@ -152,6 +198,7 @@ WITH RECURSIVE waiting AS (
         FOR UPDATE SKIP LOCKED
     ) d
     WHERE w.quiet_until <= :now::timestamptz AND w.webhook_id <> ALL(:busy::text[])
+      AND w.disabled_at IS NULL
 ), placed AS (
     SELECT *, row_number() OVER (PARTITION BY failing ORDER BY next_at, event_id) AS place
     FROM due
@@ -165,32 +212,38 @@ SET claimed_until = :now::timestamptz + make_interval(secs => :claim_s::float8),
 FROM chosen c JOIN webhook_events e ON e.event_id = c.event_id
 WHERE d.event_id = c.event_id AND d.webhook_id = c.webhook_id
 RETURNING d.event_id, d.webhook_id, d.tries, d.created_at, d.claimed_until, c.url,
-          c.secret_sealed, e.body;
+          c.secret_sealed, e.body,
+          ARRAY(SELECT o.secret_sealed FROM webhook_old_secrets o
+                WHERE o.webhook_id = d.webhook_id AND o.ends_at > :now::timestamptz
+                ORDER BY o.ends_at DESC) AS old_sealed;
+
+-- name: lock_health
+-- How tries at an endpoint ended, locked.
+-- args: webhook_id text
+SELECT failures, quiet_until, failing_since, failed_at, disabled_at FROM webhooks
+WHERE webhook_id = :webhook_id::text FOR NO KEY UPDATE;
+
+-- name: save_health
+-- Remembers how tries at an endpoint ended.
+-- args: webhook_id text, failures int, quiet_until timestamptz, failing_since timestamptz,
+--   failed_at timestamptz, disabled_at timestamptz
+UPDATE webhooks SET
+    failures = :failures::int, quiet_until = :quiet_until::timestamptz,
+    failing_since = :failing_since::timestamptz, failed_at = :failed_at::timestamptz,
+    disabled_at = :disabled_at::timestamptz
+WHERE webhook_id = :webhook_id::text;
 
 -- name: end_try
 -- Writes down how a try ended, unless the claim was over and somebody else has it now.
 -- args: event_id text, webhook_id text, claimed_until timestamptz, status text,
---   next_at timestamptz, last_status int, last_error text, quiet_until timestamptz,
---   now timestamptz
-WITH ended AS (
-    UPDATE webhook_deliveries SET
-        status = :status::text, next_at = :next_at::timestamptz, claimed_until = '-infinity',
-        last_status = :last_status::int, last_error = :last_error::text,
-        ended_at = CASE WHEN :status::text = 'pending' THEN NULL ELSE :now::timestamptz END
-    WHERE event_id = :event_id::text AND webhook_id = :webhook_id::text AND status = 'pending'
-      AND claimed_until = :claimed_until::timestamptz
-    RETURNING webhook_id
-)
-UPDATE webhooks w SET
-    failures = CASE WHEN :last_error::text IS NULL THEN 0 ELSE w.failures + 1 END,
-    quiet_until = :quiet_until::timestamptz
-FROM ended WHERE w.webhook_id = ended.webhook_id
-  AND (:last_error::text IS NOT NULL OR w.failures > 0);
-
--- name: failures_of
--- How often an endpoint failed since its last success.
--- args: webhook_id text
-SELECT failures FROM webhooks WHERE webhook_id = :webhook_id::text;
+--   next_at timestamptz, last_status int, last_error text, now timestamptz
+UPDATE webhook_deliveries SET
+    status = :status::text, next_at = :next_at::timestamptz, claimed_until = '-infinity',
+    last_status = :last_status::int, last_error = :last_error::text,
+    ended_at = CASE WHEN :status::text = 'pending' THEN NULL ELSE :now::timestamptz END
+WHERE event_id = :event_id::text AND webhook_id = :webhook_id::text AND status = 'pending'
+  AND claimed_until = :claimed_until::timestamptz
+RETURNING webhook_id;
 
 -- name: give_up_old
 -- Ends deliveries that nobody could be given in time.
@@ -232,6 +285,14 @@ WHERE CASE :status::text
       WHEN 'failed' THEN d.status = 'pending' AND d.last_error IS NOT NULL
       ELSE d.status = :status::text END
 ORDER BY d.created_at DESC, d.event_id DESC, d.webhook_id DESC LIMIT :most::int;
+
+-- name: lock_resent
+-- Locks the webhooks whose deliveries are to be resent, before these, as everybody does.
+-- args: event_id text, webhook_id text
+SELECT webhook_id FROM webhooks
+WHERE webhook_id = :webhook_id::text OR webhook_id IN (
+    SELECT webhook_id FROM webhook_deliveries WHERE event_id = :event_id::text)
+ORDER BY webhook_id FOR NO KEY UPDATE;
 
 -- name: resend
 -- Puts deliveries of an event, or all dead ones of a webhook, at the head of the queue again.
