@@ -13,7 +13,8 @@ from books_kit import E12, Shop, fetch, insert_meter, make_call, meter, open_sho
 
 from lava_proxy.books import replay as module
 from lava_proxy.books.codec import encode_call, encode_result
-from lava_proxy.books.journal import Journal, JournalError, lock_folder
+from lava_proxy.books.folder import lock_folder
+from lava_proxy.books.journal import Journal, JournalError
 from lava_proxy.books.replay import replay_folder, take_over
 from lava_proxy.core.clock import ManualClock
 from lava_proxy.core.money import E10

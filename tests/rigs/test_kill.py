@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from rig_kit import LONG, TOKEN_E10, Got, Replica, call, make_payer, started, wait_settled
 
@@ -94,6 +96,54 @@ async def _check(
     found = await audit(database)
     assert found.sound, found.differences
     assert found.debt_e10 == 0
+
+
+TAKEOVER_S = 1.0
+BOOKED_WITHIN_S = 1.1 * TAKEOVER_S + 2.0
+"""A look and its jitter, and the replay on a busy machine."""
+
+
+@pytest.mark.timeout(60)
+async def test_what_a_worker_left_is_booked_by_the_one_beside_it(
+    database_url: str, database: Database, tmp_path: Path
+) -> None:
+    """Of two workers one is killed, and nobody starts another: their supervisor stands still."""
+    payer = await make_payer(database, "5.00")
+    extra = {"LAVA_JOURNAL_TAKEOVER_S": str(TAKEOVER_S)}
+    async with SimulatedProvider() as sim:
+        both = Replica(database_url, tmp_path / "a", sim.url, workers=2, extra=extra)
+        await started(both)
+        assert both.process is not None
+        supervisor = psutil.Process(both.process.pid)
+        workers = [c for c in supervisor.children() if "lava_proxy.cli.worker" in c.cmdline()]
+        streams = [
+            asyncio.create_task(
+                call(both.port, payer, f"s{number}", tokens=200, pace_ms=20, stream=True)
+            )
+            for number in range(16)
+        ]
+        await asyncio.sleep(1.0)
+        supervisor.suspend()
+        killed_s = time.monotonic()
+        workers[0].kill()
+        journals = tmp_path / "a" / "journals"
+        while len(list(journals.iterdir())) > 1:
+            await asyncio.sleep(0.02)
+            assert time.monotonic() - killed_s < BOOKED_WITHIN_S
+        took_s = time.monotonic() - killed_s
+        async with database.connection() as conn:
+            recovered = await conn.fetchval(
+                "SELECT count(*) FROM requests WHERE outcome = 'recovered'"
+            )
+        seen = await asyncio.gather(*streams)
+        broken = sum(not one.whole for one in seen)
+        supervisor.resume()
+        assert both.stop() == 0
+        await wait_settled(database)
+        await _check(database, sim, list(seen), payer.customer_id)
+    print(f"{broken} streams broken, {recovered} recovered after {took_s:.2f}s")
+    assert 0 < broken < 16
+    assert recovered == broken
 
 
 async def test_kill_nine_in_the_middle_of_a_plain_answer(
