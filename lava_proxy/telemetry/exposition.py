@@ -86,7 +86,7 @@ def serve_private(
     host: str, port: int, text: Callable[[], Answer]
 ) -> tuple[int, Callable[[], None]]:
     """Serve ``/metrics`` and ``/readyz`` without a token on a private address, in a thread of its
-    own. Answers the port and a function that stops it. Raises OSError when the address cannot be had."""
+    own. Answers the port and a function that stops it. OSError: the address cannot be had."""
     server = _PrivateServer(host, port, text)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
