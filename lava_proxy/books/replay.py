@@ -207,6 +207,8 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
         metered_object=response_id,
         metered="part",
         reads_object=reads,
+        keeps=call.keeps,  # and what was streamed is charged beside it
+        keeps_s=call.keeps_s,
         object_ids=(response_id,) if response_id is not None and managed and not reads else (),
     )
 

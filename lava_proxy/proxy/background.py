@@ -7,20 +7,43 @@ whose it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from lava_proxy.books.holds import CREDIT
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.run import Run
+from lava_proxy.rules.limits import COST
+from lava_proxy.rules.settlement import Keeps
 
 Gate = Callable[[], bool]
+NOTHING: Mapping[str, int] = {}
 
 
 def name(gateway: Gateway, run: Run, response_id: str | None) -> None:
     """Write down which response the call is about."""
     if run.call is not None and response_id:
-        run.call = replace(run.call, background_id=response_id)
+        run.call = replace(
+            run.call,
+            background_id=response_id,
+            keeps=keeps(gateway, run),
+            keeps_s=int(gateway.settings.background_hold_s),
+        )
         gateway.books.amend(run.seq, run.call)
+
+
+def keeps(gateway: Gateway, run: Run, used: Mapping[str, int] = NOTHING) -> Keeps:
+    """What a response in the background holds, of credit and of every budget that counts money,
+    less what was `used` of it, by kind. It waits until the response is found over."""
+    if run.ask is None or not run.ask.background or run.holds is None:
+        return ()
+    if not gateway.settings.background_hold_s:
+        return ()
+    return tuple(
+        (part.hold.account.owner_id, part.hold.amount_e10 - used.get(part.kind, 0))
+        for part in run.holds.parts
+        if part.kind == CREDIT or part.kind in COST
+    )
 
 
 def gate(gateway: Gateway, run: Run, then: Gate) -> Gate:

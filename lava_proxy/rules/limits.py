@@ -164,6 +164,11 @@ def ended_before(owner_id: str, at: datetime) -> bool:
     )
 
 
+def claimed(kind: str, owner_id: str, row: Settlement) -> int:
+    """What a finished call takes of a budget's account: what it uses, and what it keeps."""
+    return drawn(kind, row) + sum(amount for owner, amount in row.keeps if owner == owner_id)
+
+
 def drawn(kind: str, row: Settlement) -> int:
     """What a finished call uses of a budget of this kind."""
     if kind in COST:

@@ -7,6 +7,7 @@ import json
 import pytest
 from gateway_kit import TOKEN_E10, Gate, fresh_model
 
+from lava_proxy.books.codec import decode_call
 from lava_proxy.books.journal import read_folder
 from lava_proxy.books.segment import HOLD
 from lava_proxy.net.simulated import JSON, Piece, Script
@@ -279,7 +280,11 @@ async def test_a_background_responses_id_is_journaled_before_its_client_has_it(g
     await call.head()
     assert created["id"].encode() in await call.piece()
     holds = [r.facts for r in read_folder(gate.gateway.books.journal.folder) if r.kind == HOLD]
-    assert json.loads(holds[-1])[-1] == created["id"]
+    named = decode_call(holds[-1], "hld", None)
+    assert named.background_id == created["id"]
+    ((owner_id, kept_e10),) = named.keeps  # all that it holds waits for it, should we die now
+    assert (owner_id, named.keeps_s) == (payer.customer_id, 3600)
+    assert kept_e10 > 1000 * TOKEN_E10
     call.writer.close()
     assert (await gate.row(payer))["charge_e10"] == 0
 
