@@ -38,9 +38,10 @@ def encode_call(call: Call) -> bytes:
             call.input_characters,
             call.budgets,
             call.input_ms,
-            call.background_id,
+            call.object_id,
             call.keeps,
             call.keeps_s,
+            call.runs_on,
         )
     )
 
@@ -74,9 +75,10 @@ def decode_call(facts: bytes, holder_id: str, meter: Meter | None) -> Call:
         input_characters=v[15],
         budgets=_pairs(v[16]) if len(v) > 16 else (),
         input_ms=v[17] if len(v) > 17 else 0,
-        background_id=v[18] if len(v) > 18 else None,
+        object_id=v[18] if len(v) > 18 else None,
         keeps=_pairs(v[19]) if len(v) > 20 else (),
         keeps_s=v[20] if len(v) > 20 else 0,
+        runs_on=v[21] if len(v) > 21 else len(v) > 18 and v[18] is not None,
     )
 
 

@@ -7,8 +7,8 @@ For every call the last thing known decides:
     HOLD, SENT             ``recovered``, charged at the input estimate: the provider may have it
     HOLD alone             void: nothing was sent
 
-Of a response that runs on in the background (`Call.background_id`) that is a part: the rest is
-charged when it is read. Booked is also whose it is.
+Of a stored response (`Call.object_id`) that is a part: the rest is charged when it is read. Booked
+is also whose it is.
 
 Replaying twice, or a copied folder, changes nothing: request ids are booked once. Only after the
 commit are the dead process's leases closed and its folder deleted. A folder of which a part cannot
@@ -182,8 +182,8 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
         prices.of(call.merchant_id), policy, call.provider, (call.model,), call.created_at
     )
     flags = [UNPRICED] if price is None else [PRICE_ASSUMED] if price.assumed else []
-    response_id = call.background_id
-    if response_id is not None:
+    response_id = call.object_id
+    if call.runs_on:
         flags.append(BACKGROUND)
     reads = response_id is not None and f"/{response_id}" in call.endpoint
     managed = call.provider_key_type == "managed"

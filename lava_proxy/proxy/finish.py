@@ -19,7 +19,7 @@ from lava_proxy.proxy import background
 from lava_proxy.proxy.costing import cost_of_call
 from lava_proxy.proxy.exchange import Books, Step
 from lava_proxy.proxy.gateway import Gateway
-from lava_proxy.proxy.run import READING_KINDS, Run
+from lava_proxy.proxy.run import MAKING_KINDS, READING_KINDS, Run
 from lava_proxy.proxy.tally import tally
 from lava_proxy.rules.charge import Counts, counts_of, highest_rate, units_of
 from lava_proxy.rules.estimate import Final
@@ -248,7 +248,7 @@ def _keeps(gateway: Gateway, run: Run, row: Settlement, charged_e10: int) -> Kee
 
 
 OBJECT_KINDS = frozenset({"responses", "conversations", "interactions", "prediction"})
-STORED_KINDS = READING_KINDS | {"responses", "interactions", "prediction"}
+STORED_KINDS = READING_KINDS | MAKING_KINDS
 NO_COUNTS = Counts()
 
 

@@ -116,9 +116,11 @@ class Call:
     budgets: tuple[tuple[str, str], ...] = ()
     """(kind, account) of each budget beside the customer's credit that the call's use is booked on;
     kinds as in `rules.limits`."""
-    background_id: str | None = None
-    """The response that runs on at the provider, or is read, once its name is known: what else it
-    comes to is charged when it is read by that name."""
+    object_id: str | None = None
+    """The stored response that it makes or reads, once its name is known: what else that comes to
+    is charged when it is read by that name."""
+    runs_on: bool = False
+    """That response goes on at the provider without us: it is in the background, or read."""
     keeps: Keeps = ()
     """What goes on waiting for it, for `keeps_s`, should this process die: all that is held."""
     keeps_s: int = 0

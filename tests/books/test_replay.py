@@ -250,6 +250,7 @@ async def _background(
     settled: bool = False,
     key_type: str = "managed",
     keeps: bool = False,
+    runs_on: bool = True,
 ) -> tuple[str, Settlement]:
     """A customer, the row of a call that reads a response in the background, and the folder of a
     process that died while it streamed that response (or behind its end)."""
@@ -263,7 +264,8 @@ async def _background(
     seq = journal.hold(encode_call(call))
     journal.sent(seq)
     kept = {"keeps": ((owner, 3000),), "keeps_s": 60} if keeps else {}
-    journal.amend(seq, encode_call(replace(call, background_id="resp_1", **kept)))  # type: ignore[arg-type]
+    named = replace(call, object_id="resp_1", runs_on=runs_on, **kept)  # type: ignore[arg-type]
+    journal.amend(seq, encode_call(named))
     journal.progress(seq, 3, 40, 0, 0)
     whole = row(owner, 100, shop=shop, by=TIERS, request_id="req_read")
     whole = replace(whole, call=replace(whole.call, provider="openai"), metered_object="resp_1")
@@ -274,13 +276,15 @@ async def _background(
     return owner, replace(whole, reads_object=True)
 
 
+@pytest.mark.parametrize("runs_on", [True, False])
 @pytest.mark.parametrize("settled", [False, True])
 @pytest.mark.parametrize("read_first", [False, True])
-async def test_a_response_in_the_background_is_charged_whole_and_once(
-    shop: Shop, tmp_path: Path, settled: bool, read_first: bool
+async def test_a_stored_response_is_charged_whole_and_once(
+    shop: Shop, tmp_path: Path, settled: bool, read_first: bool, runs_on: bool
 ) -> None:
-    """Its stream died with its process; another process reads it by its id."""
-    _, read = await _background(shop, tmp_path, settled=settled)
+    """Its stream died with its process; another process reads it by its id, whether it ran in the
+    background or its provider ended it with the stream."""
+    _, read = await _background(shop, tmp_path, settled=settled, runs_on=runs_on)
     if read_first:
         await shop.settle(read)
     await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
@@ -298,7 +302,11 @@ async def test_a_response_in_the_background_is_charged_whole_and_once(
     flags = await fetch(shop.database, "SELECT flags FROM requests WHERE request_id = 'req_made'")
     before = ["metered_before"] if read_first else []
     assert flags == [
-        ([*before, *(["unbilled"] if before else [])] if settled else ["background", *before],)
+        (
+            [*before, *(["unbilled"] if before else [])]
+            if settled
+            else [*(["background"] if runs_on else []), *before],
+        )
     ]
 
 
@@ -336,7 +344,7 @@ async def test_all_that_it_held_waits_for_it_after_a_crash_too(
         queued = replace(queued, call=call, metered_object="resp_1", metered="part")
         journal.settle(seq, encode_result(replace(queued, keeps=keeps, keeps_s=60)))
     else:
-        call = replace(call, background_id="resp_1", keeps=keeps, keeps_s=60)
+        call = replace(call, object_id="resp_1", runs_on=True, keeps=keeps, keeps_s=60)
         journal.amend(seq, encode_call(call))
         journal.progress(seq, 0, 40, 0, 0)
     journal.close()
@@ -365,7 +373,7 @@ async def test_what_is_over_by_then_is_not_waited_for(shop: Shop, tmp_path: Path
     await sound(shop.database)
 
 
-async def test_a_journal_of_before_knew_credit_only(shop: Shop) -> None:
+async def test_a_journal_of_before_knew_credit_and_the_background_only(shop: Shop) -> None:
     owner = await shop.customer(10**6)
     call = _call(shop, owner, "req_made")
     facts = orjson.loads(encode_result(row(owner, 0, shop=shop)))
@@ -376,6 +384,9 @@ async def test_a_journal_of_before_knew_credit_only(shop: Shop) -> None:
     hold = orjson.loads(encode_call(replace(call, keeps=((owner, 1),), keeps_s=1)))
     assert decode_call(orjson.dumps(hold), "hld", TIERS).keeps == ((owner, 1),)
     assert decode_call(orjson.dumps(hold[:19]), "hld", TIERS).keeps == ()
+    hold[18] = "resp_1"
+    assert decode_call(orjson.dumps(hold[:19]), "hld", TIERS).runs_on
+    assert not decode_call(orjson.dumps(hold), "hld", TIERS).runs_on
 
 
 @pytest.mark.parametrize("key_type", ["managed", "unmanaged"])
