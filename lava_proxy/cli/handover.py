@@ -25,6 +25,9 @@ DRAIN = b"d"
 HURRY = b"h"
 READY = b"r"
 DRAINING = b"g"
+BEAT = b"b"
+"""Its Python runs."""
+BEAT_S = 1.0
 
 CONFIGURATION_STATUS = 2
 """A worker that ends so would end so again: the supervisor stops."""

@@ -11,7 +11,7 @@ times per `stall_s`, and counts how often in a row there was none:
 
 Our own rounds are counted and not time: of a process that was stopped, or of a machine that slept,
 this thread stood still too. A debugger that has the loop's thread is no fault. Code that keeps the
-GIL for itself keeps us waiting as well; it is noticed once it lets go.
+GIL for itself keeps us waiting as well; that is the supervisor's to notice.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -20,4 +21,6 @@ class Proxy(LavaProxy):
     ) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/hang/"):
             time.sleep(float(scope["path"].removeprefix("/hang/")))
+        elif scope["type"] == "http" and scope["path"] == "/spin":
+            re.match(r"(a+)+$", "a" * 60 + "b")  # for years, and no other thread runs meanwhile
         await super().__call__(scope, receive, send)

@@ -71,6 +71,37 @@ async def test_a_supervisor_puts_another_in_its_place(tmp_path: Path, database_u
         assert await server.stop() == 0
 
 
+async def test_one_that_lets_no_thread_run_is_replaced_too(
+    tmp_path: Path, database_url: str
+) -> None:
+    settings = {"database_url": database_url, "workers": 2, **QUICK}
+    async with serving(tmp_path, APP, **settings) as server:
+        before = workers_of(server)
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /spin HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(PATIENCE_S):
+            while len(before & workers_of(server)) == 2:
+                await asyncio.sleep(0.05)
+        writer.close()
+        (lives,) = before & workers_of(server)
+        assert lives in await replaced(server, before - {lives})
+        assert await server.stop() == 0
+
+
+async def test_a_worker_that_was_stopped_lives_on(tmp_path: Path, database_url: str) -> None:
+    settings = {"database_url": database_url, "workers": 2, **QUICK}
+    async with serving(tmp_path, APP, **settings) as server:
+        before = workers_of(server)
+        for pid in before:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(4.5)
+        for pid in before:
+            os.kill(pid, signal.SIGCONT)
+        assert (await server.get("/readyz")).status == 200
+        assert workers_of(server) == before
+        assert await server.stop() == 0
+
+
 async def test_one_that_was_stopped_lives_on(tmp_path: Path, database_url: str) -> None:
     async with serving(tmp_path, APP, database_url=database_url, **QUICK) as server:
         for _ in range(3):
