@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rig_kit import LONG, TOKEN_E10, Got, Replica, call, make_payer, started, wait_settled
+from rig_kit import LONG, TOKEN_E10, Got, Payer, Replica, call, make_payer, started, wait_settled
 
 from lava_proxy.books.journal import read_folder
 from lava_proxy.net.simulated import JSON, Piece, Script, SimulatedProvider
@@ -178,3 +178,64 @@ async def test_kill_nine_in_the_middle_of_a_plain_answer(
     assert 300 <= row["output_tokens"] < 500
     assert row["charge_e10"] == (row["input_tokens"] + row["output_tokens"]) * TOKEN_E10
     assert (await audit(database)).sound
+
+
+async def test_a_stored_response_that_is_read_after_its_stream_was_killed(
+    database_url: str, database: Database, tmp_path: Path
+) -> None:
+    """What the stream had delivered is charged by replay, the rest by who reads it: whole, once."""
+    payer = await make_payer(database, "5.00")
+    made = {"id": "resp_1", "object": "response", "model": "stored", "status": "in_progress"}
+    done = made | {"status": "completed", "usage": {"input_tokens": 30, "output_tokens": 400}}
+    delta = {"type": "response.output_text.delta", "item_id": "i", "delta": "word " * 20}
+    events = [{"type": "response.created", "response": made | {"usage": None}}, delta, delta]
+    pieces = [Piece(f"data: {json.dumps(event)}\n\n".encode()) for event in events]
+    async with SimulatedProvider() as sim:
+        sim.script["stored"] = Script((*pieces, Piece(b"", 30.0)))
+        sim.script["/v1/responses/resp_1"] = [Script.json(done) for _ in range(2)]
+        replica = Replica(database_url, tmp_path / "a", sim.url)
+        await started(replica)
+        reader, writer = await _ask(
+            replica, payer, "POST", "", {"model": "stored", "input": "hello", "stream": True}
+        )
+        got = b""
+        while got.count(b"output_text.delta") < 2:
+            got += await reader.read(65536)
+        replica.kill()
+        writer.close()
+        replica.start()
+        await replica.ready()
+        for _ in range(2):
+            reader, writer = await _ask(replica, payer, "GET", "/resp_1")
+            assert b'"completed"' in await reader.read()
+            writer.close()
+        assert replica.stop() == 0
+    await wait_settled(database)
+    async with database.connection() as conn:
+        rows = await conn.fetch(
+            "SELECT outcome, charge_e10 FROM requests WHERE customer_id = $1 ORDER BY created_at",
+            payer.customer_id,
+        )
+    part_e10 = rows[0]["charge_e10"]
+    assert rows[0]["outcome"] == "recovered"
+    assert 40 * TOKEN_E10 <= part_e10 < 200 * TOKEN_E10
+    assert [row["charge_e10"] for row in rows[1:]] == [430 * TOKEN_E10 - part_e10, 0]
+    assert (await audit(database)).sound
+
+
+async def _ask(
+    replica: Replica, payer: Payer, method: str, path: str, asked: dict[str, object] | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """One call of the Responses API on a connection of its own."""
+    text = json.dumps(asked) if asked else ""
+    lines = (
+        f"{method} /openai/v1/responses{path} HTTP/1.1",
+        "host: x",
+        "connection: close",
+        f"authorization: Bearer {payer.token}",
+        f"content-length: {len(text)}",
+        "content-type: application/json",
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", replica.port)
+    writer.write("\r\n".join((*lines, "", text)).encode())
+    return reader, writer
