@@ -42,6 +42,7 @@ from lava_proxy.wire.asgi import path_of, raw_path_of
 from lava_proxy.wire.problem import envelope
 from lava_proxy.wire.token import redact
 from lava_proxy.workers.upkeep import Upkeep
+from lava_proxy.workers.watchdog import watching
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,9 @@ class LavaProxy:
         self.on_broken: Callable[[str], None] = lambda why: None
         """Called once when this process cannot write its journal any more. `serve` replaces the
         process; inside a host app the books stay closed."""
+        self.on_hung: Callable[[], object] | None = None
+        """Called, in another thread, when the event loop hangs for good: `serve` ends the process.
+        Inside a host app it is only logged and counted."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -102,7 +106,8 @@ class LavaProxy:
             log.warning("%s", complaint)
         self._open = await _Open.start(self.settings, self._registry, self.metrics, self.on_broken)
         try:
-            yield
+            with watching(self.settings, self.metrics, self.on_hung):
+                yield
         finally:
             opened, self._open = self._open, None
             await opened.stop()

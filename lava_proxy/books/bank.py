@@ -35,7 +35,7 @@ from lava_proxy.core.ids import new_id
 from lava_proxy.core.money import E10
 from lava_proxy.core.settings import Settings
 from lava_proxy.rules.estimate import Learned
-from lava_proxy.rules.limits import LEASED, Rate, drawn
+from lava_proxy.rules.limits import LEASED, Rate, claimed
 from lava_proxy.rules.pricebook import NO_NAMES, PriceBook
 from lava_proxy.rules.pricehistory import PriceHistory
 from lava_proxy.rules.settlement import Booked, Call, Settlement
@@ -240,7 +240,7 @@ class Books:
             leased = booked.leased_e10 + booked.kept_e10 if booked.fresh else item.estimate_e10
             self.leases.booked(row.call.owner_id, item.estimate_e10, leased)
         for place, (kind, owner_id) in enumerate(row.call.budgets):
-            used = drawn(kind, row)
+            used = claimed(kind, owner_id, row)
             leased = booked.drawn[place] if booked.fresh and booked.drawn else used
             if kind in LEASED:
                 self.leases.booked(owner_id, used, leased)

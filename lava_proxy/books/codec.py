@@ -13,7 +13,7 @@ import orjson
 
 from lava_proxy.rules.charge import Counts
 from lava_proxy.rules.price import Cost
-from lava_proxy.rules.settlement import Call, Meter, Settlement
+from lava_proxy.rules.settlement import Call, Keeps, Meter, Settlement
 
 
 def encode_call(call: Call) -> bytes:
@@ -38,7 +38,10 @@ def encode_call(call: Call) -> bytes:
             call.input_characters,
             call.budgets,
             call.input_ms,
-            call.background_id,
+            call.object_id,
+            call.keeps,
+            call.keeps_s,
+            call.runs_on,
         )
     )
 
@@ -70,9 +73,12 @@ def decode_call(facts: bytes, holder_id: str, meter: Meter | None) -> Call:
         metadata=v[13],
         input_tokens=v[14],
         input_characters=v[15],
-        budgets=tuple((kind, owner_id) for kind, owner_id in v[16]) if len(v) > 16 else (),
+        budgets=_pairs(v[16]) if len(v) > 16 else (),
         input_ms=v[17] if len(v) > 17 else 0,
-        background_id=v[18] if len(v) > 18 else None,
+        object_id=v[18] if len(v) > 18 else None,
+        keeps=_pairs(v[19]) if len(v) > 20 else (),
+        keeps_s=v[20] if len(v) > 20 else 0,
+        runs_on=v[21] if len(v) > 21 else len(v) > 18 and v[18] is not None,
     )
 
 
@@ -106,7 +112,7 @@ def encode_result(row: Settlement) -> bytes:
             row.reads_object,
             row.metered,
             row.object_over,
-            row.keeps_e10,
+            row.keeps,
             row.keeps_s,
         )
     )
@@ -137,9 +143,20 @@ def decode_result(facts: bytes, call: Call) -> Settlement:
         reads_object=v[15],
         metered=v[16] if len(v) > 16 else "whole",
         object_over=v[17] if len(v) > 17 else True,
-        keeps_e10=v[18] if len(v) > 19 else 0,
+        keeps=_keeps(v[18], call) if len(v) > 19 else (),
         keeps_s=v[19] if len(v) > 19 else 0,
     )
+
+
+def _pairs(found: list[Any]) -> tuple[Any, ...]:
+    return tuple((one, other) for one, other in found)
+
+
+def _keeps(found: Any, call: Call) -> Keeps:
+    """At first it was an amount, of the customer's credit."""
+    if isinstance(found, int):
+        return ((call.owner_id, found),) if found else ()
+    return _pairs(found)
 
 
 def encode_settlement(row: Settlement, facts: bytes | None = None) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from lava_proxy.books.account import Hold
 from lava_proxy.books.rates import Permit
 from lava_proxy.rules.gauge import FREE, Gauge
-from lava_proxy.rules.limits import drawn
+from lava_proxy.rules.limits import claimed
 from lava_proxy.rules.settlement import Settlement
 
 CREDIT = "credit"
@@ -72,8 +72,9 @@ class Holds:
             permit.give_back()
 
     def release(self, row: Settlement, charge_e10: int) -> None:
-        """The call is over: `charge_e10` bounds its charge, the rest is in its row."""
-        used = {kind: drawn(kind, row) for kind, _ in row.call.budgets}
+        """The call is over: `charge_e10` bounds its charge and what it keeps of its credit, the
+        rest is in its row."""
+        used = {kind: claimed(kind, owner_id, row) for kind, owner_id in row.call.budgets}
         used[CREDIT] = charge_e10
         for part in self.parts:
             part.hold.release(used.get(part.kind, 0))

@@ -11,8 +11,8 @@ microsecond later (books/segment.py says how):
 Replay (books/replay.py) reads it after a crash: HOLD alone is void, SENT alone costs the input
 estimate, else the last PROGRESS or SETTLE counts. No prompt and no secret is ever written here.
 
-A process owns one folder, ``journals/<holder id>/``, by a lock on its ``lock`` file; the holder id
-is also the name under which it leases credit. Segments are allocated ahead of need and off the
+A process owns one folder, ``journals/<holder id>/`` (books/folder.py); the holder id is also the
+name under which it leases credit. Segments are allocated ahead of need and off the
 event loop (`tend`). A segment is deleted once every call that it holds is committed in PostgreSQL.
 
 Two kinds of trouble: a full disk means that no new call may start until `tend` finds room again; a
@@ -21,14 +21,13 @@ failed fsync is final, because the kernel may have dropped what it could not wri
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from lava_proxy.books.folder import lock_folder, remove_folder
 from lava_proxy.books.segment import (
     COUNTS,
     HOLD,
@@ -42,18 +41,7 @@ from lava_proxy.books.segment import (
     read_segment,
 )
 
-__all__ = [
-    "Journal",
-    "JournalError",
-    "Record",
-    "keep_folder",
-    "lock_folder",
-    "read_folder",
-    "remove_folder",
-]
-
-DAMAGED = "journals-damaged"
-"""Beside ``journals``: folders of which a part could not be read."""
+__all__ = ["Journal", "JournalError", "Record", "read_folder"]
 
 ROOM_AFTER_BYTES = 1 << 20
 """Behind the size at which no new call begins in a segment: for the calls that run."""
@@ -255,32 +243,3 @@ def read_folder(folder: Path, damaged: list[str] | None = None) -> Iterator[Reco
     for path in sorted(folder.glob("*.journal")):
         if (yield from read_segment(path.read_bytes(), path.name)) and damaged is not None:
             damaged.append(path.name)
-
-
-def lock_folder(folder: Path) -> int:
-    """Take a journal folder's lock, which the kernel gives back when the process ends."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise JournalError(f"journal {folder.name} belongs to a living process") from error
-    return fd
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a journal folder whose records are all committed; one that is gone is fine."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def keep_folder(folder: Path) -> Path:
-    """Put a damaged folder aside, where nobody replays it again; answers where it is now."""
-    aside = folder.parent.with_name(DAMAGED)
-    aside.mkdir(mode=0o700, exist_ok=True)
-    kept, number = aside / folder.name, 0
-    while kept.exists():  # the same folder again, from a backup
-        number += 1
-        kept = aside / f"{folder.name}.{number}"
-    folder.rename(kept)
-    return kept

@@ -131,7 +131,7 @@ class Leases:
     def take_free(self, owner_id: str) -> int:
         """Let go of what nobody holds; the caller gives it back to the database."""
         account = self.accounts.get(owner_id)
-        if account is None or account.waiting or not self.in_time(account):
+        if account is None or account.waiting or account.trip or not self.in_time(account):
             return 0
         amount_e10 = account.free_e10
         if amount_e10 > 0:
@@ -226,7 +226,7 @@ class Leases:
         invariant(account.idle, "only idle accounts are given back")
         account.free_e10 = account.granted_e10 = 0
         account.expires_s = 0.0
-        await asyncio.shield(self._under_way(account, self._give_back(account)))
+        await asyncio.shield(self.under_way(account, self._give_back(account)))
 
     async def _give_back(self, account: Account) -> LeaseAnswer:
         try:
@@ -251,7 +251,7 @@ class Leases:
     ) -> asyncio.Task[LeaseAnswer]:
         account.wanted_e10 = amount_e10
         wants_e10 = max(amount_e10, account.demand_e10)
-        return self._under_way(account, self._go(account, least_e10, wants_e10, overdraft_e10))
+        return self.under_way(account, self._go(account, least_e10, wants_e10, overdraft_e10))
 
     async def _go(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
@@ -277,9 +277,10 @@ class Leases:
             account.refused = None
         return answer
 
-    def _under_way(
+    def under_way(
         self, account: Account, going: Coroutine[object, object, LeaseAnswer]
     ) -> asyncio.Task[LeaseAnswer]:
+        """Who wants more of the account waits for this trip, which takes itself off at its end."""
         account.trip = task = asyncio.get_running_loop().create_task(going)
         self._tasks.add(task)
         task.add_done_callback(self._ended)

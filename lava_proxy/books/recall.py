@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from lava_proxy.books.leases import Leases
+from lava_proxy.books.leases import Account, Leases
 from lava_proxy.books.rates import Rates
 from lava_proxy.core.clock import Clock
 from lava_proxy.core.errors import LavaError
 from lava_proxy.store import credit
+from lava_proxy.store.credit import LeaseAnswer
 from lava_proxy.store.database import Database, StoreConflict, StoreDown
 from lava_proxy.store.ledger import announce_credit, recall_credit
 
@@ -52,20 +53,34 @@ class Recalls:
         owner_id, _, asker = payload.partition(" ")
         if asker == self._holder_id:
             return
-        amount_e10 = leases.take_free(owner_id)
         try:
+            await self._give_free(leases, owner_id)
             if rates is not None and await rates.answer(owner_id):
                 async with self._database.transaction() as conn:
                     await announce_credit(conn, owner_id)
-            if not amount_e10:
-                return
-            async with self._database.transaction() as conn:
-                await credit.give_back(
-                    conn, owner_id, self._holder_id, amount_e10, self._clock.now()
-                )
-                await announce_credit(conn, owner_id)
         except (StoreDown, StoreConflict, LavaError) as error:
             log.warning("recall: %s", error)  # what we had comes back when the lease is over
+
+    async def _give_free(self, leases: Leases, owner_id: str) -> None:
+        """Return what nobody holds. We may stand still on the way for longer than our leases last:
+        as it is a trip, nobody has fetched a newer one, of which a part would go back by mistake.
+        """
+        account = leases.accounts.get(owner_id)
+        if account is not None and account.trip is not None:
+            await asyncio.wait({account.trip})
+        if amount_e10 := leases.take_free(owner_id):
+            account = leases.accounts[owner_id]
+            await asyncio.shield(leases.under_way(account, self._give(account, amount_e10)))
+
+    async def _give(self, account: Account, amount_e10: int) -> LeaseAnswer:
+        owner_id, holder_id, now = account.owner_id, self._holder_id, self._clock.now()
+        try:
+            async with self._database.transaction() as conn:
+                await credit.give_back(conn, owner_id, holder_id, amount_e10, now)
+                await announce_credit(conn, owner_id)
+        finally:
+            account.trip = None
+        return LeaseAnswer(0, 0, 0)
 
     async def _ask(self, owner_id: str) -> None:
         given = self._given[owner_id] = asyncio.Event()

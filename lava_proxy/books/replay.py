@@ -7,8 +7,8 @@ For every call the last thing known decides:
     HOLD, SENT             ``recovered``, charged at the input estimate: the provider may have it
     HOLD alone             void: nothing was sent
 
-Of a response that runs on in the background (`Call.background_id`) that is a part: the rest is
-charged when it is read. Booked is also whose it is.
+Of a stored response (`Call.object_id`) that is a part: the rest is charged when it is read. Booked
+is also whose it is.
 
 Replaying twice, or a copied folder, changes nothing: request ids are booked once. Only after the
 commit are the dead process's leases closed and its folder deleted. A folder of which a part cannot
@@ -17,6 +17,7 @@ be read is not deleted but put aside.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Sequence
@@ -28,13 +29,8 @@ import stamina
 from lava_adapters.contract import Usage
 from lava_proxy.books import segment as wal
 from lava_proxy.books.codec import decode_call, decode_result, meter_id_of
-from lava_proxy.books.journal import (
-    JournalError,
-    keep_folder,
-    lock_folder,
-    read_folder,
-    remove_folder,
-)
+from lava_proxy.books.folder import abandoned, claim_folder, keep_folder, remove_folder
+from lava_proxy.books.journal import read_folder
 from lava_proxy.books.quarantine import hold_back, set_apart
 from lava_proxy.core.clock import Clock
 from lava_proxy.rules.charge import Counts
@@ -50,6 +46,8 @@ from lava_proxy.store.settle import settle
 log = logging.getLogger(__name__)
 
 BATCH_ROWS = 200
+CALLS_AT_A_TIME = 16
+RECORDS_AT_A_TIME = 250
 CONFLICTS_MAX = 8
 """Others may be busy with the same customers."""
 
@@ -80,41 +78,52 @@ async def take_over(
     journals_dir: Path, database: Database, clock: Clock, prices: PriceBook
 ) -> list[Replayed]:
     """Replay every folder whose process is dead, close its leases and remove it."""
-    done: list[Replayed] = []
-    for folder in _folders(journals_dir):
-        try:
-            lock_fd = lock_folder(folder)
-        except JournalError:
-            continue  # its process lives
-        try:
-            replayed = await replay_folder(folder, database, clock, prices)
-            done.append(replayed)
-            if replayed.damaged:
-                log.error("journal %s is kept in %s", folder.name, keep_folder(folder))
-            else:
-                remove_folder(folder)
-        finally:
-            os.close(lock_fd)
-    return done
+    done = [await take_one(folder, database, clock, prices) for folder in abandoned(journals_dir)]
+    return [replayed for replayed in done if replayed is not None]
 
 
-def _folders(journals_dir: Path) -> list[Path]:
-    """Journals that may be replayed. A folder without a segment holds nothing, and its process may
-    be about to lock it."""
-    return sorted({path.parent for path in journals_dir.glob("*/*.journal")})
+async def take_one(
+    folder: Path,
+    database: Database,
+    clock: Clock,
+    prices: PriceBook,
+    *,
+    beside_calls: bool = False,
+) -> Replayed | None:
+    """The same for one folder; None when its process lives, or somebody else is at it or done."""
+    lock_fd = claim_folder(folder)
+    if lock_fd is None:
+        return None
+    try:
+        replayed = await replay_folder(folder, database, clock, prices, beside_calls=beside_calls)
+        if replayed.damaged:
+            log.error("journal %s is kept in %s", folder.name, keep_folder(folder))
+        else:
+            remove_folder(folder)
+        return replayed
+    finally:
+        os.close(lock_fd)
 
 
 async def replay_folder(
-    folder: Path, database: Database, clock: Clock, prices: PriceBook
+    folder: Path,
+    database: Database,
+    clock: Clock,
+    prices: PriceBook,
+    *,
+    beside_calls: bool = False,
 ) -> Replayed:
     """Book what a folder holds and close its holder's leases. The caller has the folder's lock.
-    The folder stays: deleting it late is safe."""
-    traces, damaged = _traces(folder)
+    The folder stays: deleting it late is safe. `beside_calls`: streams run in this process, and
+    are not held up."""
+    traces, damaged = await _traces(folder, RECORDS_AT_A_TIME if beside_calls else None)
     known = [trace for trace in traces.values() if trace.hold]  # the others were committed
     meters = await _meters(database, known)
     rows: list[Settlement] = []
     void = 0
-    for trace in known:
+    for number, trace in enumerate(known):
+        if beside_calls and number % CALLS_AT_A_TIME == 0:
+            await asyncio.sleep(0)
         meter_id = meter_id_of(trace.hold)
         call = decode_call(trace.hold, folder.name, meters.get(meter_id or ""))
         if not (trace.result or trace.sent or trace.counts):
@@ -141,11 +150,14 @@ async def replay_folder(
     return Replayed(folder.name, len(known), fresh, void, tuple(damaged))
 
 
-def _traces(folder: Path) -> tuple[dict[int, _Trace], list[str]]:
-    """What is known of each call, and the files that are damaged."""
+async def _traces(folder: Path, at_a_time: int | None) -> tuple[dict[int, _Trace], list[str]]:
+    """What is known of each call, and the files that are damaged. After `at_a_time` records others
+    have their turn; a file is read in one go (10 ms)."""
     traces: dict[int, _Trace] = {}
     damaged: list[str] = []
-    for record in read_folder(folder, damaged):
+    for number, record in enumerate(read_folder(folder, damaged)):
+        if at_a_time and number % at_a_time == 0:
+            await asyncio.sleep(0)
         trace = traces.setdefault(record.seq, _Trace())
         if record.kind == wal.HOLD:
             trace.hold = record.facts
@@ -170,8 +182,8 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
         prices.of(call.merchant_id), policy, call.provider, (call.model,), call.created_at
     )
     flags = [UNPRICED] if price is None else [PRICE_ASSUMED] if price.assumed else []
-    response_id = call.background_id
-    if response_id is not None:
+    response_id = call.object_id
+    if call.runs_on:
         flags.append(BACKGROUND)
     reads = response_id is not None and f"/{response_id}" in call.endpoint
     managed = call.provider_key_type == "managed"
@@ -195,6 +207,8 @@ def _recovered(call: Call, trace: _Trace, clock: Clock, prices: PriceBook) -> Se
         metered_object=response_id,
         metered="part",
         reads_object=reads,
+        keeps=call.keeps,  # and what was streamed is charged beside it
+        keeps_s=call.keeps_s,
         object_ids=(response_id,) if response_id is not None and managed and not reads else (),
     )
 

@@ -48,6 +48,8 @@ SLICE_TOKENS = 24
 PASTED_TOKENS = 150
 PASTED_PACE_MS = 30
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 FAILED = 1
 CANNOT_START = 2
 INTERRUPTED = 130
@@ -70,7 +72,7 @@ def run_demo(*, once: bool, port: int, data_dir: Path | None) -> int:
 
 async def _demo(screen: Screen, once: bool, port: int, folder: Path) -> int:
     """Start everything, tell the story beside the server, stop everything."""
-    _end_on_sigterm()
+    ending = _Ending()
     ignored = sorted(name for name in os.environ if name.startswith(PREFIX))
     if ignored:
         screen.note(f"A demo does not use your {', '.join(ignored)}.")
@@ -83,11 +85,15 @@ async def _demo(screen: Screen, once: bool, port: int, folder: Path) -> int:
             listener = _listen(screen, port)
             url = url_of(HOST, port_of(listener))
             telling = asyncio.create_task(_tell(screen, provider, settings, url, once))
-            return await _serve(proxy, listener, telling, once)
+            return await _serve(proxy, listener, telling, once, ending)
 
 
 async def _serve(
-    proxy: LavaProxy, listener: socket.socket, telling: asyncio.Task[int], once: bool
+    proxy: LavaProxy,
+    listener: socket.socket,
+    telling: asyncio.Task[int],
+    once: bool,
+    ending: _Ending,
 ) -> int:
     """Serve while the story is told, and on until a signal comes unless `once`."""
     loop = asyncio.get_running_loop()
@@ -95,14 +101,14 @@ async def _serve(
     def interrupted() -> None:
         loop.call_soon_threadsafe(telling.cancel)  # a signal handler may be anywhere
 
-    server = Server(proxy, DRAIN_S, on_ready=lambda: None, on_drain=interrupted)
+    server = Server(proxy, DRAIN_S, on_ready=ending.left_to_the_server, on_drain=interrupted)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
         told = telling.done() and not telling.cancelled()
         status = telling.result() if told else INTERRUPTED
         if status == 0 and not once:
-            await serving
+            await asyncio.wait({serving})  # should we be cancelled, it is not
     finally:
         telling.cancel()
         if not server.should_exit:
@@ -191,12 +197,35 @@ def _folder(data_dir: Path | None) -> Iterator[Path]:
     if data_dir is not None:
         yield data_dir
         return
-    with tempfile.TemporaryDirectory(prefix="lava-demo-") as made:
+    with tempfile.TemporaryDirectory(prefix="lava-demo-") as made, _undisturbed_end():
         yield Path(made)
 
 
-def _end_on_sigterm() -> None:
-    """PostgreSQL is a process of its own: it must be stopped, not left behind."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+@contextmanager
+def _undisturbed_end() -> Iterator[None]:
+    """From the end of this on, signals change nothing: a folder is removed, which is soon done."""
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+class _Ending:
+    """The first signal ends the demo, whatever it is at; later ones change nothing, and so do all
+    that come while the server runs, which takes them itself. PostgreSQL is a process of its own: it
+    must be stopped, not left behind by somebody impatient."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self._task = asyncio.current_task()
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._signal)
+
+    def _signal(self) -> None:
+        if not self.begun and self._task is not None:
+            self._task.cancel()
+        self.begun = True
+
+    def left_to_the_server(self) -> None:
+        self.begun = True

@@ -25,12 +25,17 @@ DRAIN = b"d"
 HURRY = b"h"
 READY = b"r"
 DRAINING = b"g"
+BEAT = b"b"
+"""Its Python runs."""
+BEAT_S = 1.0
 
 CONFIGURATION_STATUS = 2
 """A worker that ends so would end so again: the supervisor stops."""
 START_FAILED_STATUS = 3
 BROKEN_STATUS = 4
 """Drained because its journal cannot be written any more: a fresh process has a fresh journal."""
+HUNG_STATUS = 5
+"""Ended as it was, because its event loop did not turn any more."""
 
 _SIZE_BYTES = 8
 _ORDER_MAX_BYTES = 2**22

@@ -44,7 +44,7 @@ def url_of(host: str, port: int) -> str:
 def private_metrics(
     host: str, port: int, text: Callable[[], tuple[bytes, str]]
 ) -> Callable[[], None]:
-    """Open the private listener for ``/metrics``; answers what stops it."""
+    """Open the private listener for ``/metrics`` and ``/readyz``; answers what stops it."""
     try:
         port, stop = serve_private(host, port, text)
     except OSError as error:

@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Mapping
 
+import psutil
+
 from lava_proxy.cli.handover import DRAINING, READY, Order, hear, send_order, tell
 from lava_proxy.cli.listener import listen
 
@@ -15,6 +17,8 @@ STEADY_S = 30.0
 """A worker that lived so long did not die of its start."""
 PAUSE_FIRST_S = 0.5
 PAUSE_MOST_S = 30.0
+QUIET_LOOKS = 40
+"""After so many looks at a worker that says nothing, each time whether somebody stopped it."""
 KEEP_OPEN_S = 1.0
 """Before a longer pause than this the place is closed, so that nobody waits there."""
 
@@ -36,6 +40,8 @@ class Worker:
         self.started_s = time.monotonic()
         self.ready = False
         self.draining = False
+        self.silent_looks = 0
+        """Since it last said anything, while it was free to run."""
         try:
             send_order(self._channel, order)
         except OSError:  # it died at once: `status` will say so
@@ -49,6 +55,9 @@ class Worker:
     def look(self) -> None:
         """Read what it said."""
         words = hear(self._channel) or b""
+        self.silent_looks = 0 if words else self.silent_looks + 1
+        if self.silent_looks > QUIET_LOOKS and _stopped(self.process.pid):
+            self.silent_looks = 0
         self.ready = self.ready or READY in words
         self.draining = self.draining or DRAINING in words
 
@@ -62,6 +71,14 @@ class Worker:
 
     def forget(self) -> None:
         self._channel.close()
+
+
+def _stopped(pid: int) -> bool:
+    """Whether somebody stopped the process (SIGSTOP, a debugger): then silence is no fault."""
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Place:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 import time
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 
 import uvicorn
 
+from lava_proxy.cli.handover import HUNG_STATUS
 from lava_proxy.cli.joining import JoiningProtocol
 from lava_proxy.telemetry.metrics import Metrics
 
@@ -51,6 +53,7 @@ class Served(Protocol):
 
     metrics: Metrics
     on_broken: Callable[[str], None]
+    on_hung: Callable[[], object] | None
 
     def begin_drain(self) -> None: ...
 
@@ -96,6 +99,7 @@ class Server(uvicorn.Server):
         self.broken: str | None = None
         """Why this process stops by itself."""
         app.on_broken = self._break
+        app.on_hung = lambda: os._exit(HUNG_STATUS)
         super().__init__(_config(self._door, drain_timeout_s))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -6,6 +6,8 @@ what arrives while a worker is replaced waits in the kernel and is not refused.
 
     a worker died          its place gets a new one at once; where workers die young, after a
                            growing pause, and then the place is closed: the others take over
+    a worker is silent     (something keeps its Python from running, its own watchdog too) for
+                           `LAVA_LOOP_STALL_MAX_S`: it is killed, as if it had died
     a worker drains alone  (somebody sent it SIGTERM) a replacement starts beside it
     SIGHUP                 rolling restart: place by place a replacement starts, and when it is
                            ready the old worker drains
@@ -23,7 +25,7 @@ import sys
 import time
 from types import FrameType
 
-from lava_proxy.cli.handover import DRAIN, HURRY, Order
+from lava_proxy.cli.handover import BEAT_S, DRAIN, HURRY, Order
 from lava_proxy.cli.listener import listen, port_of, private_metrics, url_of
 from lava_proxy.cli.places import Place, Worker
 from lava_proxy.cli.runfolder import RunFolder
@@ -110,9 +112,22 @@ class Supervisor:
         self._proved = self._proved or worker.ready
         if worker.status is not None:
             self._lost(place, worker, worker.status)
+        elif self._hangs(worker):
+            _say(
+                f"worker {worker.process.pid} hangs and is killed; its journal keeps what was open"
+            )
+            worker.process.kill()
+            worker.silent_looks = 0
         elif worker.draining:
             self._leaving.append(worker)
             self._fill(place)
+
+    def _hangs(self, worker: Worker) -> bool:
+        """Judged by our own rounds: when the machine sleeps, so do we."""
+        settings = self._order.settings
+        most_s = settings.loop_stall_max_s if settings.loop_stall_s else 0.0
+        silent_s = worker.silent_looks * TICK_S
+        return worker.ready and most_s > 0 and silent_s > most_s + BEAT_S
 
     def _fill(self, place: Place) -> None:
         place.worker = None

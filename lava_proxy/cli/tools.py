@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from lava_proxy.books.journal import JournalError, lock_folder
+from lava_proxy.books.folder import lock_folder
+from lava_proxy.books.journal import JournalError
 from lava_proxy.books.prices import load_history, load_prices
 from lava_proxy.books.replay import Replayed, replay_folder, take_over
 from lava_proxy.books.share import Share

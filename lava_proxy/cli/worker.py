@@ -9,9 +9,13 @@ import asyncio
 import importlib
 import socket
 import sys
+import threading
+import time
 from typing import cast
 
 from lava_proxy.cli.handover import (
+    BEAT,
+    BEAT_S,
     BROKEN_STATUS,
     CONFIGURATION_STATUS,
     DRAIN,
@@ -65,6 +69,7 @@ def run_child(channel: socket.socket, listener: socket.socket) -> int:
     def ready() -> None:
         asyncio.get_running_loop().add_reader(channel, obey)
         tell(channel, READY)
+        threading.Thread(target=_beat, args=(channel,), daemon=True).start()
 
     def obey() -> None:
         words = hear(channel)
@@ -85,6 +90,14 @@ def run_child(channel: socket.socket, listener: socket.socket) -> int:
         patient=True,
     )
     return _run(server, listener)
+
+
+def _beat(channel: socket.socket) -> None:
+    """A sign of life for the supervisor: not of the event loop, which has its own watchdog, but
+    that any Python can run here."""
+    while channel.fileno() >= 0:
+        time.sleep(BEAT_S)
+        tell(channel, BEAT)
 
 
 def _application(order: Order) -> Served:

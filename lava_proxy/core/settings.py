@@ -12,8 +12,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from lava_proxy.core.guard_settings import GuardSettings
 from lava_proxy.core.money import parse_e10
-from lava_proxy.core.webhook_settings import WebhookSettings
 
 PREFIX = "LAVA_"
 FOREIGN = frozenset({"LAVA_SECRET_KEY", "LAVA_RECORDINGS"})
@@ -24,7 +24,7 @@ class ConfigurationError(Exception):
     """The configuration is wrong; the message says which name and what to do."""
 
 
-class Settings(WebhookSettings):
+class Settings(GuardSettings):
     """The gateway's settings. Keyword arguments win over the environment."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)

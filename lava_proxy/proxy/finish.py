@@ -12,17 +12,20 @@ import logging
 from dataclasses import replace
 from urllib.parse import unquote
 
+from lava_proxy.books.holds import CREDIT
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.invariant import invariant
+from lava_proxy.proxy import background
 from lava_proxy.proxy.costing import cost_of_call
 from lava_proxy.proxy.exchange import Books, Step
 from lava_proxy.proxy.gateway import Gateway
-from lava_proxy.proxy.run import READING_KINDS, Run
+from lava_proxy.proxy.run import MAKING_KINDS, READING_KINDS, Run
 from lava_proxy.proxy.tally import tally
 from lava_proxy.rules.charge import Counts, counts_of, highest_rate, units_of
 from lava_proxy.rules.estimate import Final
 from lava_proxy.rules.gauge import FREE
-from lava_proxy.rules.settlement import Call, Metered, Outcome, Settlement, calendar_cycle
+from lava_proxy.rules.limits import drawn
+from lava_proxy.rules.settlement import Call, Keeps, Metered, Outcome, Settlement, calendar_cycle
 
 log = logging.getLogger(__name__)
 
@@ -161,10 +164,10 @@ def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settle
         first_byte_ms=_since_start_ms(run, run.first_byte_s),
     )
     bound_e10 = _charge_bound(row, run)
-    kept_e10 = _kept(gateway, run, row, bound_e10)
-    if kept_e10:
-        row = replace(row, keeps_e10=kept_e10, keeps_s=int(gateway.settings.background_hold_s))
-    return row, bound_e10 + kept_e10
+    keeps = _keeps(gateway, run, row, bound_e10)
+    if keeps:
+        row = replace(row, keeps=keeps, keeps_s=int(gateway.settings.background_hold_s))
+    return row, bound_e10 + dict(keeps).get(call.owner_id, 0)
 
 
 def _counted(gateway: Gateway, run: Run, call: Call, step: Step) -> Settlement:
@@ -235,18 +238,17 @@ def _metered(run: Run, final: Final) -> Metered:
     return "stretch" if run.reads_object and "starting_after=" in unquote(query) else "part"
 
 
-def _kept(gateway: Gateway, run: Run, row: Settlement, charged_e10: int) -> int:
-    """What a response in the background may still come to: the rest of its ceiling."""
-    ask, holds = run.ask, run.holds
-    if ask is None or not ask.background or holds is None or holds.credit is None:
-        return 0
-    if row.object_over or row.metered_object is None or not gateway.settings.background_hold_s:
-        return 0
-    return max(0, holds.credit.amount_e10 - charged_e10)
+def _keeps(gateway: Gateway, run: Run, row: Settlement, charged_e10: int) -> Keeps:
+    """What a response in the background may still come to: the rest of its ceilings."""
+    if row.object_over or row.metered_object is None:
+        return ()
+    used = {kind: drawn(kind, row) for kind, _ in row.call.budgets} | {CREDIT: charged_e10}
+    held = background.keeps(gateway, run, used)
+    return tuple((owner_id, amount) for owner_id, amount in held if amount > 0)
 
 
 OBJECT_KINDS = frozenset({"responses", "conversations", "interactions", "prediction"})
-STORED_KINDS = READING_KINDS | {"responses", "interactions", "prediction"}
+STORED_KINDS = READING_KINDS | MAKING_KINDS
 NO_COUNTS = Counts()
 
 

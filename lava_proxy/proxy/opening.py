@@ -60,7 +60,7 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
         running.packed = 1
     elif "encoded_answer" in run.flags:
         running.packed = _INFLATED
-    tap.gate = background.gate(gateway, run, running.gate) if ask.background else running.gate
+    tap.gate = background.gate(gateway, run, tap, running.gate)
     if run.managed:
         tap.on_failed = run.conceal
     run.tap, run.running, run.framing = tap, running, framing

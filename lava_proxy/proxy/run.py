@@ -43,6 +43,8 @@ class Draining:
 
 READING_KINDS = frozenset({"retrieve", "cancel"})
 """Routes that read a stored response: which model made it, only the answer says."""
+MAKING_KINDS = frozenset({"responses", "interactions", "prediction"})
+"""Routes that make one."""
 DRAINABLE = frozenset({State.SENT, State.ERROR, State.BODY})
 
 

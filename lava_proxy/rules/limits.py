@@ -170,6 +170,11 @@ def of_token(owner_id: str) -> bool:
     return owner_id.startswith(PREFIXES["forward_token"]) and owner_id.endswith(":money:total")
 
 
+def claimed(kind: str, owner_id: str, row: Settlement) -> int:
+    """What a finished call takes of a budget's account: what it uses, and what it keeps."""
+    return drawn(kind, row) + sum(amount for owner, amount in row.keeps if owner == owner_id)
+
+
 def drawn(kind: str, row: Settlement) -> int:
     """What a finished call uses of a budget of this kind."""
     if kind in COST:

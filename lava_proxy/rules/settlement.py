@@ -32,6 +32,9 @@ Metered = Literal["whole", "part", "stretch"]
 """How much of a stored object a row counts: all, by the provider's last word; from the start until
 somewhere; from somewhere on."""
 
+Keeps = tuple[tuple[str, int], ...]
+"""(account, amount): of the customer's credit, and of budgets that count money."""
+
 BACKGROUND = "background"
 """Flag: the response runs on at the provider; the rest is charged when it is read by its id."""
 
@@ -113,9 +116,14 @@ class Call:
     budgets: tuple[tuple[str, str], ...] = ()
     """(kind, account) of each budget beside the customer's credit that the call's use is booked on;
     kinds as in `rules.limits`."""
-    background_id: str | None = None
-    """The response that runs on at the provider, or is read, once its name is known: what else it
-    comes to is charged when it is read by that name."""
+    object_id: str | None = None
+    """The stored response that it makes or reads, once its name is known: what else that comes to
+    is charged when it is read by that name."""
+    runs_on: bool = False
+    """That response goes on at the provider without us: it is in the background, or read."""
+    keeps: Keeps = ()
+    """What goes on waiting for it, for `keeps_s`, should this process die: all that is held."""
+    keeps_s: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +157,8 @@ class Settlement:
     """The call read the object rather than made it."""
     object_over: bool = False
     """Nothing more will be made of it."""
-    keeps_e10: int = 0
-    """Credit that goes on waiting for it, for `keeps_s`: see `store/kept.py`."""
+    keeps: Keeps = ()
+    """What goes on waiting for it, for `keeps_s`: see `store/kept.py`."""
     keeps_s: int = 0
     object_ids: tuple[str, ...] = ()
     """Objects that this call made at the provider with a managed key."""

@@ -88,7 +88,7 @@ async def claim_objects(
     conn: Connection, fresh: list[Settlement]
 ) -> tuple[list[Settlement], list[Settlement]]:
     """The rows with what they have to pay: of those that name an object, what is not booked yet.
-    And those that end the wait of credit for their object."""
+    And those that end the wait of money for their object."""
     keys = {_key(s) for s in fresh if s.metered_object}
     if not keys:
         return fresh, []
@@ -105,9 +105,9 @@ async def claim_objects(
         if made.kept and made.over:
             made.kept = False
             over[_key(row)] = row
-        if row.keeps_e10 and made.over:
-            booked[place] = replace(row, keeps_e10=0)
-        elif row.keeps_e10:
+        if row.keeps and made.over:
+            booked[place] = replace(row, keeps=())
+        elif row.keeps:
             made.kept = True
     shown = [
         {"provider": key[0], "object_id": key[1]}

@@ -19,7 +19,15 @@ class Line:
     owed_e10: int = 0
     kept_e10: int = 0
     drawn: list[int] = field(default_factory=list)
-    """What the holder's leases paid on each of the call's budgets."""
+    """What the holder's leases paid on each of the call's budgets, and gave to wait."""
+
+    def gave(self, owner_id: str, amount: int) -> None:
+        """So much of the holder's leases waits for the row's response now."""
+        call = self.settlement.call
+        if owner_id == call.owner_id:
+            self.kept_e10 += amount
+        for place, (_, budget) in enumerate(call.budgets):
+            self.drawn[place] += amount if budget == owner_id else 0
 
 
 def columns(line: Line) -> dict[str, object]:

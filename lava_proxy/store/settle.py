@@ -47,9 +47,9 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
     places = await claim_ids(conn, batch)
     fresh, over = await claim_objects(conn, [batch[place] for place in places])
     if fresh:
-        accounts = await _lock(conn, fresh)
-        for row in over:
-            await kept.let_go(conn, row, now)
+        waiting = await kept.waiting(conn, over)
+        accounts = await _lock(conn, fresh, {owner_id for owner_id, _ in waiting})
+        await kept.let_go(conn, waiting, now)
         counters = await _counters(conn, fresh)
         lines = []
         for row in fresh:
@@ -59,8 +59,7 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
         await _write(conn, lines, now)
         await _write_back(conn, lines, accounts)
         for line in lines:
-            if line.settlement.keeps_e10:
-                line.kept_e10 = await kept.keep(conn, line.settlement, now)
+            await kept.keep(conn, line, now)
         await unrated.wait(conn, lines)
         await outbox.emit(conn, news_of(lines), now)
         for place, line in zip(places, lines, strict=True):
@@ -85,9 +84,9 @@ async def _breathe(done: Sized) -> None:
         await asyncio.sleep(0)
 
 
-async def _lock(conn: Connection, fresh: Sequence[Settlement]) -> dict[str, Purse]:
+async def _lock(conn: Connection, fresh: Sequence[Settlement], more: Set[str]) -> dict[str, Purse]:
     limits = {owner: s.call.merchant_id for s in fresh for _, owner in s.call.budgets}
-    owners = sorted({s.call.owner_id for s in fresh} | limits.keys())
+    owners = sorted({s.call.owner_id for s in fresh} | limits.keys() | more)
     rows = await Q["lock_accounts"].fetch(conn, owner_ids=owners)
     missing = set(owners) - {row["owner_id"] for row in rows}
     if missing and missing <= limits.keys():  # the first use of a limit that was never leased

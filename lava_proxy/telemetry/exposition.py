@@ -4,7 +4,8 @@ On the public listener it needs ``Authorization: Bearer <LAVA_METRICS_TOKEN>``. 
 is served to the machine itself only, and not through a proxy; everybody else gets 404, as if it
 were not there. A proxy on the same machine need not say that it is one, so all that tells must be
 right: our own address and name are the loopback's, the protocol is no proxy's default, no header is
-of one. The private listener (`LAVA_METRICS_PORT`) asks nothing.
+of one. The private listener (`LAVA_METRICS_PORT`) asks nothing. It also has ``/readyz``, which
+answers when an event loop does not.
 
 With several workers any of them, and the supervisor, can answer for all: the figures are in files.
 """
@@ -38,16 +39,22 @@ _FORWARDED = re.compile(
     rb"|(?:x-real|true-client|x-client|x-cluster-client|cf-connecting)-ip"
 )
 _LOCAL_HOST = re.compile(rb"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.IGNORECASE)
+_STALLED = re.compile(rb"^lava_loop_stalled (\S+)$", re.MULTILINE)
+_STATE = re.compile(rb"^lava_books_state (\S+)$", re.MULTILINE)
 _RENDER_TRIES = 3
 
 
-def render(registry: CollectorRegistry) -> tuple[bytes, str]:
+Answer = tuple[bytes, str]
+"""Body and content type."""
+
+
+def render(registry: CollectorRegistry) -> Answer:
     """(body, content type): this process's metrics, or all workers' added up."""
     folder = workers_folder()
     return (_text(registry), CONTENT_TYPE_LATEST) if folder is None else render_workers(folder)
 
 
-def render_workers(folder: Path) -> tuple[bytes, str]:
+def render_workers(folder: Path) -> Answer:
     """The metrics of all workers whose files are in `folder`."""
     for left in reversed(range(_RENDER_TRIES)):
         try:
@@ -76,10 +83,10 @@ def check_access(scope: MutableMapping[str, Any], settings: Settings) -> None:
 
 
 def serve_private(
-    host: str, port: int, text: Callable[[], tuple[bytes, str]]
+    host: str, port: int, text: Callable[[], Answer]
 ) -> tuple[int, Callable[[], None]]:
-    """Serve ``/metrics`` without a token on a private address, in a thread of its own. Answers the
-    port and a function that stops it. Raises OSError when the address cannot be had."""
+    """Serve ``/metrics`` and ``/readyz`` without a token on a private address, in a thread of its
+    own. Answers the port and a function that stops it. OSError: the address cannot be had."""
     server = _PrivateServer(host, port, text)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
@@ -90,6 +97,13 @@ def serve_private(
         thread.join()
 
     return server.server_port, stop
+
+
+def not_ready(metrics: bytes) -> str | None:
+    """Why no new call should come here, by the metrics as text: ``stalled``, ``closed`` or None."""
+    if any(float(value) > 0 for value in _STALLED.findall(metrics)):
+        return "stalled"
+    return "closed" if any(float(value) >= 3 for value in _STATE.findall(metrics)) else None
 
 
 class _Collects(Protocol):
@@ -138,9 +152,9 @@ def _is_loopback(address: str) -> bool:
 
 
 class _PrivateServer(ThreadingHTTPServer):
-    """Answers ``GET /metrics`` with `text`; every other path is 404."""
+    """Answers ``GET /metrics`` with `text`, and ``GET /readyz`` by it; every other path is 404."""
 
-    def __init__(self, host: str, port: int, text: Callable[[], tuple[bytes, str]]) -> None:
+    def __init__(self, host: str, port: int, text: Callable[[], Answer]) -> None:
         self.address_family = AF_INET6 if ":" in host else AF_INET
         self.text = text
         super().__init__((host, port), _PrivateHandler)
@@ -151,11 +165,17 @@ class _PrivateHandler(BaseHTTPRequestHandler):
     timeout = READER_TIMEOUT_S
 
     def do_GET(self) -> None:
-        if self.path.partition("?")[0] != "/metrics":
+        path = self.path.partition("?")[0]
+        if path not in ("/metrics", "/readyz"):
             self.send_error(404)
             return
         body, content_type = self.server.text()
-        self.send_response_only(200)
+        status = 200
+        if path == "/readyz":
+            why = not_ready(body)
+            status = 503 if why else 200
+            body, content_type = b'{"status":"%s"}' % (why or "ready").encode(), "application/json"
+        self.send_response_only(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

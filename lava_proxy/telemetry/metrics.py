@@ -145,6 +145,12 @@ class Metrics:
         """This process tried to start it again."""
         self._starts["started" if worked else "failed"].inc()
 
+    def loop_stalled(self, stalled: bool) -> None:
+        """The event loop does not turn, or turns again. Called from another thread."""
+        if stalled:
+            self._made.counters["lava_loop_stalls"].inc()
+        self._made.gauges["lava_loop_stalled"].set(int(stalled))
+
     def quarantined(self, rows: int, charge_e10: int) -> None:
         """What could not be booked, and waits for somebody to decide."""
         self._made.gauges["lava_quarantine_rows"].set(rows)

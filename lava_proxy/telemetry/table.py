@@ -130,6 +130,8 @@ METRICS: tuple[Metric, ...] = (
         "0 it runs, 1 it ended and is started again, 2 it cannot be started.",
     ),
     _counter("lava_embedded_postgres_starts", "Tries to start it again after it ended.", "result"),
+    _counter("lava_loop_stalls", "Times that an event loop did not turn for too long."),
+    _gauge("lava_loop_stalled", "Processes whose event loop does not turn now."),
     _histogram(
         "lava_estimate_ratio",
         "The provider's final count over our own running count.",

@@ -32,6 +32,7 @@ from lava_proxy.workers import lookups, renewals, top_ups
 from lava_proxy.workers.auditor import Auditor
 from lava_proxy.workers.loop import every
 from lava_proxy.workers.rerater import Rerater
+from lava_proxy.workers.takeover import Takeover
 from lava_proxy.workers.webhooks import Sender
 
 LEASE_IDLE_S = 20.0
@@ -113,6 +114,9 @@ class Upkeep:
         loops.append(every(pause_s, "payment lookups", self.look_up_payments))
         pause_s = (settings.journal_fsync_ms or UNSYNCED_MS) / 1000
         loops.append(every(pause_s, "journal", self.tend_journal))
+        if settings.journal_takeover_s:
+            takeover = Takeover(books, self._metrics)
+            loops.append(every(settings.journal_takeover_s, "takeover", takeover.run_once))
         loops.append(books.database.watch())
         if settings.audit_interval_s:
             auditor = Auditor(books.database, self._metrics, settings.audit_interval_s)

@@ -15,13 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lava_proxy.books.folder import lock_folder, remove_folder
 from lava_proxy.books.journal import (
     ROOM_AFTER_BYTES,
     Journal,
     JournalError,
-    lock_folder,
     read_folder,
-    remove_folder,
 )
 from lava_proxy.books.segment import (
     FRAME,

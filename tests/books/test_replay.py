@@ -8,17 +8,23 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import orjson
 import pytest
 from books_kit import E12, Shop, fetch, insert_meter, make_call, meter, open_shop, row, sound
 
 from lava_proxy.books import replay as module
-from lava_proxy.books.codec import encode_call, encode_result
-from lava_proxy.books.journal import Journal, JournalError, lock_folder
+from lava_proxy.books.codec import decode_call, decode_result, encode_call, encode_result
+from lava_proxy.books.folder import lock_folder
+from lava_proxy.books.journal import Journal, JournalError
 from lava_proxy.books.replay import replay_folder, take_over
 from lava_proxy.core.clock import ManualClock
+from lava_proxy.core.ids import new_id
 from lava_proxy.core.money import E10
+from lava_proxy.rules.limits import Limit
 from lava_proxy.rules.pricebook import PriceBook
 from lava_proxy.rules.settlement import Call, Settlement
+from lava_proxy.store import credit
+from lava_proxy.store.credit import LeaseAsk
 from lava_proxy.store.database import Database, StoreConflict
 from lava_proxy.store.settle import settle
 
@@ -238,7 +244,13 @@ async def test_a_price_is_found_again_and_a_percentage_charged(shop: Shop, tmp_p
 
 
 async def _background(
-    shop: Shop, tmp_path: Path, *, settled: bool = False, key_type: str = "managed"
+    shop: Shop,
+    tmp_path: Path,
+    *,
+    settled: bool = False,
+    key_type: str = "managed",
+    keeps: bool = False,
+    runs_on: bool = True,
 ) -> tuple[str, Settlement]:
     """A customer, the row of a call that reads a response in the background, and the folder of a
     process that died while it streamed that response (or behind its end)."""
@@ -251,7 +263,9 @@ async def _background(
     )
     seq = journal.hold(encode_call(call))
     journal.sent(seq)
-    journal.amend(seq, encode_call(replace(call, background_id="resp_1")))
+    kept = {"keeps": ((owner, 3000),), "keeps_s": 60} if keeps else {}
+    named = replace(call, object_id="resp_1", runs_on=runs_on, **kept)  # type: ignore[arg-type]
+    journal.amend(seq, encode_call(named))
     journal.progress(seq, 3, 40, 0, 0)
     whole = row(owner, 100, shop=shop, by=TIERS, request_id="req_read")
     whole = replace(whole, call=replace(whole.call, provider="openai"), metered_object="resp_1")
@@ -262,13 +276,15 @@ async def _background(
     return owner, replace(whole, reads_object=True)
 
 
+@pytest.mark.parametrize("runs_on", [True, False])
 @pytest.mark.parametrize("settled", [False, True])
 @pytest.mark.parametrize("read_first", [False, True])
-async def test_a_response_in_the_background_is_charged_whole_and_once(
-    shop: Shop, tmp_path: Path, settled: bool, read_first: bool
+async def test_a_stored_response_is_charged_whole_and_once(
+    shop: Shop, tmp_path: Path, settled: bool, read_first: bool, runs_on: bool
 ) -> None:
-    """Its stream died with its process; another process reads it by its id."""
-    _, read = await _background(shop, tmp_path, settled=settled)
+    """Its stream died with its process; another process reads it by its id, whether it ran in the
+    background or its provider ended it with the stream."""
+    _, read = await _background(shop, tmp_path, settled=settled, runs_on=runs_on)
     if read_first:
         await shop.settle(read)
     await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
@@ -286,31 +302,91 @@ async def test_a_response_in_the_background_is_charged_whole_and_once(
     flags = await fetch(shop.database, "SELECT flags FROM requests WHERE request_id = 'req_made'")
     before = ["metered_before"] if read_first else []
     assert flags == [
-        ([*before, *(["unbilled"] if before else [])] if settled else ["background", *before],)
+        (
+            [*before, *(["unbilled"] if before else [])]
+            if settled
+            else [*(["background"] if runs_on else []), *before],
+        )
     ]
 
 
-async def test_its_credit_waits_for_it_after_a_crash_too(shop: Shop, tmp_path: Path) -> None:
+MONEY, WALLET = "ftk_1:money:total", "wal_1:wallet"
+
+
+async def _limit(shop: Shop, owner_id: str, amount: int) -> None:
+    """A limit of 10^6, of which the dead process leased so much."""
+    limit = Limit(shop.merchant_id, 10**6)
+    ask = LeaseAsk(new_id("lease"), owner_id, "hld_dead", 1, amount, 0, 0, 300.0, limit)
+    async with shop.database.transaction() as conn:
+        await credit.lease(conn, ask, shop.now)
+
+
+@pytest.mark.parametrize("settled", [True, False])
+async def test_all_that_it_held_waits_for_it_after_a_crash_too(
+    shop: Shop, tmp_path: Path, settled: bool
+) -> None:
+    """Its call was over and not booked, or still ran: then all is kept that it held."""
     owner = await shop.customer(10**6)
     await shop.lease(owner, 5000, holder_id="hld_dead")
+    await _limit(shop, MONEY, 4000)
+    await _limit(shop, WALLET, 4000)
     journal = _journal(tmp_path)
-    call = replace(_call(shop, owner, "req_made", input_tokens=0), provider="openai")
+    call = replace(
+        _call(shop, owner, "req_made", input_tokens=0),
+        provider="openai",
+        budgets=(("money", MONEY), ("wallet", WALLET)),
+    )
     seq = journal.hold(encode_call(call))
     journal.sent(seq)
-    queued = row(owner, 0, shop=shop, by=TIERS, request_id="req_made")
-    queued = replace(queued, call=call, metered_object="resp_1", metered="part")
-    journal.settle(seq, encode_result(replace(queued, keeps_e10=3000, keeps_s=60)))
+    keeps = ((MONEY, 2000), (WALLET, 2500), (owner, 3000))
+    if settled:
+        queued = row(owner, 0, shop=shop, by=TIERS, request_id="req_made")
+        queued = replace(queued, call=call, metered_object="resp_1", metered="part")
+        journal.settle(seq, encode_result(replace(queued, keeps=keeps, keeps_s=60)))
+    else:
+        call = replace(call, object_id="resp_1", runs_on=True, keeps=keeps, keeps_s=60)
+        journal.amend(seq, encode_call(call))
+        journal.progress(seq, 0, 40, 0, 0)
     journal.close()
     for _ in range(2):
         await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
-    open_leases = "SELECT holder_id, amount_e10 FROM leases WHERE closed_at IS NULL"
-    assert await fetch(shop.database, open_leases) == [("kept:openai:resp_1", 3000)]
+    open_leases = (
+        "SELECT owner_id, holder_id, amount_e10 FROM leases WHERE closed_at IS NULL ORDER BY 3"
+    )
+    kept = "kept:openai:resp_1"
+    assert await fetch(shop.database, open_leases) == [(o, kept, most) for o, most in keeps]
     await sound(shop.database)
     read = row(owner, 100, shop=shop, by=TIERS, request_id="req_read")
     read = replace(read, call=replace(read.call, provider="openai"), metered_object="resp_1")
     await shop.settle(replace(read, reads_object=True))
     assert await fetch(shop.database, open_leases) == []
-    assert (await sound(shop.database)).spent_e10 == 10 + 90 * 3
+    await sound(shop.database)
+    assert sum(made[4] for made in (await _rows(shop)).values()) == 10 + 90 * 3  # type: ignore[misc]
+
+
+async def test_what_is_over_by_then_is_not_waited_for(shop: Shop, tmp_path: Path) -> None:
+    owner, read = await _background(shop, tmp_path, keeps=True)
+    await shop.lease(owner, 5000, holder_id="hld_dead")
+    await shop.settle(read)
+    await take_over(tmp_path / "journals", shop.database, CLOCK, PRICES)
+    assert await fetch(shop.database, "SELECT 1 FROM leases WHERE closed_at IS NULL") == []
+    await sound(shop.database)
+
+
+async def test_a_journal_of_before_knew_credit_and_the_background_only(shop: Shop) -> None:
+    owner = await shop.customer(10**6)
+    call = _call(shop, owner, "req_made")
+    facts = orjson.loads(encode_result(row(owner, 0, shop=shop)))
+    facts[18:] = [3000, 60]
+    assert decode_result(orjson.dumps(facts), call).keeps == ((owner, 3000),)
+    facts[18:] = [0, 0]
+    assert decode_result(orjson.dumps(facts), call).keeps == ()
+    hold = orjson.loads(encode_call(replace(call, keeps=((owner, 1),), keeps_s=1)))
+    assert decode_call(orjson.dumps(hold), "hld", TIERS).keeps == ((owner, 1),)
+    assert decode_call(orjson.dumps(hold[:19]), "hld", TIERS).keeps == ()
+    hold[18] = "resp_1"
+    assert decode_call(orjson.dumps(hold[:19]), "hld", TIERS).runs_on
+    assert not decode_call(orjson.dumps(hold), "hld", TIERS).runs_on
 
 
 @pytest.mark.parametrize("key_type", ["managed", "unmanaged"])

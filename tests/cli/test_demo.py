@@ -165,6 +165,38 @@ def test_serving_on_a_narrow_terminal(scratch: Path) -> None:
     assert postgres_under(scratch) == []
 
 
+@pytest.mark.parametrize("pause_s", [0.0, 0.3, 1.5])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_while_it_ends(
+    scratch: Path, number: signal.Signals, pause_s: float
+) -> None:
+    """Somebody is impatient: it ends as it would have, and says nothing of its inside."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", QUICK_STORY],
+        env=environment(scratch, COLUMNS="200", PYTHONUNBUFFERED="1"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Serving until" in line:
+                break
+        process.send_signal(number)
+        time.sleep(pause_s)
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+    assert process.returncode in (0, demo.INTERRUPTED)
+    assert errors == ""
+    assert "Traceback" not in rest  # where the log goes
+    assert list(scratch.iterdir()) == []
+    assert postgres_under(scratch) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_middle(scratch: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(

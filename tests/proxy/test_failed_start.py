@@ -13,7 +13,8 @@ from hosting import gate_settings
 
 from lava_proxy import app as module
 from lava_proxy.app import LavaProxy
-from lava_proxy.books.journal import JournalError, lock_folder
+from lava_proxy.books.folder import lock_folder
+from lava_proxy.books.journal import JournalError
 from lava_proxy.net.simulated import SimulatedProvider
 
 

@@ -7,9 +7,11 @@ import json
 import pytest
 from gateway_kit import TOKEN_E10, Gate, fresh_model
 
+from lava_proxy.books.codec import decode_call
 from lava_proxy.books.journal import read_folder
 from lava_proxy.books.segment import HOLD
 from lava_proxy.net.simulated import JSON, Piece, Script
+from lava_proxy.rules.settlement import Call
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -267,21 +269,40 @@ async def test_a_stream_that_is_left_is_not_charged_again_when_it_is_read(gate: 
     assert (await gate.rows(payer))[1]["charge_e10"] == 150 * TOKEN_E10 - some
 
 
-async def test_a_background_responses_id_is_journaled_before_its_client_has_it(gate: Gate) -> None:
+@pytest.mark.parametrize("background", [True, False])
+async def test_a_responses_id_is_journaled_before_its_client_has_it(
+    gate: Gate, background: bool
+) -> None:
     payer, model = await gate.payer("20.00"), fresh_model()
     created = {"id": f"resp_{model}", "status": "in_progress", "usage": None}
     first = {"type": "response.created", "response": created}
-    gate.sim.script[model] = Script(
-        [Piece(f"data: {json.dumps(first)}\n\n".encode()), Piece(b"", 30.0)]
-    )
-    asked = {"model": model, "input": "hello", "background": True, "stream": True}
+    delta = {"type": "response.output_text.delta", "item_id": "i", "delta": "word " * 9}
+    pieces = [Piece(f"data: {json.dumps(event)}\n\n".encode()) for event in (first, delta, delta)]
+    gate.sim.script[model] = Script([*pieces, Piece(b"", 30.0)])
+    asked = {"model": model, "input": "hello", "background": background, "stream": True}
     call = await gate.open_call("/openai/v1/responses", asked, payer)
     await call.head()
-    assert created["id"].encode() in await call.piece()
-    holds = [r.facts for r in read_folder(gate.gateway.books.journal.folder) if r.kind == HOLD]
-    assert json.loads(holds[-1])[-1] == created["id"]
-    call.writer.close()
-    assert (await gate.row(payer))["charge_e10"] == 0
+    got = await call.piece() or b""
+    assert created["id"].encode() in got
+    named = _named(gate, created["id"])
+    assert named[-1].runs_on is background
+    if background:
+        ((owner_id, kept_e10),) = named[-1].keeps  # all that it holds waits, should we die now
+        assert (owner_id, named[-1].keeps_s) == (payer.customer_id, 3600)
+        assert kept_e10 > 1000 * TOKEN_E10
+    else:
+        assert named[-1].keeps == ()
+    while got.count(b"output_text.delta") < 2 and (piece := await call.piece()):
+        got += piece
+    assert len(_named(gate, created["id"])) == 1  # once, not with every piece
+    call.close()
+    await gate.row(payer)
+
+
+def _named(gate: Gate, object_id: str) -> list[Call]:
+    records = read_folder(gate.gateway.books.journal.folder)
+    holds = [decode_call(r.facts, "hld", None) for r in records if r.kind == HOLD]
+    return [call for call in holds if call.object_id == object_id]
 
 
 async def test_a_background_interaction_is_its_makers_and_charged_once(gate: Gate) -> None:

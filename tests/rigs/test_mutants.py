@@ -154,12 +154,12 @@ def replay_forgets_what_has_no_progress(plant: pytest.MonkeyPatch) -> None:
 def replay_deletes_before_it_books(plant: pytest.MonkeyPatch) -> None:
     whole = replay.replay_folder
 
-    async def first(folder: Path, *more: Any) -> Any:
+    async def first(folder: Path, *more: Any, **how: Any) -> Any:
         records = list(replay.read_folder(folder))
         replay.remove_folder(folder)
         plant.setattr(replay, "read_folder", lambda _, damaged: iter(records))
         try:
-            return await whole(folder, *more)
+            return await whole(folder, *more, **how)
         finally:
             plant.setattr(replay, "read_folder", _read_folder)
 

@@ -31,6 +31,7 @@ class StandIn:
         self.metrics = Metrics(["openai"])
         self.draining = False
         self.on_broken: Callable[[str], None] = lambda why: None
+        self.on_hung: Callable[[], object] | None = None
         settings.data_dir.mkdir(parents=True, exist_ok=True)
 
     def begin_drain(self) -> None:

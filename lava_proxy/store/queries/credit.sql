@@ -138,6 +138,14 @@ WHERE owner_id = :owner_id::text AND closed_at IS NULL
 SELECT DISTINCT owner_id FROM leases
 WHERE holder_id = :holder_id::text AND closed_at IS NULL ORDER BY owner_id;
 
+-- name: kept_leases
+-- What is open under these holders' names on accounts of their merchants.
+-- args: merchant_ids text[], holder_ids text[]
+SELECT DISTINCT l.owner_id, l.holder_id
+FROM unnest(:merchant_ids::text[], :holder_ids::text[]) AS t(merchant_id, holder_id)
+JOIN leases l USING (holder_id) JOIN accounts a USING (owner_id)
+WHERE l.closed_at IS NULL AND a.merchant_id = t.merchant_id ORDER BY 1, 2;
+
 -- name: clock
 -- The clock by which leases are judged.
 SELECT extract(epoch FROM now())::float8;
