@@ -40,6 +40,8 @@ _COUNTS = {
     "cache_creation_input_tokens": "written",
     "prompt_token_count": "input",
     "generation_token_count": "output",
+    "inputTextTokenCount": "input",
+    "totalOutputTextTokenCount": "output",
 }
 _HEADERS = {
     "x-amzn-bedrock-input-token-count": "input",
@@ -152,15 +154,14 @@ class BedrockReader(Fold):
         usages = (member(body, "message", "usage"), body.get("usage"), body, metrics)
         before = len(self._counts)
         for usage in usages:
-            take(usage, _COUNTS, self._counts)
+            take(usage if self._ask.stream else _integral(usage), _COUNTS, self._counts)
         if "usage" in body:
             _hour(member(body, "usage", "cacheDetails"), self._counts)
             self._tier(member(body, "serviceTier", "type"))
-        results = objects(body.get("results"))
-        if results:
-            take(body, {"inputTextTokenCount": "input"}, self._counts)
-            made = [count(result.get("tokenCount")) for result in results]
-            self._counts["output"] = sum(value or 0 for value in made)
+        results = [_integral(result) for result in objects(body.get("results"))]
+        made = [value for each in results if (value := count(each.get("tokenCount"))) is not None]
+        if made:
+            self._counts["output"] = sum(made)
         if "trace" in body or _ACTION in body:
             self._guardrail(body)
         self._counts.update(self._stated)
@@ -205,6 +206,17 @@ class BedrockReader(Fold):
         )
 
 
+def _integral(source: Any) -> Any:
+    """`source` with whole numbers where an object has them with a point: a guardrail that changes
+    an answer writes 28 as 28.0."""
+    if type(source) is not dict:
+        return source
+    return {
+        name: int(value) if type(value) is float and value.is_integer() else value
+        for name, value in source.items()
+    }
+
+
 def _hour(details: object, into: dict[str, int]) -> None:
     """Tokens that were written to the cache for an hour, which costs more."""
     stated = [
@@ -217,7 +229,7 @@ def _hour(details: object, into: dict[str, int]) -> None:
 def _text(body: dict[str, Any]) -> str:
     """Text in the places where models put it."""
     content = member(body, "output", "message", "content")
-    pieces = [body.get("generation"), body.get("outputText"), body.get("completion")]
+    pieces = [body.get(name) for name in ("generation", "outputText", "completion", "text")]
     delta = body.get("delta")
     for part in (delta, *objects(content), *objects(body.get("content"))):
         pieces += [
@@ -229,8 +241,11 @@ def _text(body: dict[str, Any]) -> str:
             member(part, "toolUse", "input"),
         ]
     pieces += [result.get("outputText") for result in objects(body.get("results"))]
-    pieces += [member(choice, "delta", "content") for choice in objects(body.get("choices"))]
-    pieces += [member(choice, "message", "content") for choice in objects(body.get("choices"))]
+    for choice in objects(body.get("choices")):
+        pieces += [choice.get("text"), member(choice, "delta", "content")]
+        pieces += [member(choice, "message", "content")]
+    for name in ("outputs", "generations"):
+        pieces += [each.get("text") for each in objects(body.get(name))]
     return "".join(piece for piece in pieces if type(piece) is str)
 
 
