@@ -245,7 +245,7 @@ def _kept(gateway: Gateway, run: Run, row: Settlement, charged_e10: int) -> int:
     return max(0, holds.credit.amount_e10 - charged_e10)
 
 
-OBJECT_KINDS = frozenset({"responses", "conversations", "interactions", "prediction"})
+OBJECT_KINDS = frozenset({"responses", "conversations", "interactions", "prediction", "caches"})
 STORED_KINDS = READING_KINDS | {"responses", "interactions", "prediction"}
 NO_COUNTS = Counts()
 
