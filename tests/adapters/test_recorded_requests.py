@@ -81,3 +81,113 @@ def test_hyperbolic_pictures(path: str) -> None:
     request = {"model_name": "SD2", "prompt": "a dog", "steps": 30}
     usage = answer("api.hyperbolic.xyz", path, request, {"images": [{"image": "QUJD"}]})
     assert (usage.images, usage.model) == (1, "SD2")
+
+
+# openllmetry, instrumentation-anthropic, cassettes/test_completion/test_anthropic_completion.yaml:
+# no usage is stated.
+def test_anthropics_text_completions() -> None:
+    request = {"model": "claude-instant-1.2", "max_tokens_to_sample": 2048, "prompt": "\n\nHuman:"}
+    route, ask = call("api.anthropic.com", "POST", "/v1/complete", request)
+    assert route.managed
+    assert (ask.model, ask.output_cap, ask.stream) == ("claude-instant-1.2", 2048, False)
+    assert ask.makes_output
+    provider = REGISTRY.by_host("api.anthropic.com")
+    assert provider is not None
+    adapter = REGISTRY.adapter(provider, route)
+    body = json.dumps(request).encode()
+    lowered = json.loads(adapter.edit(ask, body, usage=False, output_cap=9))
+    assert lowered == request | {"max_tokens_to_sample": 9}
+    reader = adapter.reader(ask)
+    done = {"type": "completion", "completion": " Hello!", "stop_reason": "stop_sequence"}
+    reader.event("", json.dumps(done | {"model": "claude-instant-1.2"}).encode())
+    assert (reader.ended, reader.deltas, reader.delta_bytes) == (True, 1, 7)
+
+
+def test_anthropics_text_completions_streamed() -> None:
+    request = {"model": "claude-2.1", "max_tokens_to_sample": 9, "prompt": "Hi", "stream": True}
+    route, ask = call("api.anthropic.com", "POST", "/v1/complete", request)
+    provider = REGISTRY.by_host("api.anthropic.com")
+    assert provider is not None
+    reader = REGISTRY.adapter(provider, route).reader(ask)
+    for text, stop in ((" Hel", None), ("lo", None), ("", "stop_sequence")):
+        assert not reader.ended
+        event = {"type": "completion", "completion": text, "stop_reason": stop, "log_id": "compl_1"}
+        reader.event("completion", json.dumps(event).encode())
+    assert (reader.ended, reader.deltas, reader.delta_bytes) == (True, 2, 6)
+
+
+# openllmetry, instrumentation-ollama, cassettes/test_embeddings/test_ollama_embeddings_legacy.yaml
+def test_ollamas_older_embeddings() -> None:
+    request = {"model": "llama3", "prompt": "all-minilm", "options": {}, "keep_alive": None}
+    route, ask = call("ollama.com", "POST", "/api/embeddings", request)
+    assert (route.kind, ask.model, ask.stream, ask.makes_output) == (
+        "embed",
+        "llama3",
+        False,
+        False,
+    )
+
+
+# openllmetry, instrumentation-replicate, cassettes/test_image_generation/*.yaml
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models/stability-ai/stable-diffusion",
+        "/v1/models/stability-ai/stable-diffusion/versions",
+        "/v1/models/stability-ai/stable-diffusion/versions/27b9",
+    ],
+)
+def test_replicates_client_looks_its_models_up(path: str) -> None:
+    assert call("api.replicate.com", "GET", path)[1].free
+
+
+# ruby_llm, chat_..._azure_*: all APIs of a resource at one host
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("GET", "/openai/v1/models", "free"),
+        ("POST", "/openai/v1/audio/transcriptions", "transcription"),
+        ("POST", "/openai/v1/audio/speech", "speech"),
+        ("POST", "/openai/v1/images/generations", "images"),
+        ("POST", "/openai/v1/images/edits", "images"),
+        ("POST", "/openai/v1/completions", "completions"),
+        ("POST", "/openai/responses", "responses"),
+        ("POST", "/models/images/embeddings", "embeddings"),
+        ("POST", "/openai/deployments/d/audio/transcriptions", "transcription"),
+        ("POST", "/openai/deployments/d/images/generations", "images"),
+    ],
+)
+def test_azures_foundry(method: str, path: str, kind: str) -> None:
+    request = TEXT if method == "POST" else None
+    assert call("azure-foundry.invalid", method, path, request)[0].kind == kind
+
+
+# pydantic-ai, tests/providers/cassettes/test_databricks; ruby_llm, chat_function_calling_gpustack_*
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [
+        ("databricks.invalid", "/serving-endpoints/chat/completions"),
+        ("gpustack.invalid", "/v1/chat/completions"),
+        ("gpustack.invalid", "/v1-openai/chat/completions"),
+    ],
+)
+def test_servers_of_ones_own(host: str, path: str) -> None:
+    route, ask = call(host, "POST", path, CHAT)
+    assert (route.family, route.kind, ask.model) == ("openai_chat", "chat", "m-1")
+
+
+# vercel/ai, packages/amazon-bedrock/src/reranking: the region's agent runtime
+def test_bedrocks_rerank() -> None:
+    arn = "arn:aws:bedrock:us-west-2::foundation-model/cohere.rerank-v3-5:0"
+    model = {"modelConfiguration": {"modelArn": arn}, "numberOfResults": 2}
+    text = {"type": "TEXT", "textDocument": {"text": "rainy"}}
+    source = {"type": "INLINE", "inlineDocumentSource": text}
+    request = {
+        "queries": [{"type": "TEXT", "textQuery": {"text": "rain"}}],
+        "sources": [source, source],
+        "rerankingConfiguration": {"type": "BEDROCK_RERANKING_MODEL",
+                                   "bedrockRerankingConfiguration": model},
+    }  # fmt: skip
+    _, ask = call("bedrock-agent-runtime.us-west-2.amazonaws.com", "POST", "/rerank", request)
+    assert (ask.model, ask.makes_output) == ("cohere.rerank-v3-5:0", False)
+    assert ask.tool_fees == (("search_unit", 1),)
