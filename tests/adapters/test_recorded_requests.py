@@ -191,3 +191,18 @@ def test_bedrocks_rerank() -> None:
     _, ask = call("bedrock-agent-runtime.us-west-2.amazonaws.com", "POST", "/rerank", request)
     assert (ask.model, ask.makes_output) == ("cohere.rerank-v3-5:0", False)
     assert ask.tool_fees == (("search_unit", 1),)
+
+
+# pydantic-ai, tests/models/cassettes/test_openrouter/test_openrouter_web_search_tool_usage.yaml
+@pytest.mark.parametrize("member", ["server_tool_use_details", "server_tool_use"])
+def test_openrouter_counts_its_searches(member: str) -> None:
+    usage = {"prompt_tokens": 8174, "completion_tokens": 30, "total_tokens": 8204, "cost": 0.0133}
+    usage |= {member: {"web_search_requests": 2}}  # type: ignore[dict-item]
+    found = answer(
+        "openrouter.ai",
+        "/api/v1/chat/completions",
+        CHAT | {"tools": [{"type": "openrouter:web_search"}]},
+        {"id": "gen-1", "choices": [], "usage": usage},
+    )
+    assert (found.input_tokens, found.output_tokens, found.web_searches) == (8174, 30, 2)
+    assert found.cost_e10 == 133_000_000
