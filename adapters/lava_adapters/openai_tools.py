@@ -1,9 +1,10 @@
 """What a response's built-in tools cost beside its tokens: searches, containers, pictures.
 
 `tool_usage` of the finished response is the provider's own word (xAI says
-``server_side_tool_usage_details``); where it is absent, the finished calls in the output are
-counted. Only a search costs, not opening or reading what it found. A container that the request
-named was paid for by whoever opened it; one with four times the memory costs four times as much.
+``server_side_tool_usage_details``, Perplexity ``tool_calls_details``); where it is absent, the
+finished calls in the output are counted. Only a search costs, not opening or reading what it found.
+A container that the request named was paid for by whoever opened it; one with four times the memory
+costs four times as much.
 Pictures are made, and priced, by another model.
 
 https://platform.openai.com/docs/pricing#built-in-tools
@@ -82,6 +83,10 @@ class Tools:
             take(details, _XAI, found)
             into["searches"] = found.pop("web", 0) + found.pop("x", 0)
             into.update(found)
+            self._told = True
+        made = count(member(response, "usage", "tool_calls_details", "search_web", "invocation"))
+        if made is not None:
+            into["searches"] = made
             self._told = True
         for tool in objects(response.get("tools")):
             if tool.get("type") == "image_generation" and type(tool.get("model")) is str:

@@ -35,6 +35,7 @@ _TOP = {
 _INPUT = {
     "cached_tokens": "cached",
     "cache_write_tokens": "written",
+    "cache_creation_input_tokens": "written",
     "audio_tokens": "input_audio",
     "image_tokens": "input_image",
 }

@@ -200,6 +200,7 @@ class MediaReader(Fold):
             if (ms := milliseconds(value)) is not None:
                 self._counts["ms"] = ms * times
                 return
+        take(document, {"durationMilliseconds": "ms"}, self._counts)  # Azure's speech to text
 
     def _settle(self) -> Usage:
         counts = dict(self._counts)
