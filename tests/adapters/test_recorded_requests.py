@@ -206,3 +206,57 @@ def test_openrouter_counts_its_searches(member: str) -> None:
     )
     assert (found.input_tokens, found.output_tokens, found.web_searches) == (8174, 30, 2)
     assert found.cost_e10 == 133_000_000
+
+
+# pydantic-ai (code execution, mantle), ruby_llm (batches, models, files), vercel/ai (skills, videos,
+# edits): what clients do beside asking a model. With the caller's own key, where what others have
+# could be seen.
+@pytest.mark.parametrize(
+    ("host", "method", "path", "managed"),
+    [
+        ("api.openai.com", "GET", "/v1/containers/c/files", False),
+        ("api.openai.com", "GET", "/v1/containers/c/files/f/content", False),
+        ("api.openai.com", "POST", "/v1/vector_stores", False),
+        ("api.openai.com", "POST", "/v1/vector_stores/v/files", False),
+        ("api.openai.com", "POST", "/v1/uploads", False),
+        ("api.openai.com", "POST", "/v1/skills", False),
+        ("api.openai.com", "GET", "/v1/skills/s/versions", False),
+        ("api.openai.com", "POST", "/v1/videos", False),
+        ("api.openai.com", "GET", "/v1/videos/v/content", False),
+        ("api.anthropic.com", "POST", "/v1/skills", False),
+        ("generativelanguage.googleapis.com", "POST", "/v1beta/models/m:batchGenerateContent",
+         False),
+        ("generativelanguage.googleapis.com", "GET", "/v1beta/batches/b", False),
+        ("aiplatform.googleapis.com", "GET", "/v1beta1/publishers/google/models", True),
+        ("api.mistral.ai", "POST", "/v1/files", False),
+        ("api.mistral.ai", "GET", "/v1/files/f/url", False),
+        ("api.mistral.ai", "POST", "/v1/batch/jobs", False),
+        ("api.x.ai", "GET", "/v1/language-models", True),
+        ("api.x.ai", "POST", "/v1/videos/generations", False),
+        ("api.x.ai", "GET", "/v1/videos/v", False),
+        ("api.x.ai", "POST", "/v1/files", False),
+        ("openrouter.ai", "GET", "/api/v1/models/openai/gpt-6/endpoints", True),
+        ("openrouter.ai", "GET", "/api/v1/key", False),
+        ("api.together.xyz", "POST", "/v2/videos", False),
+        ("api.together.xyz", "GET", "/v2/videos/v", False),
+    ],
+)  # fmt: skip
+def test_beside_the_models(host: str, method: str, path: str, managed: bool) -> None:
+    assert call(host, method, path, {} if method == "POST" else None)[0].managed is managed
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "family", "kind"),
+    [
+        ("api.mistral.ai", "/v1/agents/completions", "openai_chat", "chat"),
+        ("api.mistral.ai", "/v1/chat/moderations", "openai_embeddings", "embeddings"),
+        ("api.x.ai", "/v1/images/edits", "media", "images"),
+        ("bedrock-mantle.us-east-1.api.aws", "/anthropic/v1/messages", "anthropic_messages",
+         "messages"),
+        ("openrouter.ai", "/api/v1/messages", "anthropic_messages", "messages"),
+    ],
+)  # fmt: skip
+def test_more_paths_of_models(host: str, path: str, family: str, kind: str) -> None:
+    route, ask = call(host, "POST", path, CHAT)
+    assert (route.family, route.kind, route.managed) == (family, kind, True)
+    assert ask.model == "m-1"
