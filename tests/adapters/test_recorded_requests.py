@@ -208,9 +208,8 @@ def test_openrouter_counts_its_searches(member: str) -> None:
     assert found.cost_e10 == 133_000_000
 
 
-# pydantic-ai (code execution, mantle), ruby_llm (batches, models, files), vercel/ai (skills, videos,
-# edits): what clients do beside asking a model. With the caller's own key, where what others have
-# could be seen.
+# pydantic-ai (code execution, mantle), ruby_llm (batches, models, files), vercel/ai (skills): what
+# clients do beside asking a model. With the caller's own key, where others could be seen.
 @pytest.mark.parametrize(
     ("host", "method", "path", "managed"),
     [
