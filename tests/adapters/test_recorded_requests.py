@@ -259,3 +259,19 @@ def test_more_paths_of_models(host: str, path: str, family: str, kind: str) -> N
     route, ask = call(host, "POST", path, CHAT)
     assert (route.family, route.kind, route.managed) == (family, kind, True)
     assert ask.model == "m-1"
+
+
+# openllmetry, instrumentation-writer, test_completions/test_writer_streaming_completions_*.yaml:
+# neither choices nor usage nor an end.
+def test_writers_streamed_completions_are_counted() -> None:
+    route, ask = call("api.writer.com", "POST", "/v1/completions", TEXT | {"stream": True})
+    provider = REGISTRY.by_host("api.writer.com")
+    assert provider is not None
+    adapter = REGISTRY.adapter(provider, route)
+    body = b'data: {"value":"Sure"}\n\ndata: {"value":","}\n\ndata: {"value":" h\\u00e9re"}\n\n'
+    for size in (1, 7, len(body)):
+        tap = Tap(adapter.framing(ask, "text/event-stream"), adapter.reader(ask))
+        for at in range(0, len(body), size):
+            tap.feed(body[at : at + size])
+        tap.finish()
+        assert (tap.reader.deltas, tap.reader.delta_bytes) == (3, 11)

@@ -2,7 +2,8 @@
 
 Perplexity and Hyperbolic repeat running usage in every chunk, Groq nests it in `x_groq`, Grok sends
 it before chunks that say null again; llama.cpp reports a failure in an `error:` line. Perplexity's
-last chunk repeats the whole answer, so a `message` counts only where no deltas came before.
+last chunk repeats the whole answer, so a `message` counts only where no deltas came before. Pieces
+of Writer's streamed completions are a `value` and nothing else: no choices, no usage, no end.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class ChatReader(Fold):
         needed = self.read_text or self._ask.stream or self._searching or body.get("usage") is None
         if needed and type(choices) is list and choices:
             self._choices(choices)
+        elif choices is None and type(value := body.get("value")) is str and value:
+            self.more(value)  # Writer's completions
         if self.model is None or self.response_id is None:
             self._name(body)
         if body.get("error") is not None or name == "error":
