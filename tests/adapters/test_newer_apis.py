@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lava_adapters import Ask, Reader, Registry
+from lava_adapters.openai_tools import OWNED_MAX
 from lava_adapters.provider import Route
 
 REGISTRY = Registry.builtin()
@@ -106,3 +107,41 @@ def test_azures_speech_to_text(host: str) -> None:
     answer = {"durationMilliseconds": 17579, "combinedPhrases": [{"text": "Um"}], "phrases": []}
     reader.event("", json.dumps(answer).encode())
     assert (reader.usage().input_ms, reader.final) == (17579, True)
+
+
+# vercel/ai sends what came before as references (packages/openai/src/responses): with a managed key
+# each must be the customer's own, so whoever got an item owns it.
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("store", [True, False, None])
+def test_the_items_of_a_stored_response_have_an_owner(stream: bool, store: bool | None) -> None:
+    ask = Ask(model="m", stream=stream)
+    reader = REGISTRY.adapter(*_responses()).reader(ask)
+    items = [{"type": "reasoning", "id": "rs_1"}, {"type": "message", "id": "msg_1", "content": []},
+             {"type": "function_call", "id": "fc_1", "name": "f", "arguments": "{}"},
+             {"type": "message", "content": []}]  # fmt: skip
+    answer: dict[str, Any] = {"id": "resp_1", "object": "response", "status": "completed"}
+    answer |= {"output": items, "usage": {"input_tokens": 1, "output_tokens": 2}}
+    answer |= {} if store is None else {"store": store}
+    if stream:
+        for item in items:
+            event = {"type": "response.output_item.done", "item": item}
+            reader.event("", json.dumps(event).encode())
+        answer = {"type": "response.completed", "response": answer}
+    reader.event("", json.dumps(answer).encode())
+    assert reader.made == (() if store is False else ("rs_1", "msg_1", "fc_1"))
+    assert reader.response_id == "resp_1"
+
+
+def test_an_answer_has_no_more_owned_items_than_are_kept() -> None:
+    reader = REGISTRY.adapter(*_responses()).reader(Ask(model="m"))
+    items = [{"type": "message", "id": f"msg_{i}", "content": []} for i in range(1_000)]
+    reader.event("", json.dumps({"object": "response", "output": items}).encode())
+    assert len(reader.made) == OWNED_MAX
+
+
+def _responses() -> tuple[Any, Route]:
+    provider = REGISTRY.by_host("api.openai.com")
+    assert provider is not None
+    found = provider.route("POST", "/v1/responses")
+    assert found is not None
+    return provider, found[0]
