@@ -21,6 +21,8 @@ LEAST_S = 0.02
 GOAL_US = 2.0
 MADE = {
     "opaque": b"\x00" * 1000,
+    "watsonx": b'{"model_id":"m","results":[{"generated_text":"the sun","generated_token_count":2,'
+    b'"input_token_count":8,"stop_reason":"eos_token"}]}',
 }
 """Families of which there is no recording."""
 

@@ -1,9 +1,10 @@
 """What a response's built-in tools cost beside its tokens: searches, containers, pictures.
 
 `tool_usage` of the finished response is the provider's own word (xAI says
-``server_side_tool_usage_details``); where it is absent, the finished calls in the output are
-counted. Only a search costs, not opening or reading what it found. A container that the request
-named was paid for by whoever opened it; one with four times the memory costs four times as much.
+``server_side_tool_usage_details``, Perplexity ``tool_calls_details``); where it is absent, the
+finished calls in the output are counted. Only a search costs, not opening or reading what it found.
+A container that the request named was paid for by whoever opened it; one with four times the memory
+costs four times as much.
 Pictures are made, and priced, by another model.
 
 https://platform.openai.com/docs/pricing#built-in-tools
@@ -25,6 +26,9 @@ ITEMS_MAX = 1_000
 CONTAINERS_MAX = 16
 """Containers of one answer that get an owner."""
 
+OWNED_MAX = 64
+"""Items of one stored answer that get an owner: the next request may refer to them by their ids."""
+
 IMAGE_MODEL = "gpt-image-1"
 """What the image tool uses where the request does not say."""
 
@@ -39,7 +43,9 @@ _XAI = {
 class Tools:
     """Counts of one answer, put among the reader's own."""
 
-    __slots__ = ("_container_size", "_images", "_model", "_named", "_seen", "_told")
+    __slots__ = (
+        "_container_size", "_images", "_items", "_model", "_named", "_seen", "_stored", "_told",
+    )  # fmt: skip
 
     def __init__(self, named: tuple[str, ...]) -> None:
         self._named = frozenset(named)
@@ -47,18 +53,24 @@ class Tools:
         self._seen["containers"] = set()
         self._container_size = 1
         self._images: dict[str, int] = {}
+        self._items: dict[str, None] = {}
+        self._stored = True
         self._model = IMAGE_MODEL
         self._told = False
         """The provider stated the searches itself."""
 
     @property
-    def containers(self) -> tuple[str, ...]:
-        """Containers that the answer opened: they can be named by the next request."""
-        return tuple(sorted(self._seen["containers"])[:CONTAINERS_MAX])
+    def made(self) -> tuple[str, ...]:
+        """What the next request can name: containers that the answer opened, and its items where
+        the provider keeps them."""
+        opened = sorted(self._seen["containers"])[:CONTAINERS_MAX]
+        return (*opened, *self._items) if self._stored else tuple(opened)
 
     def used(self, item: object, into: dict[str, int]) -> None:
         """Take a finished item of the output."""
-        kind = member(item, "type")
+        kind, name = member(item, "type"), member(item, "id")
+        if type(name) is str and name and len(self._items) < OWNED_MAX:
+            self._items[name] = None
         if kind == "web_search_call" and not self._told:
             action = member(item, "action", "type")
             if action in (None, "search") and member(item, "status") != "failed":
@@ -73,6 +85,7 @@ class Tools:
 
     def told(self, response: dict[str, Any], into: dict[str, int]) -> None:
         """Take a response object: its output, and what it says of its tools."""
+        self._stored = self._stored and response.get("store") is not False
         searches = count(member(response, "tool_usage", "web_search", "num_requests"))
         if searches is not None and response.get("usage") is not None:
             self._told = True
@@ -83,6 +96,10 @@ class Tools:
             take(details, _XAI, found)
             into["searches"] = found.pop("web", 0) + found.pop("x", 0)
             into.update(found)
+            self._told = True
+        made = count(member(response, "usage", "tool_calls_details", "search_web", "invocation"))
+        if made is not None:
+            into["searches"] = made
             self._told = True
         for tool in objects(response.get("tools")):
             if tool.get("type") == "image_generation" and type(tool.get("model")) is str:

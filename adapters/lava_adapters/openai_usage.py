@@ -48,6 +48,7 @@ _OUTPUT = {
     "audio_tokens": "output_audio",
     "image_tokens": "output_image",
 }
+_TOOLS = {"web_search_requests": "searches"}
 _DETAILS = {
     "prompt_tokens_details": _INPUT,
     "prompt_token_details": _INPUT,
@@ -57,6 +58,8 @@ _DETAILS = {
     "completion_tokens_details": _OUTPUT,
     "output_tokens_details": _OUTPUT,
     "output_token_details": _OUTPUT,
+    "server_tool_use": _TOOLS,
+    "server_tool_use_details": _TOOLS,
 }
 
 

@@ -33,8 +33,28 @@ _OWN_DATA = frozenset(
 )
 _IDS = frozenset(("file_id", "cachedContent", "cached_content"))
 _ID_LISTS = frozenset(("vector_store_ids", "file_ids"))
-_URLS = frozenset(("image_url", "file_url", "video_url", "audio_url", "fileUri", "file_uri", "uri"))
+_URLS = frozenset(
+    (
+        "image_url",
+        "file_url",
+        "video_url",
+        "audio_url",
+        "document_url",
+        "fileUri",
+        "file_uri",
+        "uri",
+    )
+)
 _DATA = frozenset(("data", "file_data"))
+_SHOWN = frozenset(("image", "audio", "video", "image_base64", "video_base64"))
+"""A string here may be a data URL (Replicate, Voyage), an object a link or a source."""
+_BLOBS = {"inputImage": "image/", "bytesBase64Encoded": "image/", "input_audio": "audio/"}
+"""Base64 without a word on what it is: Titan's, Imagen's and Mistral's."""
+_PICTURES = frozenset(("images", "reference_images"))
+"""Lists of base64 (Ollama), data URLs (Cohere) or links (Together)."""
+_SOURCED = frozenset(("image", "audio", "video", "document"))
+_TEXT_FORMATS = frozenset(("txt", "md", "csv", "html"))
+"""Bedrock's documents that are nothing but text."""
 
 
 @dataclass(slots=True)
@@ -117,11 +137,25 @@ def _string(weight: Weight, node: dict[str, Any], key: str, value: str) -> None:
             weight._link(value)
         elif mime := _mime(node, key):
             weight._media(mime, len(value))
+    elif key in _SHOWN:
+        if value.startswith("data:"):
+            weight._link(value)
+    elif key in _BLOBS:
+        weight._media(_BLOBS[key], len(value))
 
 
 def _nested(weight: Weight, key: str, value: Any) -> None:
-    if key in _URLS and type(value) is dict and type(value.get("url")) is str:
+    linked = (key in _URLS or key in _SHOWN) and type(value) is dict
+    if linked and type(value.get("url")) is str:
         weight._link(value["url"])
+    elif key in _SOURCED and type(value) is dict:
+        _sourced(weight, key, value)
+    elif key in _PICTURES and type(value) is list:
+        for item in value:
+            if type(item) is str and ":" in item[:8]:
+                weight._link(item)
+            elif type(item) is str:
+                weight._media("image/", len(item))
     elif key == "container" and type(value) is dict and type(value.get("id")) is str:
         weight._point(value["id"])
     elif key == "environment" and type(value) is dict and type(value.get("container_id")) is str:
@@ -130,6 +164,14 @@ def _nested(weight: Weight, key: str, value: Any) -> None:
         for item in value:
             if type(item) is str:
                 weight._point(item)
+
+
+def _sourced(weight: Weight, kind: str, block: dict[str, Any]) -> None:
+    """Bedrock's blocks: ``{"image": {"format": "png", "source": {"bytes": ...}}}``."""
+    source, form = block.get("source"), block.get("format")
+    data = source.get("bytes") if type(source) is dict else None
+    if type(data) is str and type(form) is str and form not in _TEXT_FORMATS:
+        weight._media(f"{kind}/{form}", len(data))
 
 
 def _mime(node: dict[str, Any], key: str) -> str:

@@ -220,18 +220,18 @@ SHAPES: dict[str, Trap] = {
         "openai_responses",
         ANSWERED | {"output": [SHELL, SHELL | {"id": "sh_2"}], "tools": [HOSTED],
                     "usage": COUNTED},
-        {"containers": 4, "made": ("cntr_1",)},
+        {"containers": 4, "made": ("cntr_1", "sh_1", "sh_2")},
     ),
     "a container that was there already": document(
         "openai_responses",
         ANSWERED | {"output": [SHELL], "usage": COUNTED},
-        {"containers": None, "made": ()},
+        {"containers": None, "made": ("sh_1",)},
         ask=Ask(model="asked", object_ids=("cntr_1",)),
     ),
     "a shell of the caller's own": document(
         "openai_responses",
         ANSWERED | {"output": [SHELL | {"environment": {"type": "local"}}], "usage": COUNTED},
-        {"containers": None, "made": ()},
+        {"containers": None, "made": ("sh_1",)},
     ),
     # google-genai 3.6.1, types.py, GroundingMetadata: `imageSearchQueries`
     "Gemini searches for pictures too": Trap(

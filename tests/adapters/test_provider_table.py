@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import pytest
@@ -133,7 +133,10 @@ def test_every_row_says_where_it_comes_from() -> None:
 
 def test_every_paid_route_knows_its_model_and_whether_it_streams() -> None:
     """The price and the way of metering depend on both."""
-    asked = {"model": "m-1", "version": "m-1", "stream": True, "max_tokens": 9}
+    asked: dict[str, Any] = {"model": "m-1", "version": "m-1", "stream": True, "max_tokens": 9}
+    asked["model_id"] = "m-1"
+    reranker = {"modelConfiguration": {"modelArn": "arn:aws:bedrock:r::foundation-model/m-1"}}
+    asked["rerankingConfiguration"] = {"bedrockRerankingConfiguration": reranker}
     body = json.dumps(asked).encode()
     for provider in REGISTRY.providers:
         for route in provider.routes:
@@ -150,7 +153,7 @@ def test_every_paid_route_knows_its_model_and_whether_it_streams() -> None:
             model = "m-1" if route.suffix_param is None else f"m-1:{route.suffix_param}"
             model = f"owner/{model}" if "{owner}" in route.path and "predict" in path else model
             assert provider.named(ask, *found).model == model, (provider.id, path)
-            in_path = route.family in ("gemini", "bedrock") or "embed" in route.kind
+            in_path = route.family in ("gemini", "bedrock", "watsonx") or "embed" in route.kind
             one_piece = route.kind in ("rerank", "prediction", "ocr", "predict")
             assert ask.stream or in_path or one_piece, (provider.id, path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from gateway_kit import TOKEN_E10, Gate, fresh_model
@@ -372,6 +373,23 @@ async def test_a_container_may_be_used_again_by_whose_answer_opened_it(
     again = asked | {"tools": [tool]}
     path = "/openai/v1/responses"
     assert (await gate.call(path, again, payer)).status == 404
+    assert (await gate.call(path, asked, payer)).status == 200
+    assert (await gate.call(path, again, payer)).status == 200
+    assert (await gate.call(path, again, other)).status == 404
+
+
+async def test_what_was_answered_may_be_referred_to_by_who_got_it(gate: Gate) -> None:
+    """As Vercel's AI SDK does in every turn but the first."""
+    payer, model = await gate.payer("20.00"), fresh_model()
+    other, said = await gate.sibling(payer, "20.00"), f"msg_{model}"
+    item = {"type": "message", "id": said, "role": "assistant", "content": []}
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    gate.sim.script[model] = Script.json(
+        {"id": f"resp_{model}", "status": "completed", "usage": usage, "output": [item]}
+    )
+    asked: dict[str, Any] = {"model": model, "input": "hello"}
+    again = {"model": model, "input": [{"type": "item_reference", "id": said}]}
+    path = "/openai/v1/responses"
     assert (await gate.call(path, asked, payer)).status == 200
     assert (await gate.call(path, again, payer)).status == 200
     assert (await gate.call(path, again, other)).status == 404

@@ -19,6 +19,7 @@ from .openai_chat import OpenAIChat
 from .openai_embeddings import OpenAIEmbeddings
 from .openai_responses import OpenAIResponses
 from .predictions import Predictions
+from .watsonx import Watsonx
 
 
 class Family(Protocol):
@@ -40,4 +41,5 @@ BUILTIN: Mapping[str, Family] = {
     "openai_embeddings": OpenAIEmbeddings,
     "openai_responses": OpenAIResponses,
     "predictions": Predictions,
+    "watsonx": Watsonx,
 }

@@ -1,4 +1,5 @@
-"""Anthropic messages: what is asked, edited and cut. On Vertex AI the model stands in the path."""
+"""Anthropic messages, and text completions before them: what is asked, edited and cut. On Vertex AI
+the model stands in the path."""
 
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ from ..tool_fees import of_claude
 from ..weigh import weigh
 from .anthropic_reader import MessagesReader
 
-_CAP = "max_tokens"
+_CAP, _OLD_CAP = "max_tokens", "max_tokens_to_sample"
 _PRICED = frozenset(
-    ("model", "stream", "messages", "system", "service_tier", "speed", "tools", "mcp_servers", _CAP)
-)
+    ("model", "stream", "messages", "system", "service_tier", "speed", "tools", "mcp_servers",
+     "prompt", _CAP, _OLD_CAP)
+)  # fmt: skip
 _KINDS = {
     401: "authentication_error",
     402: "billing_error",
@@ -34,12 +36,13 @@ _KINDS = {
 
 
 class AnthropicMessages:
-    """kind "messages", "raw_predict" or "free"."""
+    """kind "messages", "raw_predict", "complete" or "free"."""
 
     family = "anthropic_messages"
 
     def __init__(self, quirks: Quirks, kind: str = "messages") -> None:
         self._kind = kind
+        self._cap = _OLD_CAP if kind == "complete" else _CAP
 
     def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
         if method in ("GET", "HEAD", "DELETE"):
@@ -55,7 +58,7 @@ class AnthropicMessages:
         return Ask(
             model=model,
             stream=stream,
-            output_cap=limit(request, _CAP),
+            output_cap=limit(request, self._cap),
             input_bytes=weight.input_bytes,
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
@@ -72,10 +75,10 @@ class AnthropicMessages:
     def edit(self, ask: Ask, body: bytes, *, usage: bool, output_cap: int | None) -> bytes:
         if output_cap is None or not ask.capable_of_cap:
             return body
-        member = find_member(body, _CAP)
+        member = find_member(body, self._cap)
         if member is not None and ask.output_cap is not None and ask.output_cap <= output_cap:
             return body
-        return set_member(body, _CAP, b"%d" % output_cap)
+        return set_member(body, self._cap, b"%d" % output_cap)
 
     def framing(self, ask: Ask, content_type: str) -> Framing:
         return json_or_sse(ask, content_type)

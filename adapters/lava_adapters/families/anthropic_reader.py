@@ -76,6 +76,8 @@ class MessagesReader(Fold):
             self.final = bool(self._counts)
         elif kind == "message":
             self._message(body)
+        elif kind == "completion":
+            self._completion(body)
         elif kind == "error" or name == "error" or body.get("error") is not None:
             self.failed = True
 
@@ -88,6 +90,13 @@ class MessagesReader(Fold):
         self.final = bool(self._counts)
         for block in objects(body.get("content")):
             self._block(block)
+
+    def _completion(self, body: dict[str, Any]) -> None:
+        """A text completion, whole or a piece of it; usage is never stated."""
+        self._name(body)
+        if type(seen := body.get("completion")) is str and seen:
+            self.more(seen)
+        self.ended = self.ended or body.get("stop_reason") is not None
 
     def _block(self, block: object) -> None:
         if type(block) is not dict:

@@ -1,4 +1,4 @@
-"""AWS Bedrock: converse and invoke, whole or as binary frames."""
+"""AWS Bedrock: converse and invoke, whole or as binary frames; and rerank."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from .. import bedrock_caps
 from ..awsframe import encode
 from ..bedrock_caps import OUTER
 from ..contract import Ask, Framing, Reader
+from ..counts import member
 from ..fold import Unread
 from ..framings import is_json, media_type, whole
 from ..jsonedit import set_nested
 from ..quirks import Quirks
 from ..replies import cut_message, dump, with_facts
 from ..strict import limit, parse
+from ..tool_fees import of_rerank
 from ..weigh import weigh
 from .bedrock_reader import BedrockReader
 from .plain import Plain
 
 _PRICED = frozenset(("messages", "system", "prompt", "inputText", "guardrailConfig")) | OUTER
+_RERANKER = ("bedrockRerankingConfiguration", "modelConfiguration", "modelArn")
 _STREAMS = ("converse-stream", "invoke-with-response-stream")
 
 
 class Bedrock(Plain):
-    """kind "converse", "invoke" or "free"."""
+    """kind "converse", "invoke", "rerank" or "free"."""
 
     family = "bedrock"
 
@@ -34,6 +37,8 @@ class Bedrock(Plain):
     def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
         if self._kind == "free" or method in ("GET", "HEAD", "DELETE"):
             return Ask(free=True, makes_output=False)
+        if self._kind == "rerank":
+            return _reranked(body)
         parts = path.split("/")
         request = parse(body, _PRICED)
         weight = weigh(body, request)
@@ -89,3 +94,18 @@ class Bedrock(Plain):
         self, ask: Ask | None, status: int, code: str, message: str, facts: Mapping[str, object]
     ) -> bytes:
         return dump(with_facts({"message": message, "__type": code}, facts))
+
+
+def _reranked(body: bytes) -> Ask:
+    """The model is named by its ARN, and nothing in the answer says what was charged."""
+    request = parse(body, frozenset(("queries", "sources", "rerankingConfiguration")))
+    weight = weigh(body, request)
+    arn = member(request.get("rerankingConfiguration"), *_RERANKER)
+    return Ask(
+        model=(arn.rpartition("/")[2] or None) if type(arn) is str else None,
+        input_bytes=weight.input_bytes,
+        text_bytes=weight.text_bytes,
+        hidden_input=weight.hidden,
+        makes_output=False,
+        tool_fees=of_rerank(request.get("sources"), weight.text_bytes),
+    )

@@ -158,9 +158,9 @@ class BedrockReader(Fold):
             _hour(member(body, "usage", "cacheDetails"), self._counts)
             self._tier(member(body, "serviceTier", "type"))
         results = objects(body.get("results"))
-        if results:
-            made = [count(result.get("tokenCount")) for result in results]
-            self._counts["output"] = sum(value or 0 for value in made)
+        made = [n for each in results if (n := count(each.get("tokenCount"))) is not None]
+        if made:
+            self._counts["output"] = sum(made)
         if "trace" in body or _ACTION in body:
             self._guardrail(body)
         self._counts.update(self._stated)
@@ -229,11 +229,12 @@ def _text(body: dict[str, Any]) -> str:
             member(part, "toolUse", "input"),
         ]
     pieces += [result.get("outputText") for result in objects(body.get("results"))]
-    pieces += [result.get("text") for result in objects(body.get("outputs"))]
     for choice in objects(body.get("choices")):
         pieces.append(choice.get("text"))
         for said in (choice.get("delta"), choice.get("message")):
             pieces += [member(said, name) for name in ("content", "reasoning_content", "reasoning")]
+    for name in ("outputs", "generations"):
+        pieces += [each.get("text") for each in objects(body.get(name))]
     return "".join(piece for piece in pieces if type(piece) is str)
 
 

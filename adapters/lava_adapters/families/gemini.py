@@ -1,8 +1,9 @@
-"""Gemini: generateContent, its stream as SSE or as a JSON array, countTokens, embedContent; and
-Vertex AI's predict (embeddings, Imagen).
+"""Gemini: generateContent, its stream as SSE or as a JSON array, countTokens, embedContent, caches;
+and predict (Imagen, Vertex AI's embeddings).
 
-The model and the wish to stream are in the path, not in the body. The SDK takes an error only if
-``{"error":`` comes first and its code is a number. Protobuf JSON knows every name in two spellings.
+The model and the wish to stream are in the path, not in the body, but for a cache's model. The SDK
+takes an error only if ``{"error":`` comes first and its code is a number. Protobuf JSON knows every
+name in two spellings.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from ..framings import json_or_sse
 from ..jsonedit import find_member, repeated, set_nested
 from ..quirks import Quirks
 from ..replies import CUT_CODE, cut_message, dump, with_facts
-from ..strict import limit, mapping, parse, tier
+from ..strict import limit, mapping, parse, text, tier
 from ..tool_fees import of_gemini
 from ..weigh import weigh
-from .gemini_reader import BY_PROMPT, GeminiReader
+from .gemini_reader import BY_PROMPT, CacheReader, GeminiReader
 
 CONFIGS = ("generationConfig", "generation_config")
 CAPS = ("maxOutputTokens", "max_output_tokens")
 _CHOICES = ("candidateCount", "candidate_count")
 _TIERS = ("serviceTier", "service_tier")
 _PRICED = frozenset(
-    ("contents", "instances", "parameters", "tools", "cachedContent", "cached_content")
+    ("contents", "instances", "parameters", "tools", "cachedContent", "cached_content", "model")
 ) | frozenset((*CONFIGS, *_TIERS))
+_SILENT = ("predict", "caches")
 _PRICED_IN_CONFIG = frozenset((*CAPS, *_CHOICES))
 _STATUS = {
     400: "INVALID_ARGUMENT",
@@ -43,7 +45,7 @@ _STATUS = {
 
 
 class Gemini:
-    """kind "gemini", "embeddings", "predict" or "free"."""
+    """kind "gemini", "embeddings", "predict", "caches" or "free"."""
 
     family = "gemini"
 
@@ -53,11 +55,13 @@ class Gemini:
     def ask(self, method: str, path: str, query: str, content_type: str, body: bytes) -> Ask:
         model, verb = _target(path)
         if self._kind == "free" or verb == "countTokens" or method in ("GET", "HEAD", "DELETE"):
-            return Ask(model=model, free=True, makes_output=False)
+            return Ask(model=model, free=True, makes_output=False, object_ids=_cache_in(path))
         request = parse(body, _PRICED)
         weight = weigh(body, request)
         stream = verb == "streamGenerateContent"
-        makes_output = self._kind != "predict" and "embed" not in verb.lower()
+        makes_output = self._kind not in _SILENT and "embed" not in verb.lower()
+        if self._kind == "caches":
+            model = (text(request, "model") or "").rpartition("/")[2] or None
         config = google_config(body, request)
         return Ask(
             model=model,
@@ -94,7 +98,9 @@ class Gemini:
         return Framing.JSON_ARRAY if framing is Framing.JSON and ask.stream else framing
 
     def reader(self, ask: Ask) -> Reader:
-        return Unread(ask) if ask.free else GeminiReader(ask)
+        if ask.free:
+            return Unread(ask)
+        return CacheReader(ask) if self._kind == "caches" else GeminiReader(ask)
 
     def cut(
         self, framing: Framing, message: str, facts: Mapping[str, object], events: int
@@ -124,6 +130,11 @@ def _target(path: str) -> tuple[str | None, str]:
     """``/v1beta/models/gemini-3-pro:generateContent`` -> its model and its verb."""
     name, _, verb = path.rpartition("/")[2].partition(":")
     return (name if verb and name else None), verb
+
+
+def _cache_in(path: str) -> tuple[str, ...]:
+    """``/v1/projects/p/locations/l/cachedContents/7`` names that cache, without the version."""
+    return (path[1:].partition("/")[2],) if "/cachedContents/" in path else ()
 
 
 def google_config(body: bytes, request: Mapping[str, Any]) -> dict[str, Any]:

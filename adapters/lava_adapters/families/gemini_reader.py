@@ -148,6 +148,23 @@ class GeminiReader(Fold):
         )
 
 
+class CacheReader(Fold):
+    """A cache that was made: what it reads is charged once as input, apart from its keeping, which
+    costs by the hour and which nobody states."""
+
+    __slots__ = ()
+
+    def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
+        self._name(body, "", "name")
+        self.failed = self.failed or body.get("error") is not None
+        take(body.get("usageMetadata"), {"totalTokenCount": "total"}, self._counts)
+        self._usage = None
+        self.final = self.ended = bool(self._counts)
+
+    def _settle(self) -> Usage:
+        return Usage(input_tokens=self._counts["total"], output_tokens=0, model=self._ask.model)
+
+
 def _length(source: object, name: str) -> int:
     found = member(source, name)
     return len(found) if type(found) is list else 0

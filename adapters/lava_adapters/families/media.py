@@ -7,7 +7,7 @@ before the answer a recording is as long as its size allows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote_plus
@@ -25,10 +25,12 @@ from ..strict import flag, limit, parse, text
 from ..weigh import IMAGE_TOKENS, weigh
 from .plain import Plain
 
+_MODEL = ("model", "model_id", "model_name")
+"""What the model is called: by most, by ElevenLabs, by Hyperbolic."""
 _PRICED = frozenset(
-    ("document", "pages", "model", "model_id", "input", "text", "prompt", "n", "stream", "voice")
+    ("document", "pages", "input", "text", "prompt", "n", "stream", "voice", *_MODEL)
 )
-_PRICED_IN_FORMS = frozenset(("model", "model_id", "n", "stream"))
+_PRICED_IN_FORMS = frozenset(("n", "stream", *_MODEL))
 PICTURE_TOKENS = 6_500
 """No picture of a documented size and quality has more output tokens (OpenAI: 6,240)."""
 UNSEEN_PAGES = 100
@@ -84,7 +86,7 @@ class Media(Plain):
         spoken = request.get("input", request.get("text")) if self._kind == "speech" else None
         choices = limit(request, "n") or 1
         ask = Ask(
-            model=_one_model(text(request, "model"), text(request, "model_id")),
+            model=_one_model(text(request, name) for name in _MODEL),
             stream=flag(request, "stream") or request.get("stream_format") == "sse",
             choices=choices,
             input_bytes=weight.input_bytes,
@@ -104,7 +106,7 @@ class Media(Plain):
 
     def _of_form(self, form: Form) -> Ask:
         ask = Ask(
-            model=_one_model(form.fields.get("model"), form.fields.get("model_id")),
+            model=_one_model(form.fields.get(name) for name in _MODEL),
             stream=boolean(form, "stream"),
             choices=number(form, "n") or 1,
             input_bytes=form.text_bytes,
@@ -213,6 +215,7 @@ class MediaReader(Fold):
             if (ms := milliseconds(value)) is not None:
                 self._counts["ms"] = ms * times
                 return
+        take(document, {"durationMilliseconds": "ms"}, self._counts)  # Azure's speech to text
 
     def _settle(self) -> Usage:
         counts = dict(self._counts)
@@ -242,11 +245,12 @@ def _pages(request: dict[str, Any]) -> int:
     return UNSEEN_PAGES
 
 
-def _one_model(model: str | None, model_id: str | None) -> str | None:
-    """Providers read one of the two names, and not all of them the same."""
-    if model and model_id and model != model_id:
-        raise AskError("model and model_id differ; send one", "model")
-    return model or model_id
+def _one_model(given: Iterable[str | None]) -> str | None:
+    """Providers read one of the names, and not all of them the same."""
+    names = {name for name in given if name}
+    if len(names) > 1:
+        raise AskError("model, model_id and model_name differ; send one", "model")
+    return names.pop() if names else None
 
 
 def _in_query(query: str) -> str | None:

@@ -3,7 +3,8 @@
 Perplexity and Hyperbolic repeat running usage in every chunk, Groq nests it in `x_groq`, Moonshot
 in the choice that ends, Grok sends it before chunks that say null again; llama.cpp reports a
 failure in an `error:` line, MiniMax in `base_resp` under status 200. Perplexity's last chunk
-repeats the whole answer, so a `message` counts only where no deltas came before.
+repeats the whole answer, so a `message` counts only where no deltas came before. Pieces of Writer's
+streamed completions are a `value` and nothing else: no choices, no usage, no end.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class ChatReader(Fold):
             inner = self._choices(choices)
         elif not choices and member(body, "base_resp", "status_code"):
             self.failed = True
+        elif choices is None and type(value := body.get("value")) is str and value:
+            self.more(value)  # Writer's completions
         if self.model is None or self.response_id is None:
             self._name(body)
         if body.get("error") is not None or name == "error":

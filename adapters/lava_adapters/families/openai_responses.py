@@ -1,4 +1,5 @@
-"""OpenAI responses (also DeepSeek, xAI, OpenRouter, LM Studio): stored, chained, in the background.
+"""OpenAI responses (also DeepSeek, xAI, OpenRouter, LM Studio, and Perplexity's agent): stored,
+chained, in the background; and decisions, which answer questions with a few tokens each.
 
 A background response states no usage at first; a later GET does, so answers to GET, cancel and
 compact are read too. Free: deleting, listing input items, counting input tokens, conversations.
@@ -24,15 +25,27 @@ from .openai_responses_reader import ResponsesReader
 _CAP = "max_output_tokens"
 _STORED = ("previous_response_id", "conversation", "prompt")
 _PRICED = frozenset(
-    ("model", "stream", "background", "input", "service_tier", "tools", "max_tool_calls")
+    (
+        "model",
+        "preset",
+        "questions",
+        "stream",
+        "background",
+        "input",
+        "service_tier",
+        "tools",
+        "max_tool_calls",
+    )
 ) | frozenset((_CAP, *_STORED))
+DECISION_TOKENS = 100
+"""No answer to one question is known to take more (Perplexity: 24)."""
 _FREE = ("free", "conversations")
 _PARENTS = ("responses", "conversations")
 _VERBS = ("compact", "input_tokens")
 
 
 class OpenAIResponses:
-    """kind "responses", "retrieve", "cancel", "compact", "conversations" or "free"."""
+    """kind "responses", "retrieve", "cancel", "compact", "decisions", "conversations" or "free"."""
 
     family = "openai_responses"
 
@@ -50,14 +63,17 @@ class OpenAIResponses:
         weight = weigh(body, request)
         stored = _stored(request)
         fees, rounds = of_responses(request)
+        if request.get("preset") is not None:
+            fees, rounds = (("web_search", None),), None
         return Ask(
-            model=text(request, "model"),
+            # Perplexity's preset stands for a model, and for tools of its own.
+            model=text(request, "model") or text(request, "preset"),
             stream=flag(request, "stream"),
-            output_cap=limit(request, _CAP),
+            output_cap=_decided(request) if self._kind == "decisions" else limit(request, _CAP),
             input_bytes=weight.input_bytes,
             text_bytes=weight.text_bytes,
             media_tokens=weight.media_tokens,
-            hidden_input=weight.hidden or bool(stored) or _server_tools(request),
+            hidden_input=weight.hidden or bool(stored) or _brings_more(request),
             capable_of_cap=self._kind == "responses",
             background=flag(request, "background"),
             free=free,
@@ -121,8 +137,18 @@ def _stored(request: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _server_tools(request: Mapping[str, Any]) -> bool:
+def _decided(request: Mapping[str, Any]) -> int:
+    questions = request.get("questions")
+    asked = len(questions) if type(questions) in (list, dict) and questions else 1
+    return asked * DECISION_TOKENS
+
+
+def _brings_more(request: Mapping[str, Any]) -> bool:
+    """Tools of the provider's own, and presets, add to the prompt what the body does not show."""
     tools = request.get("tools")
-    return type(tools) is list and any(
-        type(tool) is dict and tool.get("type") not in ("function", "custom") for tool in tools
+    return request.get("preset") is not None or (
+        type(tools) is list
+        and any(
+            type(tool) is dict and tool.get("type") not in ("function", "custom") for tool in tools
+        )
     )

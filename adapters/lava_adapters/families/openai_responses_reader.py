@@ -28,7 +28,7 @@ class ResponsesReader(Fold):
 
     @property
     def made(self) -> tuple[str, ...]:
-        return self._tools.containers
+        return self._tools.made
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
         kind = body.get("type")
