@@ -17,17 +17,21 @@ S = load("settle")
 def news_of(lines: Sequence[Line]) -> list[outbox.Event]:
     """Charges as changes of balance, and streams that were cut off."""
     news = []
+    charged: dict[str, str] = {}
     for line in lines:
         call = line.settlement.call
         if call.customer_id is None:
             continue
         if line.charge.amount_e10:
-            news.append(outbox.Event(call.merchant_id, outbox.BALANCE, call.customer_id))
+            charged[call.customer_id] = call.merchant_id
         if line.settlement.outcome == "cut_off":
             news.append(
                 outbox.Event(call.merchant_id, outbox.CUT_OFF, call.customer_id, call.request_id)
             )
-    return news
+    moved = [
+        outbox.Event(merchant, outbox.BALANCE, customer) for customer, merchant in charged.items()
+    ]
+    return moved + news
 
 
 async def credit_moved(conn: Connection, customer_id: str, now: datetime) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence, Set, Sized
+from collections.abc import Sequence, Set
 from datetime import datetime
 
 import orjson
@@ -35,6 +35,7 @@ from lava_proxy.store.sql import load
 Q = load("settle")
 
 ROWS_AT_A_TIME = 16
+"""Then streams may go on: a batch computed in one go would hold them up for many milliseconds."""
 NO_CHARGE = Charge(0, ())
 
 
@@ -43,45 +44,53 @@ async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -
 
     A settlement whose id was booked before comes back with ``fresh=False`` and changes nothing.
     """
-    answers = [Booked(row.call.request_id, row.call.owner_id, 0, False) for row in batch]
     places = await claim_ids(conn, batch)
     fresh, over = await claim_objects(conn, [batch[place] for place in places])
-    if fresh:
-        waiting = await kept.waiting(conn, over)
-        accounts = await _lock(conn, fresh, {owner_id for owner_id, _ in waiting})
-        await kept.let_go(conn, waiting, now)
-        counters = await _counters(conn, fresh)
-        lines = []
-        for row in fresh:
-            lines.append(_compute(row, counters))
-            await _breathe(lines)
-        await _pay(conn, lines, accounts, now)
-        await _write(conn, lines, now)
-        await _write_back(conn, lines, accounts)
-        for line in lines:
+    lines = await _book(conn, fresh, over, now) if fresh else []
+    booked = dict(zip(places, lines, strict=True))
+    return [_told(row, booked.get(place)) for place, row in enumerate(batch)]
+
+
+async def _book(
+    conn: Connection, fresh: Sequence[Settlement], over: Sequence[Settlement], now: datetime
+) -> list[Line]:
+    """Charge and write new rows; `over` are those that end the wait of money for their object."""
+    waiting = await kept.waiting(conn, over)
+    accounts = await _lock(conn, fresh, {owner_id for owner_id, _ in waiting})
+    await kept.let_go(conn, waiting, now)
+    counters = await _counters(conn, fresh)
+    lines: list[Line] = []
+    for row in fresh:
+        lines.append(_compute(row, counters))
+        if len(lines) % ROWS_AT_A_TIME == 0:
+            await asyncio.sleep(0)
+    await _pay(conn, lines, accounts, now)
+    await _write(conn, lines, now)
+    await _write_back(conn, lines, accounts)
+    for line in lines:
+        if line.settlement.keeps:
             await kept.keep(conn, line, now)
-        await unrated.wait(conn, lines)
-        await outbox.emit(conn, news_of(lines), now)
-        for place, line in zip(places, lines, strict=True):
-            call = line.settlement.call
-            answers[place] = Booked(
-                call.request_id,
-                call.owner_id,
-                line.charge.amount_e10,
-                True,
-                leased_e10=line.leased_e10,
-                kept_e10=line.kept_e10,
-                owed_e10=line.owed_e10,
-                drawn=tuple(line.drawn),
-                charge=line.charge,
-            )
-    return answers
+    await unrated.wait(conn, lines)
+    await outbox.emit(conn, news_of(lines), now)
+    return lines
 
 
-async def _breathe(done: Sized) -> None:
-    """Let streams go on: a batch computed in one go would hold them up for many milliseconds."""
-    if len(done) % ROWS_AT_A_TIME == 0:
-        await asyncio.sleep(0)
+def _told(row: Settlement, line: Line | None) -> Booked:
+    """What became of a row: `line`, or that it was booked before."""
+    call = row.call
+    if line is None:
+        return Booked(call.request_id, call.owner_id, 0, False)
+    return Booked(
+        call.request_id,
+        call.owner_id,
+        line.charge.amount_e10,
+        True,
+        leased_e10=line.leased_e10,
+        kept_e10=line.kept_e10,
+        owed_e10=line.owed_e10,
+        drawn=tuple(line.drawn),
+        charge=line.charge,
+    )
 
 
 async def _lock(conn: Connection, fresh: Sequence[Settlement], more: Set[str]) -> dict[str, Purse]:
@@ -185,7 +194,8 @@ async def _write(conn: Connection, lines: Sequence[Line], now: datetime) -> None
     shown = []
     for line in lines:
         shown.append(columns(line))
-        await _breathe(shown)
+        if len(shown) % ROWS_AT_A_TIME == 0:
+            await asyncio.sleep(0)
     try:
         rows = orjson.dumps(shown)
     except orjson.JSONEncodeError as error:  # half a surrogate pair, or a number beyond 64 bits

@@ -1,8 +1,8 @@
 """Server-sent events by the WHATWG rules, incremental, with the raw bytes of every event.
 
 Lines end in LF, CRLF or CR, and an empty line ends an event. The usual piece is one or a few
-complete ``data: {...}`` events, with a name or without, with LF and nothing waiting: those take a
-short way through `feed`.
+complete ``data: {...}`` events, with a name or without, with LF and nothing waiting, or one without
+a name and with CRLF: those take a short way through `feed`.
 A byte order mark counts only at the start. Comment lines go out as soon as they are whole, because
 they keep the connection alive. What is left at the end of the body is an event too, and llama.cpp's
 ``error: {...}`` line is handed on as an event named error.
@@ -36,23 +36,35 @@ class SseFramer(CarryFramer):
     def feed(self, piece: bytes) -> list[Event]:
         if (
             not self._carry.text
-            and piece[-2:] == b"\n\n"
             and (piece[:6] == b"data: " or piece[:7] == b"event: ")
-            and b"\r" not in piece
             and len(piece) <= self._parse_bytes
         ):
-            self._first = False
-            end, line = len(piece) - 2, piece.find(b"\n")
-            if line == end and piece[:1] == b"d":
+            if piece[-2:] == b"\n\n" and b"\r" not in piece:
+                return self._lf(piece)
+            end = len(piece) - 4
+            if (
+                piece[end:] == b"\r\n\r\n"
+                and piece[:1] == b"d"
+                and piece.find(b"\r") == end
+                and piece.find(b"\n") == end + 1
+            ):
+                self._first = False
                 return [_new(Event, (piece, "", piece[6:end], False))]
-            data = line + 1
-            if piece[data : data + 6] == b"data: " and piece.find(b"\n", data) == end:
-                name = piece[7:line] if piece[:1] == b"e" else b""
-                if name:
-                    text = name.decode("utf-8", "replace")
-                    return [_new(Event, (piece, text, piece[data + 6 : end], False))]
-            return self._split(piece)
         return self._search(piece)
+
+    def _lf(self, piece: bytes) -> list[Event]:
+        """Complete events with LF."""
+        self._first = False
+        end, line = len(piece) - 2, piece.find(b"\n")
+        if line == end and piece[:1] == b"d":
+            return [_new(Event, (piece, "", piece[6:end], False))]
+        data = line + 1
+        if piece[data : data + 6] == b"data: " and piece.find(b"\n", data) == end:
+            name = piece[7:line] if piece[:1] == b"e" else b""
+            if name:
+                text = name.decode("utf-8", "replace")
+                return [_new(Event, (piece, text, piece[data + 6 : end], False))]
+        return self._split(piece)
 
     def finish(self) -> list[Event]:
         carry = self._carry

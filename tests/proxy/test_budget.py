@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from chat_bytes import DONE, delta, usage
 from gateway_kit import CHAT, TOKEN_E10, Gate, Payer, fresh_model
 from plain_client import chunks_of
 
@@ -20,25 +21,10 @@ SETTINGS = {"exact_tokens": False, "database_wait_s": 20.0, "database_timeout_s"
 that is slow for want of a processor is not what is tested."""
 
 HELLO = [{"role": "user", "content": "hello there"}]
-DONE = b"data: [DONE]\n\n"
 
 
 def asking(model: str, **more: object) -> dict[str, object]:
     return {"model": model, "messages": HELLO, "stream": True, **more}
-
-
-def delta(text: str) -> bytes:
-    chunk = {
-        "id": "chatcmpl-1",
-        "model": "m",
-        "choices": [{"index": 0, "delta": {"content": text}}],
-    }
-    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
-
-
-def usage(prompt: int, completion: int) -> bytes:
-    counts = {"prompt_tokens": prompt, "completion_tokens": completion}
-    return b"data: " + json.dumps({"id": "c", "choices": [], "usage": counts}).encode() + b"\n\n"
 
 
 def one_by_one(count: int, pace_s: float = 0.0) -> Iterator[Piece]:

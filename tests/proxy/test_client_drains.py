@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import pytest
+from chat_bytes import DONE, asking
 from gateway_kit import CHAT, TOKEN_E10, Gate, Payer, fresh_model
 from plain_client import OpenCall
 from raw_asgi import Raw
@@ -25,12 +26,6 @@ SETTINGS: dict[str, Any] = {
     "client_drain_tokens": 50,
     "client_drains_max": 2,
 }
-DONE = b"data: [DONE]\n\n"
-
-
-def asking(model: str, *, stream: bool = True) -> dict[str, object]:
-    hello = [{"role": "user", "content": "hello there"}]
-    return {"model": model, "messages": hello, "stream": stream}
 
 
 def delta(text: str) -> bytes:

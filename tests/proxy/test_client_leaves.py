@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from chat_bytes import DONE, asking, delta
 from gateway_kit import CHAT, TOKEN_E10, Gate, Payer, fresh_model
 from plain_client import Answer, OpenCall
 from raw_asgi import Raw
@@ -19,21 +20,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GONE_S = 0.1
 """Between the client's leaving and the provider's noticing."""
-DONE = b"data: [DONE]\n\n"
-
-
-def asking(model: str, *, stream: bool = True) -> dict[str, object]:
-    hello = [{"role": "user", "content": "hello there"}]
-    return {"model": model, "messages": hello, "stream": stream}
-
-
-def delta(text: str) -> bytes:
-    chunk = {
-        "id": "chatcmpl-1",
-        "model": "m",
-        "choices": [{"index": 0, "delta": {"content": text}}],
-    }
-    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
 def endless() -> Iterator[Piece]:

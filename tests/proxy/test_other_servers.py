@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import pytest
+from chat_bytes import DONE, asking, delta
 from gateway_kit import CHAT, Gate, Payer, fresh_model
 from raw_asgi import Raw
 
@@ -13,22 +14,6 @@ from lava_proxy.net.simulated import Piece, Script
 from lava_proxy.proxy.run import StreamCut
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-DONE = b"data: [DONE]\n\n"
-
-
-def asking(model: str, *, stream: bool = True) -> dict[str, object]:
-    hello = [{"role": "user", "content": "hello there"}]
-    return {"model": model, "messages": hello, "stream": stream}
-
-
-def delta(text: str) -> bytes:
-    chunk = {
-        "id": "chatcmpl-1",
-        "model": "m",
-        "choices": [{"index": 0, "delta": {"content": text}}],
-    }
-    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
 def _sweep(gate: Gate, later_s: float, *lease_over: str) -> None:

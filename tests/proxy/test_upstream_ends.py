@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from chat_bytes import DONE, asking, delta, usage
 from gateway_kit import CHAT, TOKEN_E10, Gate, fresh_model
 
 from lava_proxy.net.simulated import EVENT_STREAM, JSON, Ending, Piece, Script
@@ -21,26 +21,6 @@ SETTINGS = {
     "idle_timeout_s": 0.5,
     "stream_max_s": 60,
 }
-DONE = b"data: [DONE]\n\n"
-
-
-def asking(model: str, *, stream: bool = True) -> dict[str, object]:
-    hello = [{"role": "user", "content": "hello there"}]
-    return {"model": model, "messages": hello, "stream": stream}
-
-
-def delta(text: str) -> bytes:
-    chunk = {
-        "id": "chatcmpl-1",
-        "model": "m",
-        "choices": [{"index": 0, "delta": {"content": text}}],
-    }
-    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
-
-
-def usage(prompt: int, completion: int) -> bytes:
-    counts = {"prompt_tokens": prompt, "completion_tokens": completion}
-    return b"data: " + json.dumps({"id": "c", "choices": [], "usage": counts}).encode() + b"\n\n"
 
 
 @asynccontextmanager

@@ -58,6 +58,11 @@ CASES: list[tuple[bytes, Said]] = [
     (b"data: \xff\xfe\xf0\x9f\n\n", [("", b"\xff\xfe\xf0\x9f")]),
     (b"event: n\r\ndata: 1\r\n\r\n: c\r\n\r\ndata: 2\r\n\r\n", [("n", b"1"), ("", b"2")]),
     (b"data: a\rdata: b\n\n", [("", b"a\nb")]),
+    (b"data: a\ndata: b\r\n\r\n", [("", b"a\nb")]),
+    (b"data: a\rdata: b\r\n\r\n", [("", b"a\nb")]),
+    (b"data: a\n\r\n\r\ndata: b\r\n\r\n", [("", b"a"), ("", b"b")]),
+    (b"data: a\r\n\r\n\r\n\r\ndata: b\r\n\r\n", [("", b"a"), ("", b"b")]),
+    (b"data: \r\n\r\ndata: b\r\n\r\n", [("", b"b")]),
     (b"", []),
     (b"\n", []),
 ]
