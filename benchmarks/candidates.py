@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,13 +51,16 @@ class Cores:
     proxy: frozenset[int]
     load: frozenset[int]
     mock: frozenset[int]
+    database: frozenset[int]
 
     @staticmethod
     def choose() -> Cores:
-        """One core each; the load generator and the mock share when there are only two."""
+        """One core each; with fewer than four all but the proxy share what there is. A database on
+        the proxy's core would empty its caches at every batch, which a real one does not."""
         usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-        first, second, third = usable[0], usable[min(1, len(usable) - 1)], usable[-1]
-        return Cores(frozenset((first,)), frozenset((second,)), frozenset((third,)))
+        places = (usable[min(place, len(usable) - 1)] for place in range(4))
+        proxy, load, mock, database = (frozenset((core,)) for core in places)
+        return Cores(proxy, load, mock, database)
 
 
 def pinned(command: list[str], cores: frozenset[int]) -> list[str]:
@@ -69,6 +72,13 @@ def pinned(command: list[str], cores: frozenset[int]) -> list[str]:
         "os.execvp(sys.argv[2], sys.argv[2:])"
     )
     return [sys.executable, "-c", script, ",".join(map(str, sorted(cores))), *command]
+
+
+def _keep_on(pids: Iterable[int], cores: frozenset[int]) -> None:
+    """Keep running processes, and what they start from now on, on `cores`."""
+    for pid in pids if hasattr(os, "sched_setaffinity") else ():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(pid, cores)
 
 
 def free_port() -> int:
@@ -182,7 +192,9 @@ def _gateway(name: str, module: str, cores: Cores, upstream_port: int) -> Iterat
         env = {**env, "LAVA_DATA_DIR": folder}
         with process(command, cores.proxy, port, env) as pid:
             path, headers = ours.seed(port, env)
-            yield Candidate(name, port, path, headers, pid, Path(folder))
+            candidate = Candidate(name, port, path, headers, pid, Path(folder))
+            _keep_on(candidate.group().database, cores.database)
+            yield candidate
 
 
 STARTERS = {"nginx": nginx, "naive": naive, "ours": gateway, "undurable": undurable}
