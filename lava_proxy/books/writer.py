@@ -1,8 +1,9 @@
 """The ledger writer: settlements wait in a bounded queue and are booked in batches.
 
-The answer to the client never waits for this. Every 20 ms or 200 rows one transaction books a
-batch; nothing leaves the queue before its commit, and a commit whose fate is unknown is simply
-tried again, because request ids make booking idempotent.
+The answer to the client never waits for this. When 200 rows wait, the first has waited for 100 ms
+(`LAVA_WRITER_INTERVAL_MS`), or a report wants its answer, one transaction books a batch; nothing
+leaves the queue before its commit, and a commit whose fate is unknown is simply tried again,
+because request ids make booking idempotent.
 
 When a batch fails, the class of the error decides (store/database.py maps them):
 

@@ -194,7 +194,9 @@ class Settings(GuardSettings):
         description="Journal of calls that are not committed: over 80 % nothing prepaid is admitted"
         ", at this size nothing at all.",
     )
-    writer_interval_ms: int = Field(50, ge=1, description="Longest wait before a batch is written.")
+    writer_interval_ms: int = Field(
+        100, ge=1, description="Longest wait before a batch is written; a report never waits."
+    )
     writer_batch_rows: int = Field(200, ge=1, le=2000, description="Rows in one transaction.")
     writer_queue_rows: int = Field(100_000, ge=1, description="Settled rows waiting at most.")
     writer_catch_up_rows_s: int = Field(
