@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class JoiningProtocol(HttpToolsProtocol):
-    """As uvicorn's own; each answer begins in a `_Head`."""
+    """As uvicorn's own; each answer begins in a `_Head`. Where a later uvicorn keeps an answer's
+    transport elsewhere, it is as uvicorn's own altogether."""
 
     def on_headers_complete(self) -> None:
-        before = self.cycle
+        before = getattr(self, "cycle", None)
         super().on_headers_complete()
-        if self.cycle is not None and self.cycle is not before:
-            self.cycle.transport = _Head(self.cycle, self.loop)  # type: ignore[assignment]
+        cycle: Any = getattr(self, "cycle", None)
+        if cycle is not before and hasattr(cycle, "transport"):
+            cycle.transport = _Head(cycle, self.loop)
 
 
 class _Head:
@@ -28,7 +30,7 @@ class _Head:
 
     __slots__ = ("_cycle", "_flush", "_head", "_loop", "_transport")
 
-    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, cycle: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._cycle = cycle
         self._loop = loop
         self._transport = cycle.transport
