@@ -23,6 +23,12 @@ class JoiningProtocol(HttpToolsProtocol):
         if cycle is not before and hasattr(cycle, "transport"):
             cycle.transport = _Head(cycle, self.loop)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        cycle: Any = getattr(self, "cycle", None)
+        if isinstance(getattr(cycle, "transport", None), _Head):
+            cycle.transport = self.transport  # or the two would keep each other
+        super().connection_lost(exc)
+
 
 class _Head:
     """Stands for an answer's transport until its head is out: the first write waits for the second,

@@ -40,7 +40,7 @@ class Desk(Share):
         self.catalogue = Catalogue(registry, books.settings.provider_keys)
         self.models = Models(registry)
         self.waiting = 0
-        """Questions that wait for what another process tells: see `manage/pending.py`."""
+        """Questions that wait for what another process tells: see `manage/open_requests.py`."""
         self.listed_models: Sequence[ListedModel] | None = None
         """The list of models, once somebody has asked for it."""
 

@@ -30,7 +30,7 @@ from lava_proxy.manage.fields import (
     refuse,
 )
 from lava_proxy.manage.idempotency import once_apart
-from lava_proxy.manage.pending import runs
+from lava_proxy.manage.open_requests import runs
 from lava_proxy.manage.requests import RequestView, view
 from lava_proxy.rules import price
 from lava_proxy.rules import settlement as rules

@@ -13,6 +13,7 @@ from lava_proxy.manage.call import Answer, Call, Route, answer
 from lava_proxy.manage.desk import Desk, no_such
 from lava_proxy.manage.fields import read_query
 from lava_proxy.manage.filters import metadata_filters, narrowed
+from lava_proxy.manage.open_requests import find
 from lava_proxy.manage.paging import (
     PAGE_PARAMETERS,
     Page,
@@ -21,7 +22,6 @@ from lava_proxy.manage.paging import (
     position_at,
     read_page,
 )
-from lava_proxy.manage.pending import find
 from lava_proxy.manage.text import seconds_number, time_text
 from lava_proxy.rules.charge import Line
 from lava_proxy.store import requests as store

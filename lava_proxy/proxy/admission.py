@@ -188,9 +188,7 @@ def _wanted(gateway: Gateway, run: Run, body_bytes: int, now: datetime) -> Wante
         gateway.books.prices.of(caller.merchant.merchant_id),
         gateway.limits,
         free=ask.free or run.reads_object,
-        longest_seen=0
-        if ask.output_cap
-        else gateway.books.learned.longest(provider.id, ask.model or ""),
+        longest_seen=gateway.books.learned.longest(provider.id, ask.model or ""),
     )
 
 

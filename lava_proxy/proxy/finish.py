@@ -247,7 +247,7 @@ def _keeps(gateway: Gateway, run: Run, row: Settlement, charged_e10: int) -> Kee
     return tuple((owner_id, amount) for owner_id, amount in held if amount > 0)
 
 
-OBJECT_KINDS = frozenset({"responses", "conversations", "interactions", "prediction", "caches"})
+OBJECT_KINDS = MAKING_KINDS | {"conversations", "caches"}
 STORED_KINDS = READING_KINDS | MAKING_KINDS
 NO_COUNTS = Counts()
 

@@ -19,15 +19,16 @@ import genai_prices
 from genai_prices import data_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
-from lava_proxy.rules.additions import ADDED_VERSION, alone, beside
+from lava_proxy.rules.additions import ADDED_VERSION, MS_PER_HOUR, alone, beside
 from lava_proxy.rules.rates import Rates, make_rates, weight
 from lava_proxy.rules.tiers import MILLION
 
 BUNDLED_VERSION = f"genai-prices/{genai_prices.__version__}"
+INVALID = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""What genai-prices raises for data that it finds invalid."""
 
 MODEL_NAME_MAX = 256
 """Longer names match nothing: names come from callers and meet regular expressions."""
-_MS_PER_HOUR = 3_600_000
 
 _BUNDLED_UNITS: Mapping[str, tuple[tuple[str, ...], int]] = {
     "input_mtok": (("input",), MILLION),
@@ -43,9 +44,9 @@ _BUNDLED_UNITS: Mapping[str, tuple[tuple[str, ...], int]] = {
     "output_audio_mtok": (("output_audio",), MILLION),
     "output_image_mtok": (("output_image",), MILLION),
     "input_mchars": (("input_characters",), MILLION),
-    "audio_hours": (("input_ms", "output_ms"), _MS_PER_HOUR),
-    "input_audio_hours": (("input_ms",), _MS_PER_HOUR),
-    "output_audio_hours": (("output_ms",), _MS_PER_HOUR),
+    "audio_hours": (("input_ms", "output_ms"), MS_PER_HOUR),
+    "input_audio_hours": (("input_ms",), MS_PER_HOUR),
+    "output_audio_hours": (("output_ms",), MS_PER_HOUR),
     "input_document_kpages": (("page",), 1000),
     "output_citation_mtok": (("citation",), MILLION),
     "web_searches_kcount": (("web_search",), 1000),
@@ -79,7 +80,7 @@ def compile_rates(
     provider, model = _list_of(provider, model)
     try:
         return _compile_bundled(provider, model, at, service_tier)
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+    except INVALID:
         return None  # data that its own library finds invalid is no price
 
 
@@ -140,7 +141,7 @@ def dearest(provider_name: str, at: datetime) -> Rates | None:
             return None
         most, _, provider, model = max(priced, key=lambda each: each[:2])
         return compile_model(provider, model, model.id, at, None) if most > 0 else None
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+    except INVALID:
         return None
 
 
@@ -181,7 +182,7 @@ def _model(provider_name: str, model: str) -> ModelInfo | None:
         return None
     try:
         return _found(provider, model)
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+    except INVALID:
         return None
 
 

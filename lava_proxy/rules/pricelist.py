@@ -16,12 +16,9 @@ from genai_prices.types import ClauseEquals, ClauseOr, ModelInfo
 
 from lava_proxy.core.money import E12, divide_half_up, format_rate_e12
 from lava_proxy.rules.additions import models_added
-from lava_proxy.rules.bundled import compile_model, compile_rates, lists_of, tiers_of
+from lava_proxy.rules.bundled import INVALID, compile_model, compile_rates, lists_of, tiers_of
 from lava_proxy.rules.catalog import OVERRIDE_UNITS
 from lava_proxy.rules.rates import DENOMINATOR, RELATIVES, Band, Rates
-
-_INVALID = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
-"""What genai-prices raises for data that it finds invalid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ def priced(name: str, at: datetime) -> Iterator[Priced]:
     for provider, suffix in lists_of(name):
         for info in provider.models:
             known.add(info.id)
-            with suppress(*_INVALID):
+            with suppress(*INVALID):
                 model = _name_of(info)
                 usual = compile_model(provider, info, info.id, at, None)
                 if usual is not None and model and not info.deprecated:

@@ -15,7 +15,7 @@ S = load("settle")
 
 
 def news_of(lines: Sequence[Line]) -> list[outbox.Event]:
-    """Charges as changes of balance, and streams that were cut off."""
+    """Charges as changes of balance, one for each customer, and streams that were cut off."""
     news = []
     charged: dict[str, str] = {}
     for line in lines:

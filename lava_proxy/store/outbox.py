@@ -102,25 +102,17 @@ class Outcome:
 
 
 async def emit(conn: Connection, events: Sequence[Event], now: datetime) -> None:
-    """Write events into the outbox, in the caller's transaction. Of several changes of one
-    customer's balance one event is made, as long as nobody has looked at it."""
-    seen: set[str] = set()
-    kept = []
-    for event in events:
-        if event.name == BALANCE:
-            if event.customer_id in seen:
-                continue
-            seen.add(event.customer_id)
-        kept.append(event)
-    if not kept:
+    """Write events into the outbox, in the caller's transaction; of a customer's balance one at
+    most. Several changes of it are one event, as long as nobody has looked at it."""
+    if not events:
         return
     await Q["emit"].execute(
         conn,
-        event_ids=[new_id("event") for _ in kept],
-        merchant_ids=[event.merchant_id for event in kept],
-        events=[event.name for event in kept],
-        customer_ids=[event.customer_id for event in kept],
-        request_ids=[event.request_id for event in kept],
+        event_ids=[new_id("event") for _ in events],
+        merchant_ids=[event.merchant_id for event in events],
+        events=[event.name for event in events],
+        customer_ids=[event.customer_id for event in events],
+        request_ids=[event.request_id for event in events],
         now=now,
     )
 

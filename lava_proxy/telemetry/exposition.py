@@ -40,6 +40,8 @@ _FORWARDED = re.compile(
 )
 _LOCAL_HOST = re.compile(rb"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.IGNORECASE)
 _STALLED = re.compile(rb"^lava_loop_stalled (\S+)$", re.MULTILINE)
+_CLOSED = 3
+"""Of `lava_books_state`, by the table."""
 _STATE = re.compile(rb"^lava_books_state (\S+)$", re.MULTILINE)
 _RENDER_TRIES = 3
 
@@ -103,7 +105,7 @@ def not_ready(metrics: bytes) -> str | None:
     """Why no new call should come here, by the metrics as text: ``stalled``, ``closed`` or None."""
     if any(float(value) > 0 for value in _STALLED.findall(metrics)):
         return "stalled"
-    return "closed" if any(float(value) >= 3 for value in _STATE.findall(metrics)) else None
+    return "closed" if any(float(value) >= _CLOSED for value in _STATE.findall(metrics)) else None
 
 
 class _Collects(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -143,3 +144,32 @@ async def test_pipelined_answers_keep_their_order() -> None:
             said = await reader.readuntil(b"second")
         assert said.index(b"first") < said.index(b"second")
         writer.close()
+
+
+async def test_a_client_that_leaves_before_the_head_leaves_no_garbage() -> None:
+    asked, left = asyncio.Event(), asyncio.Event()
+    heads: list[int] = []
+
+    def count() -> int:
+        return sum(type(each).__name__ == "_Head" for each in gc.get_objects())
+
+    async def app(send: Send) -> None:
+        heads.append(count())
+        asked.set()
+        await left.wait()
+
+    async with _serving(app) as (port, _):
+        gc.collect()
+        gc.disable()
+        before = count()
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(REQUEST)
+            await asked.wait()
+            writer.close()
+            await asyncio.sleep(0.05)
+            left.set()
+            await asyncio.sleep(0.05)
+            assert (heads, count()) == ([before + 1], before)
+        finally:
+            gc.enable()

@@ -21,8 +21,8 @@ FROM made;
 -- A customer of a merchant by our id or by the merchant's own, with its subscription.
 -- args: merchant_id text, customer text
 SELECT c.customer_id, c.reference_id, c.phone, c.email, c.first_name, c.last_name,
-       c.metadata::text AS metadata, c.top_up_max_e10, c.created_at, s.subscription_id, s.plan_id, s.status,
-       p.name AS plan_name
+       c.metadata::text AS metadata, c.top_up_max_e10, c.created_at, s.subscription_id,
+       s.plan_id, s.status, p.name AS plan_name
 FROM customers c
 LEFT JOIN subscriptions s ON s.customer_id = c.customer_id AND s.status = 'active'
 LEFT JOIN plans p ON p.plan_id = s.plan_id
@@ -34,8 +34,8 @@ ORDER BY c.customer_id <> :customer::text LIMIT 1;
 -- A merchant's customers behind a place in the list, newest first, with their subscriptions.
 -- args: merchant_id text, before_at timestamptz, before_id text, most int
 SELECT c.customer_id, c.reference_id, c.phone, c.email, c.first_name, c.last_name,
-       c.metadata::text AS metadata, c.top_up_max_e10, c.created_at, s.subscription_id, s.plan_id, s.status,
-       p.name AS plan_name
+       c.metadata::text AS metadata, c.top_up_max_e10, c.created_at, s.subscription_id,
+       s.plan_id, s.status, p.name AS plan_name
 FROM customers c
 LEFT JOIN subscriptions s ON s.customer_id = c.customer_id AND s.status = 'active'
 LEFT JOIN plans p ON p.plan_id = s.plan_id

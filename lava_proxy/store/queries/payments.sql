@@ -72,7 +72,8 @@ WHERE s.customer_id = :customer_id::text AND s.status = 'active' AND s.past_due_
       SELECT coalesce(sum(p.amount_e10), 0)::bigint FROM payments p
       WHERE p.customer_id = s.customer_id AND p.purpose = 'top_up'
         AND p.created_at >= :month_start::timestamptz
-        AND p.status IN ('pending', 'requires_action', 'succeeded')) <= coalesce(u.top_up_max_e10, :month_max::bigint)
+        AND p.status IN ('pending', 'requires_action', 'succeeded'))
+      <= coalesce(u.top_up_max_e10, :month_max::bigint)
 ON CONFLICT DO NOTHING
 RETURNING payment_id;
 
