@@ -54,6 +54,26 @@ def environment(scratch: Path, **more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, "TMPDIR": str(scratch), "PYTHONUTF8": "1", **more}
 
 
+def begun(scratch: Path, *words: str) -> subprocess.Popen[str]:
+    """It runs, its output line by line."""
+    return subprocess.Popen(
+        [sys.executable, *words],
+        env=environment(scratch, COLUMNS="200", PYTHONUNBUFFERED="1"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_line(process: subprocess.Popen[str], part: str) -> None:
+    """Until a line has this in it, or the output ends."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if part in line:
+            return
+
+
 def run(scratch: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *words],
@@ -171,19 +191,9 @@ def test_a_second_signal_while_it_ends(
     scratch: Path, number: signal.Signals, pause_s: float
 ) -> None:
     """Somebody is impatient: it ends as it would have, and says nothing of its inside."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", QUICK_STORY],
-        env=environment(scratch, COLUMNS="200", PYTHONUNBUFFERED="1"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = begun(scratch, "-c", QUICK_STORY)
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "Serving until" in line:
-                break
+        read_line(process, "Serving until")
         process.send_signal(number)
         time.sleep(pause_s)
         process.send_signal(number)
@@ -199,19 +209,9 @@ def test_a_second_signal_while_it_ends(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_the_middle(scratch: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, *ONCE],
-        env=environment(scratch, COLUMNS="200", PYTHONUNBUFFERED="1"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = begun(scratch, *ONCE)
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if " so far " in line:
-                break
+        read_line(process, " so far ")
         process.send_signal(number)
         rest, errors = process.communicate(timeout=PATIENCE_S)
     finally:

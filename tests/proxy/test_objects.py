@@ -297,7 +297,7 @@ async def test_a_responses_id_is_journaled_before_its_client_has_it(
         got += piece
     assert len(_named(gate, created["id"])) == 1  # once, not with every piece
     call.close()
-    await gate.row(payer)
+    assert 10 * TOKEN_E10 < (await gate.row(payer))["charge_e10"] < 1000 * TOKEN_E10
 
 
 def _named(gate: Gate, object_id: str) -> list[Call]:

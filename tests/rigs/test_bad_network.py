@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import subprocess
 import sys
 import time
@@ -13,13 +12,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from away_kit import Load, back_to_normal, books_of, own_postgres, warm_up
-from rig_kit import LONG, Replica, free_port, make_payer, started, wait_settled
-from test_lossy_network import FORWARD, IDLE_S, ip
-from truth import check_books
+from away_kit import Load, books_of, own_postgres, warm_up
+from link_kit import behind, booked, healed, namespace, set_up
+from rig_kit import LONG, Replica, free_port, make_payer, started
 
 from lava_proxy.net.simulated import SimulatedProvider
 
@@ -57,58 +54,38 @@ class BadLink:
 @pytest.fixture
 def link() -> Iterator[BadLink]:
     name = f"bad{free_port()}"
-    try:
-        made = ip("netns", "add", name)
-    except FileNotFoundError:
-        pytest.skip("there is no `ip` here")
-    if made.returncode:
-        pytest.skip(f"no network namespace can be made here: {made.stderr.strip()}")
-    relay = subprocess.Popen(
-        [sys.executable, str(RIG), f"{name}h", f"{name}f", str(SEED)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert relay.stdout is not None
-        if relay.stdout.readline() != "ready\n":
-            told = relay.communicate()[1].strip().rpartition("\n")[2]
-            pytest.skip(f"no TUN device can be made here: {told}")
-        for words in (
-            f"link set {name}f netns {name}",
-            f"addr add {HERE} peer {THERE} dev {name}h",
-            f"link set {name}h up",
-            f"-n {name} addr add {THERE} peer {HERE} dev {name}f",
-            f"-n {name} link set {name}f up",
-            f"-n {name} link set lo up",
-        ):
-            done = ip(*words.split())
-            assert done.returncode == 0, done.stderr
-        yield BadLink(name, relay)
-    finally:
-        relay.kill()
-        relay.communicate()
-        ip("netns", "del", name)
+    with namespace(name):
+        relay = subprocess.Popen(
+            [sys.executable, str(RIG), f"{name}h", f"{name}f", str(SEED)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert relay.stdout is not None
+            if relay.stdout.readline() != "ready\n":
+                told = relay.communicate()[1].strip().rpartition("\n")[2]
+                pytest.skip(f"no TUN device can be made here: {told}")
+            set_up(
+                f"link set {name}f netns {name}",
+                f"addr add {HERE} peer {THERE} dev {name}h",
+                f"link set {name}h up",
+                f"-n {name} addr add {THERE} peer {HERE} dev {name}f",
+                f"-n {name} link set {name}f up",
+                f"-n {name} link set lo up",
+            )
+            yield BadLink(name, relay)
+        finally:
+            relay.kill()
+            relay.communicate()
 
 
 @pytest.mark.timeout(120 if not LONG else 1200)
 async def test_slower_and_otherwise_the_same(link: BadLink, tmp_path: Path) -> None:
     async with own_postgres() as postgres, SimulatedProvider(host=HERE) as sim:
-        parts = urlsplit(postgres.url)
-        unix = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
-        ports = str(free_port()), str(free_port())
-        pairs = [ports[0], unix, ports[1], sim.url.removeprefix("http://")]
-        far = ["ip", "netns", "exec", link.name, sys.executable, "-c", FORWARD, THERE, *pairs]
-        with subprocess.Popen(far, stdout=subprocess.PIPE) as forwarding:
-            try:
-                assert forwarding.stdout is not None
-                assert forwarding.stdout.readline() == b"ready\n"
-                url = f"postgresql://postgres@{THERE}:{ports[0]}{parts.path}?sslmode=disable"
-                replica = Replica(url, tmp_path / "a", f"http://{THERE}:{ports[1]}")
-                await _soak(link, replica, postgres.url, sim)
-            finally:
-                forwarding.kill()
+        async with behind(link.name, THERE, postgres.url, sim, tmp_path / "a") as replica:
+            await _soak(link, replica, postgres.url, sim)
 
 
 async def _soak(link: BadLink, replica: Replica, near_url: str, sim: SimulatedProvider) -> None:
@@ -116,11 +93,6 @@ async def _soak(link: BadLink, replica: Replica, near_url: str, sim: SimulatedPr
     async with books_of(near_url) as database:
         warm = [await make_payer(database, "500.00") for _ in range(4)]
         cold = await make_payer(database, "100.00")
-    replica.extra = {
-        "LAVA_ALLOW_INSECURE_UPSTREAMS": "1",
-        "LAVA_IDLE_TIMEOUT_S": str(IDLE_S),
-        "LAVA_FIRST_BYTE_TIMEOUT_S": str(IDLE_S),
-    }
     await started(replica)
     seen = await warm_up([replica], warm)
     load = Load([replica], warm, rng, tokens=(5, 40, 80))
@@ -137,24 +109,11 @@ async def _soak(link: BadLink, replica: Replica, near_url: str, sim: SimulatedPr
         assert codes.get(200), f"nothing is served: {name}"
     link.becomes(CLEAN)
     healed_s = time.monotonic()
-    normal_s, got = await back_to_normal([replica], cold, "back")
-    await asyncio.sleep(2.0)
-    later = load.since(healed_s + normal_s)
-    await load.stop()
-    await asyncio.sleep(1.5)  # the gauges are sampled every second
-    text = (await replica.get("/metrics"))[1].decode()
-    for gauge in ("lava_open_calls", "lava_holds_open"):
-        assert re.search(rf"^{gauge} 0\.0$", text, re.MULTILINE), f"calls are stuck: {gauge}"
-    assert await asyncio.to_thread(replica.stop) == 0
-    async with books_of(near_url) as database:
-        await wait_settled(database)
-        seen += [*load.seen, got]
-        _, rows = await check_books(database, sim, seen, [p.customer_id for p in (*warm, cold)])
+    normal_s, got = await healed(replica, load, cold, healed_s)
+    rows = await booked(near_url, sim, [*seen, *load.seen, got], [*warm, cold])
     print(
         f"{len(load.seen)} calls, {sum(row['outcome'] == 'truncated' for row in rows)} truncated, "
         f"slowest {max(one.took_s for one in load.seen):.1f}s, normal {normal_s:.2f}s after it "
         f"healed; {link.ends()}; lost=0 double=0 seed={SEED}"
     )
-    assert later
-    assert all(one.status == 200 and one.whole for one in later)
     assert {one.status for one in load.seen} <= {200, 502, 503, 504}
