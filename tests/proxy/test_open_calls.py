@@ -20,7 +20,7 @@ from plain_client import OpenCall
 
 from lava_proxy.books import open_calls as books
 from lava_proxy.core.ids import new_id
-from lava_proxy.manage import openapi, pending
+from lava_proxy.manage import open_requests, openapi
 from lava_proxy.manage.app import ROUTES
 from lava_proxy.rules.settlement import Call
 from lava_proxy.store.database import Database, StoreDown
@@ -195,7 +195,7 @@ async def test_an_old_id_and_none_are_unknown_at_once(gate: Gate) -> None:
 
 async def test_few_wait_at_once(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of questions about ids that somebody made up is no load for the database."""
-    monkeypatch.setattr(pending, "WAITING_MOST", 2)
+    monkeypatch.setattr(open_requests, "WAITING_MOST", 2)
     payer = await gate.payer()
     asked = await asyncio.gather(*(ask(gate, payer, new_id("request")) for _ in range(6)))
     assert sorted(status for status, _ in asked) == [404, 404, 503, 503, 503, 503]
