@@ -102,10 +102,10 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline_s = NEVER_S
         return waiter
 
-    def more(self, piece: bytes, *, last: bool) -> None:
+    def more(self, parts: list[bytes], *, last: bool) -> None:
         """Write a piece of the request's body, with `last` the last one. Not after the answer's
         head has come."""
-        self._transport.write(piece)
+        self._transport.writelines(parts)
         if last:
             self._more = False
             self.deadline_s = self.loop.time() + self._first_byte_s

@@ -48,11 +48,12 @@ class Upload:
             self.close()
             raise
 
-    def _framed(self, piece: bytes, *, last: bool = False) -> bytes:
+    def _framed(self, piece: bytes, *, last: bool = False) -> list[bytes]:
+        """What goes out for it; the piece itself is not copied, it may be large."""
         if not self._chunked:
-            return piece
-        chunk = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
-        return chunk + b"0\r\n\r\n" if last else chunk
+            return [piece]
+        end = b"0\r\n\r\n" if last else b""
+        return [b"%x\r\n" % len(piece), piece, b"\r\n" + end] if piece else [end]
 
     def close(self) -> None:
         """Give it up. An answer that somebody has taken is theirs to close."""
