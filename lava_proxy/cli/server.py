@@ -20,12 +20,12 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import uvicorn
 
 from lava_proxy.cli.handover import HUNG_STATUS
-from lava_proxy.cli.joining import JoiningProtocol
+from lava_proxy.cli.protocol import ServerProtocol
 from lava_proxy.telemetry.metrics import Metrics
 
 LINGER_S = 1.0
@@ -167,7 +167,7 @@ class Server(uvicorn.Server):
         """Until every connection has a call or is gone, but not for ever."""
         late_s = time.monotonic() + (UNUSED_S if self._linger_s else 0.0)
         while time.monotonic() < late_s and not self._hurry.is_set():
-            if not any(_unused(each) for each in self.server_state.connections):
+            if not any(getattr(each, "unused", True) for each in self.server_state.connections):
                 return
             await self._hurried_within(LOOK_S)
 
@@ -180,12 +180,6 @@ class Server(uvicorn.Server):
         await self._hurry.wait()
         for task in list(self.server_state.tasks):
             task.cancel()
-
-
-def _unused(connection: object) -> bool:
-    """An open connection of uvicorn's without a call on it."""
-    cycle = getattr(connection, "cycle", None)
-    return cycle is None or cycle.response_complete
 
 
 def _last(send: Send) -> Send:
@@ -202,7 +196,7 @@ def _config(app: Leaving, drain_timeout_s: float) -> uvicorn.Config:
         app,
         interface="asgi3",
         loop="uvloop",
-        http=JoiningProtocol,
+        http=cast("type[asyncio.Protocol]", ServerProtocol),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -22,6 +22,7 @@ from lava_proxy.net.upstream import Timeouts, Upstreams
 from lava_proxy.proxy import silence
 from lava_proxy.proxy.caller import Callers
 from lava_proxy.proxy.gateway import Gateway
+from lava_proxy.proxy.head import Heads
 from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.run import Draining, OpenRuns
 from lava_proxy.proxy.turnstile import Turnstile
@@ -88,6 +89,7 @@ def make_gateway(
         models=Models(registry),
         upstreams=upstreams,
         callers=Callers(books.directory, books.clock),
+        heads=Heads(settings.header_limit_bytes),
         metrics=metrics,
         turnstile=Turnstile(loop),
         open_runs=open_runs,

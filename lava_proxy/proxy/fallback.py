@@ -17,7 +17,7 @@ import orjson
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.ids import new_id
-from lava_proxy.proxy import admission, outbound, rewriting
+from lava_proxy.proxy import admission, rewriting
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import Scope
 from lava_proxy.proxy.rewrite import Rewrite, Step
@@ -75,6 +75,7 @@ def _next(gateway: Gateway, old: Run, rewrite: Rewrite, step: Step, scope: Scope
         began_s=old.began_s or old.started_s,
         caller=old.caller,
         metadata=old.metadata,
+        head=old.head,
         target=parse_written(step.url, plain_hosts=gateway.registry_hosts),
         rewrite=replace(rewrite, translation=None),
     )
@@ -85,7 +86,7 @@ def _next(gateway: Gateway, old: Run, rewrite: Rewrite, step: Step, scope: Scope
     if run.managed and run.provider is not None:
         gateway.keys.require(run.provider)
     body = rewriting.translate(gateway, run, rewrite.asked, step.model)
-    admission.read_ask(run, scope["method"], outbound.content_type(scope), body)
+    admission.read_ask(run, scope["method"], run.head.content_type, body)
     if run.rewrite is not None:
         run.rewrite.body = body
     return run

@@ -30,10 +30,7 @@ from lava_proxy.proxy.sending import send_cut, send_end, send_rest
 from lava_proxy.proxy.tally import read_rest
 from lava_proxy.proxy.targeting import target_of
 from lava_proxy.proxy.watch import Watcher
-from lava_proxy.wire.headers import guard
-from lava_proxy.wire.metadata import read_metadata
-from lava_proxy.wire.sigv4 import signed_headers
-from lava_proxy.wire.token import Credential, find_credential
+from lava_proxy.wire.token import Credential
 
 log = logging.getLogger(__name__)
 
@@ -95,16 +92,16 @@ async def _take_in(
     """Everything before the provider: who, where to, what, and with which money."""
     settings = gateway.settings
     await gateway.turnstile.enter()
-    guard(scope, bytes_max=settings.header_limit_bytes)
+    head = run.head = gateway.heads.read(scope)
     gateway.books.condition.refuse_if_closed()
     method, query = scope["method"], scope["query_string"]
     named = by_model.begin(gateway, run, method, path, query)
     target = named or rewriting.begin(gateway, run, path, query) or target_of(gateway, path, query)
     run.target = target
-    credential = find_credential(scope["headers"], target.key)
-    run.signed = signed_headers(scope["headers"])
+    credential = head.credential(target.key)
+    run.signed = head.signed
     run.caller = await gateway.callers.resolve(credential)
-    run.metadata = read_metadata(scope["headers"], target.metadata)
+    run.metadata = head.metadata(target.metadata)
     if named:
         by_model.check_key(gateway, run)
     else:
@@ -122,7 +119,7 @@ async def _take_in(
     elif run.rewrite is not None:
         fallback.begin(gateway, run, scope, credential, body)
     body = rewriting.translate(gateway, run, body)
-    admission.read_ask(run, method, outbound.content_type(scope), body)
+    admission.read_ask(run, method, head.content_type, body)
     return await _pay(gateway, run, scope, credential, body)
 
 
@@ -144,7 +141,7 @@ async def _pay(
     cap = await admission.admit(gateway, run, scope["method"], len(body))
     run.exchange.on(Event.ADMITTED)
     body = outbound.body(gateway, run, body, cap)
-    return outbound.headers(gateway, run, scope, credential, key, body), body
+    return outbound.headers(gateway, run, scope["method"], credential, key, body), body
 
 
 async def _exchange(

@@ -11,6 +11,7 @@ from lava_proxy.books.bank import Books
 from lava_proxy.core.settings import Settings
 from lava_proxy.net.upstream import Upstreams
 from lava_proxy.proxy.caller import Callers
+from lava_proxy.proxy.head import Heads
 from lava_proxy.proxy.managed import ManagedKeys
 from lava_proxy.proxy.run import OpenRuns
 from lava_proxy.proxy.turnstile import Turnstile
@@ -32,6 +33,7 @@ class Gateway:
     models: Models
     upstreams: Upstreams
     callers: Callers
+    heads: Heads
     metrics: Metrics
     open_runs: OpenRuns
     turnstile: Turnstile

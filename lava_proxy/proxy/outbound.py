@@ -5,10 +5,8 @@ from __future__ import annotations
 from lava_proxy.core.errors import LavaError
 from lava_proxy.net.http1.request import parse_origin, split_url
 from lava_proxy.proxy.gateway import Gateway
-from lava_proxy.proxy.intake import Scope
 from lava_proxy.proxy.managed import Key
 from lava_proxy.proxy.run import Run
-from lava_proxy.wire.headers import NOTHING, upstream_headers
 from lava_proxy.wire.sigv4 import AwsKeys, parse_keys, region_of, sign
 from lava_proxy.wire.target import upstream_url
 from lava_proxy.wire.token import Credential
@@ -22,14 +20,6 @@ _PLACES = {
 
 _JWT = "eyJ"
 """How a token of Entra begins: Azure takes one instead of its key, as a bearer."""
-
-
-def content_type(scope: Scope) -> str:
-    """The request's media type as sent, ``""`` when there is none. Two would be two meanings."""
-    found = [value for name, value in scope["headers"] if name == b"content-type"]
-    if len(found) > 1:
-        raise LavaError("invalid_request", "The Content-Type header is given twice.")
-    return found[0].decode("latin-1") if found else ""
 
 
 async def provider_key(gateway: Gateway, run: Run) -> Key | None:
@@ -48,7 +38,7 @@ async def provider_key(gateway: Gateway, run: Run) -> Key | None:
 def headers(
     gateway: Gateway,
     run: Run,
-    scope: Scope,
+    method: str,
     credential: Credential,
     key: Key | None,
     content: bytes,
@@ -57,8 +47,7 @@ def headers(
     provider, caller, route = run.provider, run.caller, run.route
     if provider is None or caller is None or route is None:
         raise LavaError("internal_error")
-    secrets = (credential.text.encode("latin-1", "replace"), caller.token.secret.encode())
-    kept = upstream_headers(scope["headers"], secrets=secrets, signed=run.signed or NOTHING)
+    kept = run.head.passing(credential.text, caller.token.secret)
     if run.rewrite is not None:
         kept = run.rewrite.request_headers(kept)
     if (run.managed or run.rewrite is not None) and provider.extra_headers:
@@ -69,7 +58,7 @@ def headers(
             if name.encode() not in given
         ]
     if isinstance(key, AwsKeys):
-        kept += _signature(gateway, run, scope["method"], kept, key, content)
+        kept += _signature(gateway, run, method, kept, key, content)
         run.upstream_secrets = tuple(
             text.encode() for text in (key.access_key, key.secret_key, key.session_token) if text
         )

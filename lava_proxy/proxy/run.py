@@ -12,6 +12,7 @@ from lava_proxy.books.holds import Holds
 from lava_proxy.net.upstream import Answer, Upload
 from lava_proxy.proxy.caller import Caller
 from lava_proxy.proxy.exchange import Exchange, State
+from lava_proxy.proxy.head import NO_HEAD, Head
 from lava_proxy.proxy.rewrite import Rewrite
 from lava_proxy.proxy.running import Running
 from lava_proxy.rules.gauge import Gauge
@@ -65,6 +66,7 @@ class Run:
     """When its first attempt started; 0 where this is the first."""
     following: Run | None = None
     """The attempt that takes its place, now that its provider has failed."""
+    head: Head = NO_HEAD
     caller: Caller | None = None
     provider: Provider | None = None
     route: Route | None = None

@@ -9,8 +9,6 @@ from lava_proxy.proxy.run import Run, StreamCut
 from lava_proxy.wire.event import Event as Piece
 from lava_proxy.wire.headers import client_headers, header_value
 
-_WHOLE = frozenset({Framing.JSON, Framing.OPAQUE})
-
 
 async def send_head(run: Run, answer: Answer, send: Send) -> None:
     """Status and headers; the call's id among them."""
@@ -19,7 +17,7 @@ async def send_head(run: Run, answer: Answer, send: Send) -> None:
         answer.headers,
         run.response_prefixes,
         secrets=run.upstream_secrets,
-        keep_length=run.framing in _WHOLE,
+        keep_length=run.framing is Framing.JSON or run.framing is Framing.OPAQUE,
         event_stream=event_stream,
     )
     if run.rewrite is not None:
@@ -111,7 +109,9 @@ async def send_cut(run: Run, send: Send) -> None:
 
 
 def returns_at_once(send: Send) -> bool:
-    """Whether `send` may be begun outside a task: uvicorn's own, which awaits nothing but a slow
-    client. Another server's, or a middleware's around it, may need the task that it runs in."""
-    owner = getattr(send, "__self__", None)
-    return type(owner).__module__.startswith("uvicorn.protocols.http.")
+    """Whether `send` may be begun outside a task: ours and uvicorn's own, which await nothing but a
+    slow client. Another server's, or a middleware's around it, may need the task that it runs in.
+    """
+    owner = type(getattr(send, "__self__", None))
+    at_once: bool = getattr(owner, "sends_at_once", False)
+    return at_once or owner.__module__.startswith("uvicorn.protocols.http.")

@@ -148,7 +148,7 @@ async def _pass_on(
     _ask(run, intake, max(0, client.left - SLACK_BYTES))
     await admission.probe(gateway, run, method, client.size or client.taken)
     key = await outbound.provider_key(gateway, run)
-    headers = outbound.headers(gateway, run, scope, credential, key, b"")
+    headers = outbound.headers(gateway, run, method, credential, key, b"")
     url = outbound.url(gateway, run)
     upload = run.upload = await gateway.upstreams.upload(method, url, headers, client.size)
     while first and await upload.write(first.popleft()):
@@ -182,9 +182,8 @@ def _intake(run: Run, scope: Scope) -> Intake | None:
         return None  # translated or signed is a body as a whole
     if scope["method"] != "POST":
         return None
-    kind = outbound.content_type(scope)
     try:
-        return adapter.intake(scope["method"], target.path, target.query, kind)
+        return adapter.intake(scope["method"], target.path, target.query, run.head.content_type)
     except AskError as error:
         raise admission.unreadable(error) from None
 

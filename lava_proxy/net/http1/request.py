@@ -41,6 +41,7 @@ class Origin:
         return f"http{'s' if self.tls else ''}://{self.authority}"
 
 
+@lru_cache(maxsize=1024)
 def split_url(url: str) -> tuple[str, bytes]:
     """(origin as written, request target). The target is sent exactly as it stands here."""
     if not (url.isascii() and url.isprintable()) or " " in url or "#" in url:
@@ -69,24 +70,33 @@ def request_head(
 ) -> bytes:
     """The head, blank line included; `body_bytes` is None for a body in chunks. Raises `LavaError`
     for anything that would not be one line per header."""
+    lines = _lines(method, target, authority, tuple(headers))
+    if body_bytes is None:
+        return lines + b"transfer-encoding: chunked\r\n\r\n"
+    if body_bytes or method in _WITH_BODY:
+        return b"%bcontent-length: %d\r\n\r\n" % (lines, body_bytes)
+    return lines + b"\r\n"
+
+
+@lru_cache(maxsize=128)
+def _lines(
+    method: str, target: bytes, authority: bytes, headers: tuple[tuple[bytes, bytes], ...]
+) -> bytes:
+    """All lines but those that frame the body. Calls of one kind of client with one key have the
+    same."""
     verb = method.encode("latin-1", "replace")
     if not _is_token(verb):
         raise LavaError("invalid_request", "the method is not a word")
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (verb, target, authority)]
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (verb, target, authority)]
     for name, value in headers:
         if not _may_be_given(name):
             raise LavaError("invalid_request", "a header's name may not be sent")
-        lines.append(b"%b: %b" % (name, value))
-    if body_bytes is None:
-        lines.append(b"transfer-encoding: chunked")
-    elif body_bytes or method in _WITH_BODY:
-        lines.append(b"content-length: %d" % body_bytes)
-    lines.append(b"\r\n")
-    head = b"\r\n".join(lines)
+        lines.append(b"%b: %b\r\n" % (name, value))
+    text = b"".join(lines)
     line_ends = len(lines) + 1
-    if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or b"\0" in head:
+    if text.count(b"\r") != line_ends or text.count(b"\n") != line_ends or b"\0" in text:
         raise LavaError("invalid_request", "a header's value holds CR, LF or NUL")
-    return head
+    return text
 
 
 @lru_cache(maxsize=64)

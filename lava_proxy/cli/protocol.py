@@ -1,0 +1,293 @@
+"""The server's side of one connection: requests in, an answer to each, in order.
+
+uvicorn listens, starts and stops; what it has for connections is replaced by this (its setting
+`http` takes a class), over the same parser. Why, beside what it costs:
+
+* head and first bytes of an answer are one write (`cli/cycle.py`): a write wakes whoever reads;
+* a read is bounded by a small buffer that all connections share, for it is parsed in the turn that
+  brings it (uvloop's own gives up to 256 KB at a time, and an upload held that twice);
+* a head, a trailer or a chunk's size that does not end is refused while it comes, and must be here
+  in time;
+* trailers are no headers, and a request that is broken does not break into the answer before it;
+* whoever sends requests without waiting for answers is not read meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, cast
+from urllib.parse import unquote
+
+import httptools
+import uvicorn
+from uvicorn.server import ServerState
+
+from lava_proxy.cli.cycle import Cycle, plain_answer
+
+READ_MAX_BYTES = 64 * 1024
+BODY_MAX_BYTES = 64 * 1024
+"""With more of a body than this not taken by the application, the client is not read."""
+HEAD_MAX_BYTES = 128 * 1024
+"""Twice what the gateway takes (wire/headers.py), which says more of what is wrong."""
+
+_BUFFER = memoryview(bytearray(READ_MAX_BYTES))
+
+Addresses = tuple[tuple[str, int] | None, tuple[str, int] | None]
+
+
+class ServerProtocol(asyncio.BufferedProtocol):
+    """One connection; uvicorn makes it and asks it to `shutdown`."""
+
+    __slots__ = (
+        "_app",
+        "_app_state",
+        "_begun_s",
+        "_client",
+        "_cycle",
+        "_deaf",
+        "_headers",
+        "_in_head",
+        "_keep_alive_s",
+        "_parser",
+        "_paused",
+        "_queue",
+        "_reading",
+        "_room",
+        "_server",
+        "_state",
+        "_timer",
+        "_unread",
+        "_url",
+        "_wants_continue",
+        "loop",
+        "transport",
+        "write_paused",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.loop = _loop or asyncio.get_running_loop()
+        self.write_paused = False
+        self._app = config.loaded_app
+        self._app_state = app_state
+        self._state = server_state
+        self._keep_alive_s = config.timeout_keep_alive
+        self._cycle: Cycle | None = None
+        """The request that is answered now, or was last."""
+        self._reading: Cycle | None = None
+        """The request whose body comes."""
+        self._queue: deque[Cycle] = deque()
+        self._paused = False
+        self._deaf = False
+        """Nothing more is read: what came is no HTTP."""
+        self._room: asyncio.Event | None = None
+        self._unread = 0
+        """Bytes since something that has an end came to it."""
+        self._in_head = False
+
+    @property
+    def unused(self) -> bool:
+        """Open, without a request under way."""
+        return self._cycle is None or self._cycle.complete
+
+    # uvicorn's and the transport's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._server, self._client = _addresses(transport)
+        self._parser = httptools.HttpRequestParser(self)
+        # Requests may follow one that says `Connection: close`: they are not read, not an error.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._state.connections.add(self)  # type: ignore[arg-type]
+        self._begun_s = self.loop.time()
+        self._timer = self.loop.call_later(self._keep_alive_s, self._look)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._unread += nbytes
+        try:
+            self._parser.feed_data(_BUFFER[:nbytes])
+        except httptools.HttpParserUpgrade:
+            self._end_with(self._reading)  # no other protocol is spoken here
+        except httptools.HttpParserError:
+            self._refuse(400, b"Invalid HTTP request received.")
+        else:
+            if self._unread > HEAD_MAX_BYTES:
+                self._refuse(431, b"The head of the request is too long.")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state.connections.discard(self)
+        self._timer.cancel()
+        if self._cycle is not None:
+            self._cycle.leave()
+        self.resume_writing()
+        self._cycle = self._reading = None  # they, and the parser, keep us
+        self._queue.clear()
+        del self._parser
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    def shutdown(self) -> None:
+        """The server ends: after the running answer, or now."""
+        if self._cycle is None or self._cycle.complete:
+            self.transport.close()
+        else:
+            self._cycle.keep_alive = False
+
+    # The parser's side.
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._wants_continue = False
+        self._in_head = True
+        self._begun_s = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self._wants_continue = True
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._unread = 0
+        version = self._parser.get_http_version()
+        keep_alive = version != "1.0" and self._parser.should_keep_alive()
+        cycle = Cycle(self, self._scope(version), keep_alive, self._wants_continue)
+        self._reading = cycle
+        if self._cycle is None or self._cycle.complete:
+            self._start(cycle)
+        else:
+            self._queue.append(cycle)
+            self._pause()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        if self._reading is not None and self._reading.take(body) > BODY_MAX_BYTES:
+            self._pause()
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        if self._reading is not None:
+            self._reading.take_last()
+
+    # The cycle's side.
+
+    def answered(self, cycle: Cycle) -> None:
+        """All of its answer is written."""
+        self._state.total_requests += 1
+        if not cycle.keep_alive:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self._begun_s = self.loop.time()
+            if self._queue:
+                self._start(self._queue.popleft())
+            self.resume()
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written."""
+        if self._room is None:
+            self._room = asyncio.Event()
+        await self._room.wait()
+
+    def resume(self) -> None:
+        """The client may send more."""
+        if self._paused and not self._queue and not self._deaf:
+            self._paused = False
+            self.transport.resume_reading()
+
+    # Inside.
+
+    def _start(self, cycle: Cycle) -> None:
+        self._cycle = cycle
+        task = self.loop.create_task(cycle.run(self._app))
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+
+    def _scope(self, version: str) -> dict[str, Any]:
+        """As ASGI has it. Raises what is no path: the parser makes an error of it."""
+        url = self._url
+        if url[:1] == b"/" and b"#" not in url:
+            raw_path, _, query = url.partition(b"?")
+        else:
+            parsed = httptools.parse_url(url)
+            raw_path, query = parsed.path, parsed.query or b""
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "root_path": "",
+            "headers": self._headers,
+            "state": self._app_state.copy(),
+            "method": self._parser.get_method().decode("ascii"),
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+        }
+
+    def _pause(self) -> None:
+        if not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _look(self) -> None:
+        """Close the connection if it waits too long for a request, or for the rest of a head."""
+        left_s: float = self._keep_alive_s
+        if self.unused:
+            left_s += self._begun_s - self.loop.time()
+        if left_s > 0:
+            self._timer = self.loop.call_later(left_s, self._look)
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int, why: bytes) -> None:
+        """What came is no request. An answer under way to one before it goes on."""
+        cycle = self._cycle
+        if cycle is None or cycle.complete or not (cycle.started or cycle.whole):
+            self.transport.write(plain_answer(status, why))
+            self.transport.close()
+        elif cycle.whole:
+            self._end_with(cycle)
+        else:
+            self.transport.close()
+
+    def _end_with(self, cycle: Cycle | None) -> None:
+        """Read nothing more, and close the connection with this request's answer."""
+        self._deaf = True
+        self._pause()
+        if cycle is not None:
+            cycle.keep_alive = False
+
+
+def _addresses(transport: asyncio.BaseTransport) -> Addresses:
+    """Ours and the client's, where the socket has such."""
+    found = (transport.get_extra_info("sockname"), transport.get_extra_info("peername"))
+    server, client = (
+        (str(each[0]), int(each[1])) if isinstance(each, tuple) else None for each in found
+    )
+    return server, client
