@@ -44,15 +44,12 @@ class Connection(Protocol):
 
 
 class Cycle:
-    """One request and its answer. `send` awaits nothing but a client that is slow to take it."""
+    """One request and its answer."""
 
     __slots__ = (
         "_body", "_chunked", "_connection", "_event", "_flush", "_gone", "_head", "_left", "_news",
         "_scope", "_wants_continue", "complete", "keep_alive", "started", "whole",
     )  # fmt: skip
-
-    sends_at_once = True
-    """See `proxy/sending.py`."""
 
     def __init__(
         self, connection: Connection, scope: Message, keep_alive: bool, wants_continue: bool
@@ -147,6 +144,16 @@ class Cycle:
             self._begin(message["status"], message.get("headers", ()))
         else:
             raise RuntimeError(f"Unexpected ASGI message '{kind}'.")
+
+    def pass_on(self, piece: bytes) -> bool:
+        """A piece of a stream, not the first and not the last, sent in this turn of the event loop
+        and without a task. False where that cannot be: then it is for `send`."""
+        connection = self._connection
+        if not self._chunked or self._flush is not None or connection.write_paused or self.complete:
+            return False
+        if piece and not self._gone:  # an empty chunk would be the end
+            connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        return True
 
     # Inside.
 

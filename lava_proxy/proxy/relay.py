@@ -21,7 +21,7 @@ from lava_proxy.proxy.exchange import Event, State
 from lava_proxy.proxy.gateway import Gateway
 from lava_proxy.proxy.intake import ClientGone, Send
 from lava_proxy.proxy.run import Run
-from lava_proxy.proxy.sending import message, returns_at_once, send_head
+from lava_proxy.proxy.sending import body_of, message, passes_on, returns_at_once, send_head
 from lava_proxy.wire.event import Event as Piece
 
 Begin = Callable[[dict[str, object]], Coroutine[object, None, None]]
@@ -57,6 +57,7 @@ class _Relay:
         "_journaled",
         "_lapsed",
         "_left",
+        "_pass_on",
         "_run",
         "_running",
         "_send",
@@ -73,7 +74,8 @@ class _Relay:
         self._answer = answer
         self._send = send
         self._begin = cast("Begin", send)
-        """The same, for `push`: uvicorn's is a coroutine function."""
+        """The same, for `push`: ours and uvicorn's are coroutine functions."""
+        self._pass_on = passes_on(send)
         self._tap = run.tap
         self._running = run.running
         self._journal = gateway.books.journal
@@ -137,7 +139,11 @@ class _Relay:
                 self._left = pieces
                 return False
             if pieces and self._run.left_s is None:
-                sending = self._begin(message(self._run, pieces))
+                body = body_of(self._run, pieces)
+                if self._pass_on is not None and self._pass_on(body):
+                    self.since_s = self._boot_s()
+                    return True
+                sending = self._begin(message(body))
                 try:
                     waiting = sending.send(None)  # up to its first wait, which most have not
                 except StopIteration:
@@ -198,7 +204,7 @@ class _Relay:
         if pieces and run.left_s is None:
             run.sending_since_s = self._boot_s()
             try:
-                await self._send(message(run, pieces))
+                await self._send(message(body_of(run, pieces)))
             except OSError:  # how servers may say that nobody listens any more
                 self._gone()
             run.sending_since_s = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lava_adapters.contract import Framing
 from lava_proxy.net.upstream import Answer
 from lava_proxy.proxy.intake import ClientGone, Send
@@ -38,10 +40,14 @@ def _served_by(run: Run) -> bytes:
     return header_value(f"{provider}/{model or ''}")
 
 
-def message(run: Run, pieces: list[Piece]) -> dict[str, object]:
-    """A part of the body as ASGI has it."""
+def body_of(run: Run, pieces: list[Piece]) -> bytes:
+    """A part of the body as it goes to the client."""
     plain = len(pieces) == 1 and run.mask is None and run.rewrite is None
-    body = pieces[0].raw if plain else _bytes_of(run, pieces)
+    return pieces[0].raw if plain else _bytes_of(run, pieces)
+
+
+def message(body: bytes) -> dict[str, object]:
+    """The same as ASGI has it."""
     return {"type": "http.response.body", "body": body, "more_body": True}
 
 
@@ -108,10 +114,14 @@ async def send_cut(run: Run, send: Send) -> None:
     raise StreamCut
 
 
+def passes_on(send: Send) -> Callable[[bytes], bool] | None:
+    """Our own server's way to take a piece without a task (`cli/cycle.py`)."""
+    return getattr(getattr(send, "__self__", None), "pass_on", None)
+
+
 def returns_at_once(send: Send) -> bool:
     """Whether `send` may be begun outside a task: ours and uvicorn's own, which await nothing but a
     slow client. Another server's, or a middleware's around it, may need the task that it runs in.
     """
     owner = type(getattr(send, "__self__", None))
-    at_once: bool = getattr(owner, "sends_at_once", False)
-    return at_once or owner.__module__.startswith("uvicorn.protocols.http.")
+    return hasattr(owner, "pass_on") or owner.__module__.startswith("uvicorn.protocols.http.")

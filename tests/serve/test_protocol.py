@@ -337,3 +337,41 @@ async def test_a_client_that_leaves_leaves_no_garbage() -> None:
             assert count() == before
         finally:
             gc.enable()
+
+
+async def test_a_piece_is_passed_on_without_a_task_where_it_can_be() -> None:
+    said: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        pass_on = send.__self__.pass_on
+        said.append(pass_on(b"before the head"))
+        await start(send)
+        said.append(pass_on(b"before the head is out"))
+        await body(send, b"one", more=True)
+        said.extend((pass_on(b"two"), pass_on(b""), pass_on(b"three")))
+        while pass_on(b"x" * 2**20):  # until the client is slow
+            pass
+        await body(send, b"y")
+        said.append(pass_on(b"behind the end"))
+
+    async with serving(app) as (port, _):
+        got, closed = await told(port, REQUEST)
+    assert said == [False, False, True, True, True, False]
+    assert b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n100000\r\nxxx" in got
+    assert got.endswith(b"x\r\n1\r\ny\r\n0\r\n\r\n")
+    assert not closed
+
+
+async def test_an_answer_that_says_how_long_it_is_has_no_chunks() -> None:
+    said: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send, (b"content-length", b"2"))
+        await body(send, b"a", more=True)
+        said.append(send.__self__.pass_on(b"b"))
+        await body(send, b"b")
+
+    async with serving(app) as (port, _):
+        got, _ = await told(port, REQUEST)
+    assert said == [False]
+    assert got.endswith(b"\r\n\r\nab")
