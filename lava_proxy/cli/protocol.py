@@ -228,7 +228,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
     def _scope(self, version: str) -> dict[str, Any]:
         """As ASGI has it. Raises what is no path: the parser makes an error of it."""
         url = self._url
-        if url[:1] == b"/" and b"#" not in url:
+        if url[:1] == b"/" and url.find(b"#") < 0:
             raw_path, _, query = url.partition(b"?")
         else:
             parsed = httptools.parse_url(url)
