@@ -28,6 +28,8 @@ from lava_proxy.store.directory import Principal, Scoped
 from lava_proxy.store.settle import Q as SETTLE
 from lava_proxy.store.subscriptions import renew_due
 
+__all__ = ["Directory", "Scoped"]
+
 log = logging.getLogger(__name__)
 
 PAST_DUE_S = 2.0

@@ -67,8 +67,10 @@ def speaker(gateway: Gateway, name: Name) -> Adapter:
 def strip_suffix(gateway: Gateway, run: Run) -> None:
     """Take off what the client's SDK appended, where the URL leads nowhere with it."""
     target, rewrite = run.target, run.rewrite
-    place = gateway.registry.at(target.host, target.port) if target else None
-    if target is None or rewrite is None or place is None:
+    if target is None or rewrite is None:
+        return
+    place = gateway.registry.at(target.host, target.port)
+    if place is None:
         return
     provider = place[1]
     ended = split_end(rewrite.client.name, target.path, target.query)
