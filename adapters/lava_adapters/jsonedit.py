@@ -10,8 +10,11 @@ import json
 import re
 from typing import NamedTuple
 
+import orjson
+
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _KEY = re.compile(rb"[\s,]*+(" + _STRING + rb")\s*+:\s*+", re.DOTALL)
+_COLON = re.compile(_STRING + rb"\s*+:\s*+", re.DOTALL)
 _SCALAR = re.compile(_STRING + rb"|[^\s,\]}\[{]++", re.DOTALL)
 _TOKEN = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
 _SPACE = re.compile(rb"\s*+")
@@ -41,25 +44,36 @@ def members(text: bytes, start: int = 0) -> list[Member]:
 
 
 def find_member(text: bytes, name: str, start: int = 0) -> Member | None:
-    """The last member called `name`, as parsers see it; quick where the name does not occur."""
-    if b'"%b"' % name.encode() not in text and ESCAPED_ASCII not in text:
-        return None
+    """The last member called `name`, as parsers see it; quick where the name occurs once or not."""
+    quoted = b'"%b"' % name.encode()
+    if text.find(ESCAPED_ASCII) < 0:
+        at = text.find(quoted, start)
+        if at < 0:
+            return None
+        if not start and text.find(quoted, at + 1) < 0 and (colon := _COLON.match(text, at)):
+            try:
+                document = orjson.loads(text)
+            except orjson.JSONDecodeError:  # what only more lenient parsers take
+                document = None
+            if isinstance(document, dict):  # if the object has it, there it is
+                end = _end_of_value(text, colon.end())
+                return Member(name, colon.end(), end) if name in document else None
     return next((m for m in reversed(members(text, start)) if m.name == name), None)
 
 
-def insert_member(text: bytes, name: str, value: bytes, start: int = 0) -> bytes:
-    """`text` with a new first member in the object at `start`."""
-    brace = _SPACE.match(text, start).end() + 1  # type: ignore[union-attr]
+def insert_member(text: bytes, name: str, value: bytes) -> bytes:
+    """`text` with a new first member."""
+    brace = _SPACE.match(text).end() + 1  # type: ignore[union-attr]
     empty = text.startswith(b"}", _SPACE.match(text, brace).end())  # type: ignore[union-attr]
     member = b'"%b":%b' % (name.encode(), value)
     return text[:brace] + member + (b"" if empty else b",") + text[brace:]
 
 
-def set_member(text: bytes, name: str, value: bytes, start: int = 0) -> bytes:
+def set_member(text: bytes, name: str, value: bytes) -> bytes:
     """`text` with the member's value replaced, or the member inserted."""
-    member = find_member(text, name, start)
+    member = find_member(text, name)
     if member is None:
-        return insert_member(text, name, value, start)
+        return insert_member(text, name, value)
     return text[: member.start] + value + text[member.end :]
 
 
@@ -67,7 +81,8 @@ def set_nested(text: bytes, outer: str, inner: str, value: bytes) -> bytes:
     """`text` with ``outer.inner`` set; `outer` is made where it is absent or null."""
     member = find_member(text, outer)
     if member is not None and text.startswith(b"{", member.start):
-        return set_member(text, inner, value, member.start)
+        edited = set_member(text[member.start : member.end], inner, value)
+        return text[: member.start] + edited + text[member.end :]
     made = b'{"%b":%b}' % (inner.encode(), value)
     if member is None:
         return insert_member(text, outer, made)

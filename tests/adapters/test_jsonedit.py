@@ -54,6 +54,33 @@ def test_setting_a_nested_member(value: dict[str, object], style, escape: bool) 
     assert edited == value | {"a": wanted}
 
 
+@given(OBJECTS, STYLES, st.booleans(), st.sampled_from(["a", "max_tokens"]))
+def test_the_shortcut_finds_what_scanning_finds(
+    value: dict[str, object], style, escape: bool, name: str
+) -> None:
+    text = dump(value, style, escape)
+    scanned = next((m for m in reversed(members(text)) if m.name == name), None)
+    assert find_member(text, name) == scanned
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'{"x":{"a":1}}', None),
+        (b'{"x":"a"}', None),
+        (b'["a"]', None),
+        (b'{"x":"\\"a\\":1"}', None),
+        (b'{"x":"\\"a\\":1","a" :\n{"b":[1]} }', b'{"b":[1]}'),
+        (b'{"a":1,"\\u0061":2}', b"2"),
+        (b'{"a":1,"a":2}', b"2"),
+        (b'{"a":NaN}', b"NaN"),
+    ],
+)
+def test_a_member_is_found_where_it_is_one(text: bytes, value: bytes | None) -> None:
+    found = find_member(text, "a")
+    assert (found and text[found.start : found.end]) == value
+
+
 @pytest.mark.parametrize(
     ("text", "twice"),
     [
