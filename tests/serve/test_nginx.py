@@ -134,6 +134,9 @@ async def test_a_rolling_restart_fails_no_request(tmp_path: Path) -> None:
             async with open_stream(port, pieces=50, gap_s=0.1) as (reader, _):
                 server.signal(signal.SIGHUP)
                 assert (await rest_of(reader)).endswith(b"data: 49\n\n\r\n0\r\n\r\n")
+            async with asyncio.timeout(PATIENCE_S):
+                while server.notes().count("closed") < 2:  # both old workers are gone
+                    await asyncio.sleep(0.05)
             done.set()
             assert min(await asyncio.gather(*clients)) > 100
         assert await server.stop() == 0
