@@ -19,7 +19,7 @@ from benchmarks import ours
 from benchmarks.measure import Group, group_of
 
 HERE = Path(__file__).parent
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
 CHAT_PATH = "/v1/chat/completions"
 

@@ -28,7 +28,7 @@ PRICE: dict[str, object] = {
     "model": "sim-",
     "rates": {"input_1m": "0.15", "output_1m": "0.60"},
 }
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 
 
 def installed() -> bool:
@@ -56,7 +56,7 @@ def seed(port: int, env: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     _wait_ready(port)
     create = [sys.executable, "-m", CLI, "keys", "create", "--name", "benchmark", "--json"]
     made = subprocess.run(
-        create, env={**os.environ, **env}, check=True, capture_output=True, timeout=60
+        create, env={**os.environ, **env}, check=True, capture_output=True, timeout=120
     )
     secret_key = json.loads(made.stdout)["secret_key"]
     tier = {"start": "0", "rate": "1.00"}
@@ -97,6 +97,6 @@ def _post(port: int, path: str, secret_key: str, body: dict[str, object]) -> dic
         headers={"authorization": f"Bearer {secret_key}", "content-type": "application/json"},
         method="POST",
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         document: dict[str, Any] = json.load(answer)
         return document
