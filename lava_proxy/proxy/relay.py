@@ -164,10 +164,10 @@ class _Relay:
             run.first_byte_s = now_s
         if tap.held is not None:
             pieces = tap.resume()
+        elif last:
+            pieces = tap.last(piece)
         else:
             pieces = tap.feed(piece) if piece else []
-            if last:
-                pieces += tap.finish()
         if self._body and not (last and tap.held is None):  # else SETTLE takes its place
             running = self._running
             outputs = running.outputs
