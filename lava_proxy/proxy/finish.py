@@ -152,7 +152,7 @@ def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settle
         reasoning_tokens=usage.reasoning_tokens or 0,
         price_version=version,
         response_id=reader.response_id if reader else None,
-        flags=tuple(sorted(run.flags)),
+        flags=tuple(sorted(run.flags)) if run.flags else (),
         completed_at=gateway.books.now(),
         object_ids=_objects_made(run),
         metered_object=_metered_object(run, final),

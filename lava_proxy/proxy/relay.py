@@ -93,7 +93,7 @@ class _Relay:
         """Until the end; what is to be sent after the books are closed is in `run.last_pieces`."""
         answer, pushes = self._answer, returns_at_once(self._send)
         while True:
-            if pushes:
+            if pushes and not answer.pieces:  # else they are to be read first
                 await answer.pump(self.push)
                 if self._lapsed:
                     return Event.CUT
