@@ -205,6 +205,7 @@ class _Open:
             await asyncio.sleep(0.05)
             deadline -= 0.05
         await self._parts.aclose()
+        self.gateway.metrics.tell()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One dictionary look-up by the first path segment, then the callable."""
@@ -245,6 +246,7 @@ class _Open:
         except LavaError as error:
             await _reply(send, error.status, envelope(error))
             return
+        self.gateway.metrics.tell()  # with several workers it is read from files
         body, content_type = render(self.gateway.metrics.registry)
         await _reply(send, 200, body, content_type.encode())
 

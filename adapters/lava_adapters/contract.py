@@ -31,6 +31,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Framing(enum.Enum):
     """How an answer's body is cut into events."""
 
+    __hash__ = object.__hash__  # each is one object; the library's own asks for its name first
+
     SSE = "sse"
     JSON_ARRAY = "json_array"
     """A JSON array sent piecemeal; every element is an event (Gemini without alt=sse)."""

@@ -13,6 +13,8 @@ def media_type(content_type: str) -> str:
 def json_or_sse(ask: Ask, content_type: str) -> Framing:
     """The rule of the families that answer in JSON, or in SSE when streaming. An odd content type
     changes nothing: an unread stream could not be stopped, and an unread answer would be free."""
+    if content_type == "application/json":  # the usual, as it is usually written
+        return Framing.JSON
     kind = media_type(content_type)
     if kind == "text/event-stream":
         return Framing.SSE

@@ -43,6 +43,7 @@ _INPUT = {
     "cache_read_input_tokens": "cached",
 }
 _COSTS = ("cost", "estimated_cost")
+_PRICED = frozenset(("cost_in_usd_ticks", *_COSTS))
 _OUTPUT = {
     "reasoning_tokens": "reasoning",
     "audio_tokens": "output_audio",
@@ -61,39 +62,43 @@ _DETAILS = {
     "server_tool_use": _TOOLS,
     "server_tool_use_details": _TOOLS,
 }
+_KNOWN: dict[str, str | dict[str, str]] = {**_TOP, **_DETAILS}
 
 
 def take_usage(usage: object, into: dict[str, int]) -> bool:
     """Copy the valid counts of a usage object; True if there were any."""
     if type(usage) is not dict:
         return False
-    found: dict[str, int] = {}
+    found = False
     details = []
     for name, value in usage.items():  # fewer members than names that we know: walk those
-        target = _TOP.get(name)
-        if target is not None:
+        target = _KNOWN.get(name)
+        if isinstance(target, str):
             if type(value) is int and 0 <= value < COUNT_MAX:
-                found[target] = value
+                into[target] = value
+                found = True
             elif (odd := count(value)) is not None:
-                found[target] = odd
-        elif type(value) is dict and name in _DETAILS:
-            details.append((value, _DETAILS[name]))
+                into[target] = odd
+                found = True
+        elif target is not None and type(value) is dict:
+            details.append((value, target))
     for value, names in details:  # the newer spelling: it wins over the top level
         for name, inner in value.items():
             target = names.get(name)
             if target is None:
                 continue
             if type(inner) is int and 0 <= inner < COUNT_MAX:
-                found[target] = inner
+                into[target] = inner
+                found = True
             elif (odd := count(inner)) is not None:
-                found[target] = odd
-    into.update(found)
-    return bool(found)
+                into[target] = odd
+                found = True
+    return found
 
 
 def take_cost(usage: object, data: bytes, into: dict[str, int]) -> None:
     """Copy the provider's own cost figure from a usage object inside the event `data`."""
-    if type(usage) is not dict:
+    if type(usage) is not dict or _PRICED.isdisjoint(usage):
         return
     ticks = ticks_e10(usage.get("cost_in_usd_ticks"))
     if ticks is not None:
@@ -113,7 +118,8 @@ def settle_usage(counts: dict[str, int], model: str | None, *, makes_output: boo
         entered = total if entered is None else entered
     elif entered is not None and made is not None and total is not None:
         gap = total - entered - made
-        entered, made = _share_gap(counts, entered, made, gap)
+        if gap > 0:
+            entered, made = _share_gap(counts, entered, made, gap)
     if "citations" in counts and made is not None:
         made += counts.get("reasoning", 0)
     audio_s = counts.get("audio_s")
@@ -154,8 +160,6 @@ def with_other(usage: Usage, other: Usage) -> Usage:
 
 
 def _share_gap(counts: dict[str, int], entered: int, made: int, gap: int) -> tuple[int, int]:
-    if gap <= 0:
-        return entered, made
     if gap == counts.get("reasoning"):
         return entered, made + gap
     if counts.get("audio_s") or gap in (counts.get("input_audio"), counts.get("cached")):

@@ -74,7 +74,8 @@ class Holds:
     def release(self, row: Settlement, charge_e10: int) -> None:
         """The call is over: `charge_e10` bounds its charge and what it keeps of its credit, the
         rest is in its row."""
-        used = {kind: claimed(kind, owner_id, row) for kind, owner_id in row.call.budgets}
-        used[CREDIT] = charge_e10
+        used = {CREDIT: charge_e10}
+        for kind, owner_id in row.call.budgets:
+            used[kind] = claimed(kind, owner_id, row)
         for part in self.parts:
             part.hold.release(used.get(part.kind, 0))

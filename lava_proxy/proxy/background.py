@@ -52,9 +52,11 @@ def gate(gateway: Gateway, run: Run, tap: Tap, then: Gate) -> Gate:
     """What is asked before an event goes out: `then`, and at first whether the response has a name
     to be written down. A whole answer needs that only where it runs on: else its end says it."""
     ask, route = run.ask, run.route
-    if ask is None or route is None or run.reads_object:
+    if ask is None or route is None:
         return then
     if not ask.background and not (ask.stream and route.kind in MAKING_KINDS):
+        return then
+    if run.reads_object:
         return then
 
     def named() -> bool:

@@ -17,13 +17,14 @@ def cost_of_call(
     """What the provider charges; the version of the price that was used."""
     if run.ask is not None and run.ask.free:
         return Cost(0, 0, 0), None
-    tier = run.tap.reader.service_tier if run.tap else None
+    reader = run.tap.reader if run.tap else None
+    tier, named = (reader.service_tier, reader.model) if reader else (None, None)
     prices: list[Price] = []
     catalog = gateway.books.prices.of(call.merchant_id)
     policy = call.meter.unpriced if call.meter else "refuse"
 
     def resolve(model: str | None) -> Rates | None:
-        names = (model, run.tap.reader.model if run.tap else None, call.model)
+        names = (model, named, call.model)
         price = price_of(catalog, policy, call.provider, names, call.created_at, tier)
         if price is None:
             return None
@@ -34,7 +35,9 @@ def cost_of_call(
     if cost is None:
         run.flags.add(UNPRICED)
         return None, None
-    run.flags.update(cost.flags)
-    if PROVIDER_COST not in cost.flags and any(price.assumed for price in prices):
+    if cost.flags:
+        run.flags.update(cost.flags)
+    by_table = PROVIDER_COST not in cost.flags
+    if by_table and policy == "dearest" and any(price.assumed for price in prices):
         run.flags.add(PRICE_ASSUMED)
     return cost, prices[-1].version if prices else "provider"

@@ -135,25 +135,24 @@ def _void(gateway: Gateway, run: Run, call: Call, outcome: Outcome) -> Settlemen
 
 def _settled(gateway: Gateway, run: Run, call: Call, step: Step) -> tuple[Settlement, int]:
     final = tally(gateway, run, step)
-    usage = final.usage
+    usage, tap = final.usage, run.tap
     cost, version = cost_of_call(gateway, run, call, usage)
-    if run.tap is not None and run.tap.faulty:
+    if tap is not None and tap.faulty:
         run.flags.add(METERING_FAULT)
-    reader = run.tap.reader if run.tap else None
-    counts = counts_of(usage)
+    reader = tap.reader if tap else None
     row = Settlement(
         call=call,
         outcome=step.outcome or "completed",
         usage_source=final.source,
-        counts=counts,
+        counts=counts_of(usage),
         cost=cost,
         model=(reader.model if reader else None) or call.model,
         cache_read_tokens=usage.cache_read_tokens or 0,
-        cache_write_tokens=(usage.cache_write_tokens or 0),
+        cache_write_tokens=usage.cache_write_tokens or 0,
         reasoning_tokens=usage.reasoning_tokens or 0,
         price_version=version,
         response_id=reader.response_id if reader else None,
-        flags=tuple(sorted(run.flags)),
+        flags=tuple(sorted(run.flags)) if run.flags else (),
         completed_at=gateway.books.now(),
         object_ids=_objects_made(run),
         metered_object=_metered_object(run, final),

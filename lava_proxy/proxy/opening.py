@@ -33,6 +33,7 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
             answer.status,
             {n.decode("latin-1"): v.decode("latin-1") for n, v in answer.headers},
         )
+    reads = run.reads_object
     by_character = call.meter is not None and call.meter.tariff.unit == "characters_1m"
     count = len if by_character else gateway.count
     reader.read_text = by_character
@@ -50,11 +51,11 @@ def open_tap(gateway: Gateway, run: Run, answer: Answer, *, asked_usage: bool) -
         learned_e3=gateway.books.learned.factor_e3(provider.id, ask.model or ""),
         hidden_rate=provider.hidden_tokens_per_s if ask.stream and provider.hides(ask.model) else 0,
         slice_tokens=gateway.settings.output_slice_tokens,
-        reads=run.reads_object,
+        reads=reads,
         cuttable=ask.stream and not ask.background and answer.status < HTTP_ERROR,
         token_factor_e3=None if by_character or count is None else provider.token_factor_e3,
     )
-    if run.reads_object:
+    if reads:
         background.name(gateway, run, ask.object_ids[0] if ask.object_ids else None)
     elif framing is Framing.JSON:
         running.packed = 1
@@ -70,7 +71,7 @@ def encoded(answer: Answer) -> bool:
     """Whether the body is compressed, although we asked for it as it is."""
     if answer.status in _EMPTY_BODIES:
         return False
-    return any(
-        name == b"content-encoding" and value.strip().lower() not in (b"", b"identity")
-        for name, value in answer.headers
-    )
+    for name, value in answer.headers:  # no generator: asked for every answer
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            return True
+    return False

@@ -95,7 +95,7 @@ class _Relay:
         """Until the end; what is to be sent after the books are closed is in `run.last_pieces`."""
         answer, pushes = self._answer, returns_at_once(self._send)
         while True:
-            if pushes:
+            if pushes and not answer.pieces:  # else they are to be read first
                 await answer.pump(self.push)
                 if self._lapsed:
                     return Event.CUT
@@ -170,10 +170,10 @@ class _Relay:
             run.first_byte_s = now_s
         if tap.held is not None:
             pieces = tap.resume()
+        elif last:
+            pieces = tap.last(piece)
         else:
             pieces = tap.feed(piece) if piece else []
-            if last:
-                pieces += tap.finish()
         if self._body and not (last and tap.held is None):  # else SETTLE takes its place
             running = self._running
             outputs = running.outputs

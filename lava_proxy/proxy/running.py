@@ -37,6 +37,7 @@ class Running:
 
     __slots__ = (
         "_beside",
+        "_bounded",
         "_by_character",
         "_covered",
         "_gauge",
@@ -115,10 +116,12 @@ class Running:
         self._beside = tuple(beside) if cuttable else ()
         # Units of two kinds cannot be compared with one figure: then each event asks every budget.
         self._mixed = self._by_character and bool(self._beside)
-        self._covered = 0
-        self._most = UNBOUNDED
-        """Output units that may be made in all, whatever the hold covers."""
-        self._cover()
+        self._covered = self._most = UNBOUNDED
+        """`_most`: output units that may be made in all, whatever the hold covers."""
+        self._bounded = self._gauge.kind != "flat" or bool(self._beside)
+        """What the hold covers depends on what came; else it is everything."""
+        if self._bounded:
+            self._cover()
 
     def stop_after(self, units: int) -> None:
         """Nobody listens any more: let `units` more output be made and no more."""
@@ -228,7 +231,8 @@ class Running:
     def _set_inputs(self, inputs: int) -> None:
         if inputs != self.inputs and inputs <= COUNT_MAX:
             self.inputs = inputs
-            self._cover()
+            if self._bounded:
+                self._cover()
 
     def _set_tools(self, usage: Usage) -> None:
         """Tools that were used more often than was held for cost more than the gauges say."""

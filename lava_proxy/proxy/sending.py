@@ -62,9 +62,7 @@ def _bytes_of(run: Run, pieces: list[Piece], *, last: bool = False) -> bytes:
         if run.rewrite.broken:
             run.conceal()
     if run.mask is not None:
-        body = run.mask.feed(body)
-        if last:
-            body += run.mask.finish()
+        body = run.mask.last(body) if last else run.mask.feed(body)
     return body
 
 

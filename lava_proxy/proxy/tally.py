@@ -56,14 +56,17 @@ def tally(gateway: Gateway, run: Run, step: Step) -> Final:
         run.flags.add(ZERO_USAGE)
     if ask.images and outputs and usage.images is None and not whole:
         usage = replace(usage, images=ask.images)  # made before the first byte came
-    usage = _characters(run, _sane(run, usage), ask)
+    usage = _sane(run, usage)
+    by_character = call.meter is not None and call.meter.tariff.unit == "characters_1m"
+    if by_character or ask.input_characters is not None:
+        usage = _characters(usage, ask, running.characters if by_character else None)
     found = final_counts(
         usage,
         reader.final and not cut,
         input_tokens=running.inputs or _asked(ask, outputs if runs_on else 0),
         output_tokens=outputs,
     )
-    if step.outcome == "completed":
+    if ask.spoken_tokens and step.outcome == "completed":
         found = _spoken(ask, found)
     return _timed(call, ask, found)
 
@@ -89,7 +92,7 @@ def read_rest(run: Run) -> None:
 def _spoken(ask: Ask, final: Final) -> Final:
     """Speech without usage: sound is not countable, so the text's length says what was made."""
     usage = final.usage
-    if not ask.spoken_tokens or usage.output_tokens or final.source == "provider":
+    if usage.output_tokens or final.source == "provider":
         return final
     made = ask.spoken_tokens
     return Final(replace(usage, output_tokens=made, output_audio_tokens=made), final.source)
@@ -98,9 +101,9 @@ def _spoken(ask: Ask, final: Final) -> Final:
 def _timed(call: Call, ask: Ask, final: Final) -> Final:
     """How long the recording was, by its size, where time is billed and nobody said."""
     usage = final.usage
-    by_time = call.meter is not None and call.meter.tariff.unit == "minutes"
     if ask.input_ms is None or usage.input_ms is not None:
         return final
+    by_time = call.meter is not None and call.meter.tariff.unit == "minutes"
     if final.source != "estimate" and not by_time:
         return final
     usage = replace(usage, input_ms=ask.input_ms)
@@ -109,25 +112,20 @@ def _timed(call: Call, ask: Ask, final: Final) -> Final:
 
 def _sane(run: Run, usage: Usage) -> Usage:
     """Counts that no answer can have are not believed: ours stand instead, and the row says so."""
-    most = max(usage.input_tokens or 0, usage.output_tokens or 0)
-    if most <= COUNT_MAX:
+    if (usage.input_tokens or 0) <= COUNT_MAX and (usage.output_tokens or 0) <= COUNT_MAX:
         return usage
     run.flags.add(ABSURD)
     return NO_USAGE
 
 
-def _characters(run: Run, usage: Usage, ask: Ask) -> Usage:
-    """Characters, where the meter or the provider bills them and the answer does not state them."""
-    by_character = (
-        run.call is not None
-        and run.call.meter is not None
-        and (run.call.meter.tariff.unit == "characters_1m")
-    )
-    if usage.input_characters is None and (by_character or ask.input_characters is not None):
+def _characters(usage: Usage, ask: Ask, delivered: int | None) -> Usage:
+    """Characters, where the meter (it has counted what was `delivered`) or the provider bills them
+    and the answer does not state them."""
+    if usage.input_characters is None:
         given = ask.text_bytes if ask.input_characters is None else ask.input_characters
         usage = replace(usage, input_characters=given)
-    if by_character and usage.output_characters is None and run.running is not None:
-        usage = replace(usage, output_characters=run.running.characters)
+    if usage.output_characters is None and delivered is not None:
+        usage = replace(usage, output_characters=delivered)
     return usage
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import genai_prices
@@ -56,6 +56,8 @@ _BUNDLED_UNITS: Mapping[str, tuple[tuple[str, ...], int]] = {
 """genai-prices keys -> our kinds and units per price. A later, narrower key wins. Keys that no
 adapter counts (video, pixels, annotated pages, voice messages) are left out."""
 
+BUCKET = timedelta(minutes=1)
+"""How long a compiled price holds, from its `bucket`."""
 _BILLED_AT_LEAST_MS: Mapping[tuple[str, str], int] = {
     ("groq", "whisper-large-v3"): 10_000,
     ("groq", "whisper-large-v3-turbo"): 10_000,
@@ -124,7 +126,7 @@ def tiers_of(info: ModelInfo) -> frozenset[str]:
 
 
 def bucket(at: datetime) -> datetime:
-    """The span of time that a compiled price holds for: the UTC minute of `at`."""
+    """When the span of time begins that a compiled price holds for: the UTC minute of `at`."""
     return at.astimezone(UTC).replace(second=0, microsecond=0)
 
 

@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 from lava_adapters.model_limits import NO_LIMITS, ModelLimits, model_limits
 from lava_proxy.core.money import E12, MoneyError, parse_rate_e12
 from lava_proxy.rules.additions import ADDED_VERSION
-from lava_proxy.rules.bundled import bucket, compile_rates, dearest, tiers, window
+from lava_proxy.rules.bundled import BUCKET, bucket, compile_rates, dearest, tiers, window
 from lava_proxy.rules.rates import RateError, Rates, make_rates, weight
 from lava_proxy.rules.tiers import MILLION, MS_PER_MINUTE
 
@@ -62,6 +62,8 @@ OWN = "override/"
 """How the version of a price begins that is not from the bundled data."""
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+_Kept = tuple[datetime, datetime, _V]
+"""A value and its bucket: from when to before when it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +112,10 @@ class Catalog:
         self._exact: dict[tuple[str, str], Rates] = {}
         self._prefixes: dict[str, list[tuple[str, Rates]]] = {}
         self._defaults: dict[str, Rates] = {}
-        self._cache: OrderedDict[tuple[str, str, str | None], tuple[datetime, Rates | None]] = (
-            OrderedDict()
-        )
+        self._cache: OrderedDict[tuple[str, str, str | None], _Kept[Rates | None]] = OrderedDict()
         self._dearest: dict[str, tuple[date, Rates | None]] = {}
         self._limits: OrderedDict[tuple[str, str], ModelLimits] = OrderedDict()
-        self._tiers: OrderedDict[tuple[str, str], tuple[datetime, tuple[Rates, ...]]] = (
-            OrderedDict()
-        )
+        self._tiers: OrderedDict[tuple[str, str], _Kept[tuple[Rates, ...]]] = OrderedDict()
         self._cache_max = cache_max
         for override in overrides:
             self._add(override)
@@ -129,28 +127,28 @@ class Catalog:
     ) -> Rates | None:
         """The price of a model at one time and tier; None when nobody knows it."""
         key = (provider, model, service_tier)
-        now = bucket(at)
         found = self._cache.get(key)
-        if found is not None and found[0] == now:
-            return found[1]
+        if found is not None and found[0] <= at < found[1]:
+            return found[2]
         rates = self._find(provider, model, at, service_tier)
-        self._keep(self._cache, key, (now, rates))
+        since = bucket(at)
+        self._keep(self._cache, key, (since, since + BUCKET, rates))
         return rates
 
     def every_tier(self, provider: str, model: str, at: datetime) -> tuple[Rates, ...]:
         """The prices of a model at all service tiers, the usual one first; empty when unknown. It
         is one and the same tuple for as long as they hold."""
-        now = bucket(at)
         found = self._tiers.get((provider, model))
-        if found is not None and found[0] == now:
-            return found[1]
+        if found is not None and found[0] <= at < found[1]:
+            return found[2]
         usual = self.rates(provider, model, at)
         every: list[Rates] = [] if usual is None else [usual]
         if usual is not None and not usual.version.startswith(OWN):
             names = sorted(tiers(self._bundled.get(provider, provider), model))
             every += [r for tier in names if (r := self.rates(provider, model, at, tier))]
         kept = tuple(every)
-        self._keep(self._tiers, (provider, model), (now, kept))
+        since = bucket(at)
+        self._keep(self._tiers, (provider, model), (since, since + BUCKET, kept))
         return kept
 
     def limits(self, provider: str, model: str | None) -> ModelLimits:

@@ -171,6 +171,8 @@ def final_counts(
     usage: Usage, final: bool, *, input_tokens: int = 0, output_tokens: int = 0
 ) -> Final:
     """Join the provider's `usage` (`final`: its last word) with our own running counts."""
+    if final and usage.input_tokens is not None and usage.output_tokens is not None:
+        return Final(usage, "provider")  # the usual case
     stated = _states_tokens(usage)
     if final and (stated or _states_other(usage)):
         if not stated:
@@ -191,8 +193,6 @@ def _completed(usage: Usage, input_tokens: int, output_tokens: int) -> Final:
     filled = (usage.input_tokens is None and input_tokens > 0) or (
         usage.output_tokens is None and output_tokens > 0
     )
-    if usage.input_tokens is not None and usage.output_tokens is not None:
-        return Final(usage, "provider")  # the usual case
     counts = replace(usage, input_tokens=given, output_tokens=made)
     return Final(counts, "partial" if filled else "provider")
 

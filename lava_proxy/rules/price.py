@@ -62,8 +62,7 @@ class Cost:
 
 def cost(rates: Rates, usage: Usage) -> Cost:
     """What `usage` costs by `rates`, its own cost figure and its parts left aside."""
-    input_weight, output_weight, flags = _weigh(rates, usage)
-    return _rounded(input_weight, output_weight, flags)
+    return _rounded(*_weigh(rates, usage))
 
 
 def cost_of(usage: Usage, resolve: Resolve, *, own_cost: bool = True) -> Cost | None:

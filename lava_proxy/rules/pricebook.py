@@ -7,10 +7,10 @@ merchant's own. Immutable to its readers: changed prices are a new book.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
+from lava_adapters.values import dataclass
 from lava_proxy.rules.catalog import Catalog, Override
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.settlement import Unpriced

@@ -29,6 +29,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.settings import Settings
+from lava_proxy.telemetry.batched import whole
 from lava_proxy.telemetry.metrics import workers_folder
 
 READER_TIMEOUT_S = 5.0
@@ -114,21 +115,21 @@ class _Collects(Protocol):
     def collect(self) -> Iterable[Family]: ...
 
 
-class _WithoutCreated:
-    """A registry's families less their ``_created`` samples: they double the series, are missing
-    with several workers, and nobody asks for them."""
+class _Shown:
+    """A registry's families with histograms whole, less their ``_created`` samples: they double the
+    series, are missing with several workers, and nobody asks for them."""
 
     def __init__(self, source: _Collects) -> None:
         self._source = source
 
     def collect(self) -> Iterator[Family]:
-        for family in self._source.collect():
+        for family in whole(self._source.collect()):
             family.samples = [s for s in family.samples if not s.name.endswith("_created")]
             yield family
 
 
 def _text(source: _Collects) -> bytes:
-    return generate_latest(_WithoutCreated(source))
+    return generate_latest(_Shown(source))
 
 
 def _serves_others(settings: Settings) -> bool:

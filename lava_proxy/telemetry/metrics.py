@@ -1,4 +1,5 @@
-"""The process's metrics: methods named after what happened, children bound once.
+"""The process's metrics: methods named after what happened, children bound once. What every call
+counts goes to the library in batches (`batched`); the rest is rare and goes at once.
 
 Label values come from closed sets only: provider ids of the table, outcomes, error codes, kinds of
 anomaly. Anything else becomes ``other``. Never a customer id, never a model name that a caller
@@ -16,10 +17,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Gauge, multiprocess
 
 from lava_proxy import __version__
 from lava_proxy.core.errors import CODES
+from lava_proxy.telemetry.batched import Batches, Histogram, HistogramParts, Total
 from lava_proxy.telemetry.table import (
     ANOMALIES,
     DELIVERIES,
@@ -32,7 +34,7 @@ from lava_proxy.telemetry.table import (
 )
 
 WORKERS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-_E10 = 1e10
+_E10 = 10**10
 
 
 def workers_folder() -> Path | None:
@@ -51,7 +53,9 @@ class Metrics:
 
     def __init__(self, providers: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
-        made = _Made(self.registry)
+        self._batches = Batches()
+        self.registry.register(self._batches)  # first: the others show what it tells
+        made = _Made(self.registry, self._batches)
         self._made = made
         self._known = frozenset(providers)
         self._providers: dict[str, _Provider] = {}
@@ -63,12 +67,16 @@ class Metrics:
         self._deliveries = {outcome: deliveries.labels(outcome) for outcome in DELIVERIES}
         starts = made.counters["lava_embedded_postgres_starts"]
         self._starts = {result: starts.labels(result) for result in STARTS}
-        self._added = made.histograms["lava_gateway_added_seconds"]
-        self._rows = made.counters["lava_ledger_rows"]
-        self._flush = made.histograms["lava_ledger_flush_seconds"]
-        self._trips = _Total(made.counters["lava_lease_trips"])
-        self._warm = _Total(made.counters["lava_lease_warm_holds"])
+        self._added = made.histogram("lava_gateway_added_seconds")
+        self._rows = made.total("lava_ledger_rows")
+        self._flush = made.histogram("lava_ledger_flush_seconds")
+        self._trips = made.total("lava_lease_trips")
+        self._warm = made.total("lava_lease_warm_holds")
         made.gauges["lava_build_info"].labels(__version__).set(1)
+
+    def tell(self) -> None:
+        """Show what was counted up to now to whoever scrapes."""
+        self._batches.tell()
 
     def call_ended(
         self,
@@ -83,11 +91,9 @@ class Metrics:
     ) -> None:
         """A forwarded call was settled. Its money counts when its row is committed: `booked`."""
         of = self._providers.get(provider) or self._bind(provider)
-        of.outcomes.get(outcome, of.other_outcome).inc()
-        if input_tokens:
-            of.input_tokens.inc(input_tokens)
-        if output_tokens:
-            of.output_tokens.inc(output_tokens)
+        of.outcomes.get(outcome, of.other_outcome).value += 1
+        of.input_tokens.value += input_tokens
+        of.output_tokens.value += output_tokens
         self._added.observe(added_s)
         of.durations.observe(duration_s)
         if first_byte_s is not None:
@@ -97,9 +103,9 @@ class Metrics:
         """A row was committed: now its money counts. A correction downwards is not shown."""
         of = self._providers.get(provider) or self._bind(provider)
         if cost_e10 > 0:
-            of.cost.inc(cost_e10 / _E10)
+            of.cost.value += cost_e10
         if charge_e10 > 0:
-            of.charge.inc(charge_e10 / _E10)
+            of.charge.value += charge_e10
 
     def refused(self, code: str) -> None:
         """A call was refused before a provider was reached."""
@@ -158,11 +164,12 @@ class Metrics:
 
     def flushed(self, rows: int, seconds: float) -> None:
         """One transaction of the ledger writer was committed."""
-        self._rows.inc(rows)
+        self._rows.value += rows
         self._flush.observe(seconds)
 
     def sample(self, *, held_e10: int, leased_e10: int, **gauges: float) -> None:
-        """Set gauges from a periodic look; names without the ``lava_`` prefix."""
+        """Set gauges from a periodic look, every second; names without the ``lava_`` prefix."""
+        self.tell()
         known = self._made.gauges
         known["lava_held_usd"].set(held_e10 / _E10)
         known["lava_leased_usd"].set(leased_e10 / _E10)
@@ -181,8 +188,8 @@ class Metrics:
 
     def sample_totals(self, *, lease_trips: int, warm_holds: int) -> None:
         """Advance counters to totals that are kept elsewhere."""
-        self._trips.advance(lease_trips)
-        self._warm.advance(warm_holds)
+        self._trips.value = max(self._trips.value, lease_trips)
+        self._warm.value = max(self._warm.value, warm_holds)
 
     def _bind(self, provider: str) -> _Provider:
         """Series of a provider begin with its first call: those of all would be megabytes."""
@@ -196,23 +203,34 @@ class Metrics:
 class _Made:
     """The table as objects of the library."""
 
-    __slots__ = ("counters", "gauges", "histograms")
+    __slots__ = ("_batches", "_histograms", "counters", "gauges")
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, batches: Batches) -> None:
+        self._batches = batches
         self.counters: dict[str, Counter] = {}
         self.gauges: dict[str, Gauge] = {}
-        self.histograms: dict[str, Histogram] = {}
+        self._histograms: dict[str, tuple[Metric, HistogramParts]] = {}
         for metric in METRICS:
             self._make(metric, registry)
+
+    def total(self, name: str, *labels: str, per: int = 1) -> Total:
+        """A counter for what happens often."""
+        counter = self.counters[name]
+        return self._batches.total(counter.labels(*labels) if labels else counter, per)
+
+    def histogram(self, name: str, *labels: str) -> Histogram:
+        """A histogram with these label values."""
+        metric, parts = self._histograms[name]
+        return self._batches.histogram(metric, parts, *labels)
 
     def _make(self, metric: Metric, registry: CollectorRegistry) -> None:
         name, help_, labels = metric.name, metric.help, metric.labels
         if metric.kind == "counter":
             self.counters[name] = Counter(name, help_, labels, registry=registry)
         elif metric.kind == "histogram":
-            self.histograms[name] = Histogram(
-                name, help_, labels, registry=registry, buckets=metric.buckets
-            )
+            buckets = Counter(f"{name}_bucket", help_, (*labels, "le"), registry=registry)
+            sum_ = Counter(f"{name}_sum", help_, labels, registry=registry)
+            self._histograms[name] = metric, (buckets, sum_)
         else:
             self.gauges[name] = Gauge(
                 name, help_, labels, registry=registry, multiprocess_mode=metric.adds_up
@@ -220,7 +238,7 @@ class _Made:
 
 
 class _Provider:
-    """One provider's children."""
+    """One provider's series."""
 
     __slots__ = (
         "charge",
@@ -236,30 +254,14 @@ class _Provider:
     )
 
     def __init__(self, made: _Made, name: str) -> None:
-        counters, histograms = made.counters, made.histograms
-        requests = counters["lava_requests"]
-        self.outcomes = {outcome: requests.labels(name, outcome) for outcome in OUTCOMES}
-        self.other_outcome = requests.labels(name, OTHER)
-        self.input_tokens = counters["lava_tokens"].labels(name, "input")
-        self.output_tokens = counters["lava_tokens"].labels(name, "output")
-        self.cost = counters["lava_cost_usd"].labels(name)
-        self.charge = counters["lava_charge_usd"].labels(name)
-        self.cutoffs = counters["lava_cutoffs"].labels(name)
-        self.first_byte = histograms["lava_first_byte_seconds"].labels(name)
-        self.durations = histograms["lava_request_duration_seconds"].labels(name)
-        self.ratio = histograms["lava_estimate_ratio"].labels(name)
-
-
-class _Total:
-    """A counter that follows a total kept elsewhere."""
-
-    __slots__ = ("_counter", "_seen")
-
-    def __init__(self, counter: Counter) -> None:
-        self._counter = counter
-        self._seen = 0
-
-    def advance(self, total: int) -> None:
-        if total > self._seen:
-            self._counter.inc(total - self._seen)
-            self._seen = total
+        total, histogram = made.total, made.histogram
+        self.outcomes = {outcome: total("lava_requests", name, outcome) for outcome in OUTCOMES}
+        self.other_outcome = total("lava_requests", name, OTHER)
+        self.input_tokens = total("lava_tokens", name, "input")
+        self.output_tokens = total("lava_tokens", name, "output")
+        self.cost = total("lava_cost_usd", name, per=_E10)
+        self.charge = total("lava_charge_usd", name, per=_E10)
+        self.cutoffs = made.counters["lava_cutoffs"].labels(name)
+        self.first_byte = histogram("lava_first_byte_seconds", name)
+        self.durations = histogram("lava_request_duration_seconds", name)
+        self.ratio = histogram("lava_estimate_ratio", name)

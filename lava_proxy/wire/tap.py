@@ -127,10 +127,17 @@ class Tap:
 
     def finish(self) -> list[Event]:
         """The upstream's body is complete: the events that were still waiting."""
+        return self.last(b"")
+
+    def last(self, piece: bytes) -> list[Event]:
+        """The upstream's body is complete with `piece`: its events, and those that were waiting."""
+        events: list[Event] = []
         try:
-            events = self._framer.finish()
+            if piece:
+                events = self._framer.feed(piece)
+            events += self._framer.finish()
         except Exception:
-            return self._let_go()
+            return [*self._read(events), *self._let_go()]
         if self.held is not None:  # the gate is closed: they wait behind it
             self.held += events
             return []
@@ -143,7 +150,7 @@ class Tap:
 
     def _read(self, events: list[Event]) -> list[Event]:
         reader, gate = self.reader, self.gate
-        dropped = None
+        dropped: tuple[Event, ...] = ()
         for index, event in enumerate(events):
             if not event.data:
                 if event.torn and self.on_failed is not None:
@@ -159,15 +166,15 @@ class Tap:
                 self.faulty = True
                 continue
             if self._sieved and drops(event, reader):
-                dropped = event
+                dropped += (event,)
             elif not open_:
                 self.held = events[index:]
                 events = events[:index]
                 break
         if self.on_failed is not None and reader.failed:
             self._alarm()
-        if dropped is not None:
-            return [event for event in events if event is not dropped]
+        if dropped:
+            return [event for event in events if not any(event is gone for gone in dropped)]
         return events
 
     def _alarm(self) -> None:

@@ -85,6 +85,7 @@ class StandIn:
             duration_s=0.7,
         )
         self.metrics.booked("openai", 10**9, 2 * 10**9)
+        self.metrics.tell()  # as the real application does every second
 
     async def show_metrics(self, scope: Message, send: Send) -> None:
         try:

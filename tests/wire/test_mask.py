@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lava_proxy.wire.mask import Mask, shows
+from lava_proxy.wire.mask import Mask, Masks, shows
 
 KEY = b"sk-ant/key_0123456789+=.Z"
 ESCAPED = KEY.replace(b"-", b"\\u002d").replace(b"+", b"\\u002B").replace(b"/", b"\\/")
@@ -65,6 +65,19 @@ def test_a_body_that_ends_within_it_does_not_show_the_part() -> None:
     assert _masked([b"ask sk-"]) == b"ask sk-"
 
 
+@pytest.mark.parametrize("written", WAYS)
+@pytest.mark.parametrize("keys", [[KEY], [b"k/ey", KEY], [b"", KEY], []])
+def test_a_whole_answer_is_hidden_as_its_pieces_are(written: bytes, keys: list[bytes]) -> None:
+    text = b'{"m":"a\\nb k%%2Fe sk-ant %b k/ey' % written
+    for end in range(len(text) + 1):
+        whole, pieces = Masks(keys), Masks(keys)
+        expected = pieces.feed(text[:end]) + pieces.finish()
+        assert whole.last(text[:end]) == expected
+        assert (KEY in text[:end] and KEY in keys) <= (expected != text[:end])
+        begun = Masks(keys)
+        assert begun.feed(text[: end // 2]) + begun.last(text[end // 2 : end]) == expected
+
+
 _PARTS = st.sampled_from(
     [
         *WAYS,
@@ -90,6 +103,7 @@ def test_it_hides_what_one_search_would_find(
     text = b"".join(data.draw(st.lists(parts, max_size=12))) + b"."
     expected = _oracle(text, key)
     assert _masked([text], key) == expected
+    assert Masks([key]).last(text) == expected
     cut = data.draw(st.integers(0, len(text)))
     assert _masked([text[:cut], text[cut:]], key) == expected
     assert _masked([text[i : i + 1] for i in range(len(text))], key) == expected

@@ -111,3 +111,41 @@ def test_usage_of_an_oversize_answer_is_salvaged() -> None:
     assert (usage.model, usage.input_tokens, usage.output_tokens) == ("m1", 12, 34)
     assert tap.reader.response_id == "r1"
     assert not tap.faulty
+
+
+JSON = b'{"id":"c","choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":3}}'
+LAST = [
+    (Framing.JSON, JSON),
+    (Framing.JSON, JSON[:-1] + b',"error":{"message":"no"}}'),
+    (Framing.JSON, JSON[:40]),
+    (Framing.SSE, DELTA + STOP + USAGE + DONE),
+    (Framing.SSE, DELTA + USAGE + USAGE.strip()),
+    (Framing.NDJSON, JSON + b"\n" + JSON),
+    (Framing.JSON_ARRAY, b"[" + JSON + b",\n" + JSON + b"]"),
+    (Framing.OPAQUE, b"anything"),
+]
+
+
+@pytest.mark.parametrize(("framing", "body"), LAST)
+@pytest.mark.parametrize("closes_at", [0, 1, 2, 3])
+def test_the_last_piece_says_what_a_piece_and_the_end_say(
+    framing: Framing, body: bytes, closes_at: int
+) -> None:
+    for cut in range(len(body)):
+        seen = []
+        for at_once in (False, True):
+            tap = Tap(framing, ChatReader(ASK), sieved=True)
+            asked: list[int] = []
+            tap.gate = lambda asked=asked: asked.append(1) or len(asked) != closes_at
+            tap.on_failed = lambda asked=asked: asked.append(0)
+            events = tap.feed(body[:cut]) if cut else []
+            if tap.held is not None:
+                events += tap.resume()
+            if at_once:
+                events += tap.last(body[cut:])
+            else:
+                events += tap.feed(body[cut:]) + tap.finish()
+            held = None if tap.held is None else raw(tap.held)
+            seen.append((raw(events), held, asked, tap.events, tap.reader.usage()))
+            assert not tap.faulty
+        assert seen[0] == seen[1]

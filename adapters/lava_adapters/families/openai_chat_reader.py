@@ -32,9 +32,9 @@ class ChatReader(Fold):
         """The last event had one choice with text and nothing else."""
 
     def _fold(self, name: str, body: dict[str, Any], data: bytes) -> None:
-        choices = body.get("choices")
+        choices, usage = body.get("choices"), body.get("usage")
         self._plain = False
-        needed = self.read_text or self._ask.stream or self._searching or body.get("usage") is None
+        needed = usage is None or self._ask.stream or self.read_text or self._searching
         inner = None
         if needed and type(choices) is list and choices:
             inner = self._choices(choices)
@@ -46,7 +46,6 @@ class ChatReader(Fold):
             self._name(body)
         if body.get("error") is not None or name == "error":
             self.failed = True
-        usage = body.get("usage")
         if usage is None:
             usage = member(body["x_groq"], "usage") if "x_groq" in body else inner
         if usage is not None:
@@ -62,11 +61,12 @@ class ChatReader(Fold):
         if "service_tier" in body:
             self._tier(body["service_tier"])
 
-    def _state(self, body: dict[str, Any], usage: object, data: bytes, choices: object) -> None:
+    def _state(self, body: dict[str, Any], usage: Any, data: bytes, choices: object) -> None:
         if not take_usage(usage, self._counts):
             return
         take_cost(usage, data, self._counts)
-        self._tier(member(usage, "service_tier"))
+        if "service_tier" in usage:
+            self._tier(usage["service_tier"])
         self._usage = None
         self._stated = True
         extra = choices == []

@@ -142,8 +142,7 @@ class Translation:
         return out
 
     def _hidden(self, failed: n.Failed) -> n.Failed:
-        mask = Masks(self.secrets)
-        text = mask.feed(failed.message.encode("utf-8", "replace")) + mask.finish()
+        text = Masks(self.secrets).last(failed.message.encode("utf-8", "replace"))
         return replace(failed, message=text.decode())
 
     def _document(self) -> bytes:
