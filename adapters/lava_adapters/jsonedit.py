@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Container
+from functools import lru_cache
 from typing import NamedTuple
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -74,10 +76,20 @@ def set_nested(text: bytes, outer: str, inner: str, value: bytes) -> bytes:
     return text[: member.start] + made + text[member.end :]
 
 
-def repeated(text: bytes, names: frozenset[str]) -> str | None:
-    """The first of `names` that is the name of two members."""
-    if ESCAPED_ASCII not in text:
-        names = frozenset(name for name in names if text.count(b'"%b"' % name.encode()) > 1)
+def repeated(
+    text: bytes, names: frozenset[str], present: Container[str] | None = None
+) -> str | None:
+    """The first of `names` that is the name of two members. `present`: names of members, where they
+    are known; one that is absent cannot be there twice."""
+    if b"\\" not in text or ESCAPED_ASCII not in text:  # the first look is the quicker by far
+        found = _any_of(names).findall(text)
+        if len(found) == len(set(found)):
+            return None
+        names = frozenset(
+            name
+            for name in names
+            if found.count(b'"%b"' % name.encode()) > 1 and (present is None or name in present)
+        )
         if not names:
             return None
     seen: set[str] = set()
@@ -86,6 +98,12 @@ def repeated(text: bytes, names: frozenset[str]) -> str | None:
             return member.name
         seen.add(member.name)
     return None
+
+
+@lru_cache(maxsize=128)
+def _any_of(names: frozenset[str]) -> re.Pattern[bytes]:
+    """Finds each of `names` wherever it is a whole string, in one pass."""
+    return re.compile(b'"(?:%b)"' % b"|".join(re.escape(name.encode()) for name in sorted(names)))
 
 
 def _end_of_value(text: bytes, start: int) -> int:

@@ -61,9 +61,12 @@ def test_setting_a_nested_member(value: dict[str, object], style, escape: bool) 
         (b'{"model":1,"mod\\u0065l":2}', "model"),
         (b'{"model":1,"x":{"model":2}}', None),
         (b'{"model":"model","x":["model"]}', None),
+        (b'{"x":["model","model"],"n":1}', None),
+        (b'{"x":"\\\\","model":1,"model":2}', "model"),
         (b'{"x":1,"x":2,"model":3}', None),
         (b'{"model":"\\u0065"}', None),
     ],
 )
 def test_repeated_members(text: bytes, twice: str | None) -> None:
     assert repeated(text, frozenset(("model", "n"))) == twice
+    assert repeated(text, frozenset(("model", "n")), json.loads(text)) == twice

@@ -45,7 +45,9 @@ class OpenAIChat:
         request = parse(body, _PRICED)
         stream = flag(request, "stream")
         options = mapping(request, "stream_options")
-        wants_usage = flag(options, "include_usage", "stream_options.include_usage")
+        wants_usage = bool(options) and flag(
+            options, "include_usage", "stream_options.include_usage"
+        )
         caps = [cap for name in self._caps if (cap := limit(request, name)) is not None]
         weight = weigh(body, request)
         model = text(request, "model")
@@ -54,7 +56,7 @@ class OpenAIChat:
             model=model,
             stream=stream,
             # Which of two caps a compatible provider obeys is unknown: hold for the larger.
-            output_cap=max(caps, default=None),
+            output_cap=max(caps) if caps else None,
             choices=self._choices(request),
             input_bytes=weight.input_bytes,
             text_bytes=weight.text_bytes,
