@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container
+from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -76,21 +76,13 @@ def set_nested(text: bytes, outer: str, inner: str, value: bytes) -> bytes:
     return text[: member.start] + made + text[member.end :]
 
 
-def repeated(
-    text: bytes, names: frozenset[str], present: Container[str] | None = None
-) -> str | None:
-    """The first of `names` that is the name of two members. `present`: names of members, where they
-    are known; one that is absent cannot be there twice."""
+def repeated(text: bytes, names: Collection[str]) -> str | None:
+    """The first of `names` that is the name of two members."""
     if b"\\" not in text or ESCAPED_ASCII not in text:  # the first look is the quicker by far
-        found = _any_of(names).findall(text)
-        if len(found) == len(set(found)):
-            return None
-        names = frozenset(
-            name
-            for name in names
-            if found.count(b'"%b"' % name.encode()) > 1 and (present is None or name in present)
-        )
-        if not names:
+        for name in names:
+            if text.count(_quoted(name)) > 1:
+                break
+        else:
             return None
     seen: set[str] = set()
     for member in members(text):
@@ -100,10 +92,10 @@ def repeated(
     return None
 
 
-@lru_cache(maxsize=128)
-def _any_of(names: frozenset[str]) -> re.Pattern[bytes]:
-    """Finds each of `names` wherever it is a whole string, in one pass."""
-    return re.compile(b'"(?:%b)"' % b"|".join(re.escape(name.encode()) for name in sorted(names)))
+@lru_cache(maxsize=1024)
+def _quoted(name: str) -> bytes:
+    """A name as it stands in JSON; only names of ours are asked for, in every call."""
+    return b'"%b"' % name.encode()
 
 
 def _end_of_value(text: bytes, start: int) -> int:

@@ -98,7 +98,8 @@ class Condition:
             and writer.stopped is None
             and writer.failing_since_s is None
             and not self._outage.away
-            and not self._spool_high()
+            and writer.depth <= self._rows_high
+            and journal.kept_bytes <= self._bytes_high
         )
 
     def _away(self) -> bool:

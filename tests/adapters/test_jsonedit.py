@@ -69,4 +69,3 @@ def test_setting_a_nested_member(value: dict[str, object], style, escape: bool) 
 )
 def test_repeated_members(text: bytes, twice: str | None) -> None:
     assert repeated(text, frozenset(("model", "n"))) == twice
-    assert repeated(text, frozenset(("model", "n")), json.loads(text)) == twice

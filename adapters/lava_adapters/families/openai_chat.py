@@ -44,11 +44,10 @@ class OpenAIChat:
             return Ask(free=True, makes_output=False)
         request = parse(body, _PRICED)
         stream = flag(request, "stream")
-        options = mapping(request, "stream_options")
-        wants_usage = bool(options) and flag(
-            options, "include_usage", "stream_options.include_usage"
+        wants_usage = "stream_options" in request and flag(
+            mapping(request, "stream_options"), "include_usage", "stream_options.include_usage"
         )
-        caps = [cap for name in self._caps if (cap := limit(request, name)) is not None]
+        caps = [limit(request, name) or 0 for name in self._caps if name in request]
         weight = weigh(body, request)
         model = text(request, "model")
         fees, rounds = of_chat(request, model)
@@ -56,7 +55,7 @@ class OpenAIChat:
             model=model,
             stream=stream,
             # Which of two caps a compatible provider obeys is unknown: hold for the larger.
-            output_cap=max(caps) if caps else None,
+            output_cap=max(caps, default=0) or None,
             choices=self._choices(request),
             input_bytes=weight.input_bytes,
             text_bytes=weight.text_bytes,
