@@ -175,9 +175,13 @@ def _known(gateway: Gateway, run: Run, method: str) -> tuple[Call, Sequence[Want
         ),
         input_characters=ask.input_characters or 0,
         input_ms=ask.input_ms or 0,
-        budgets=tuple([(w.kind, w.owner_id) for w in budgets if w.kind != limits.OPEN]),
+        budgets=_booked_on(budgets) if budgets else (),
     )
     return call, budgets
+
+
+def _booked_on(budgets: Sequence[Want]) -> tuple[tuple[str, str], ...]:
+    return tuple((want.kind, want.owner_id) for want in budgets if want.kind != limits.OPEN)
 
 
 async def _open(

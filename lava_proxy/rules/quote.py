@@ -131,7 +131,7 @@ def quote(
         adjustable,
         cap,
         adjustable and strict and ask.output_cap is None,
-        max(1, per_token),
+        per_token or 1,
         _unbounded(ask, gauge, outputs, model) if strict else None,
     )
 

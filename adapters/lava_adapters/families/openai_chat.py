@@ -47,19 +47,22 @@ class OpenAIChat:
         wants_usage = "stream_options" in request and flag(
             mapping(request, "stream_options"), "include_usage", "stream_options.include_usage"
         )
-        caps = [limit(request, name) or 0 for name in self._caps if name in request]
+        cap = None
+        for name in self._caps:
+            # Which of two caps a compatible provider obeys is unknown: hold for the larger.
+            if (found := limit(request, name)) is not None and (cap is None or found > cap):
+                cap = found
         weight = weigh(body, request)
         model = text(request, "model")
         fees, rounds = of_chat(request, model)
         return Ask(
-            model=model,
-            stream=stream,
-            # Which of two caps a compatible provider obeys is unknown: hold for the larger.
-            output_cap=max(caps, default=0) or None,
-            choices=self._choices(request),
-            input_bytes=weight.input_bytes,
-            text_bytes=weight.text_bytes,
-            media_tokens=weight.media_tokens,
+            model,
+            stream,
+            cap,
+            self._choices(request),
+            weight.input_bytes,
+            weight.text_bytes,
+            weight.media_tokens,
             hidden_input=weight.hidden or _searches(request),
             wants_usage=wants_usage,
             capable_of_cap=True,
