@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from lava_adapters.contract import Ask, AskError
 from lava_proxy.books.holds import CREDIT, Holds
-from lava_proxy.books.leases import Hold, Refusal
+from lava_proxy.books.leases import Hold
 from lava_proxy.core.errors import LavaError
 from lava_proxy.core.money import format_e10
 from lava_proxy.proxy import limits
@@ -86,8 +86,10 @@ async def check_objects(gateway: Gateway, run: Run) -> None:
     """Objects that the request names must have been made by the same customer: all customers share
     one managed key, so the provider cannot tell them apart."""
     ask, caller, provider = run.ask, run.caller, run.provider
-    if ask is None or caller is None or provider is None or not run.managed:
+    if ask is None or not ask.object_ids or not run.managed:
         return
+    if caller is None or provider is None:
+        raise LavaError("internal_error")
     mine = (
         caller.merchant.merchant_id,
         caller.customer.customer_id if caller.customer else None,
@@ -207,10 +209,13 @@ async def _open(
     caps: list[int] = []
     if budgets or caller.spend_key is not None:
         caps = await limits.open_limits(gateway, run, holds, budgets, wanted)
-    if caller.customer is not None and plan is not None:
+    if meter is not None and plan is not None and caller.customer is not None:
         check_bounded(plan)
         books.condition.refuse_prepaid_if_draining()
-        hold = await _hold(gateway, run, plan.least_e10, plan.want_e10)
+        account = books.leases.account(caller.customer.customer_id)
+        hold = books.leases.try_hold(account, plan.want_e10, meter.debt_e10)
+        if hold is None:
+            hold = await _hold(gateway, run, plan.least_e10, plan.want_e10)
         holds.add(CREDIT, hold, plan.gauge)
         if (cap := plan.cap_for(hold.amount_e10)) is not None:
             caps.append(cap)
@@ -223,10 +228,7 @@ async def _hold(gateway: Gateway, run: Run, least_e10: int, want_e10: int) -> Ho
         raise LavaError("internal_error")
     leases = gateway.books.leases
     account = leases.account(caller.customer.customer_id)
-    overdraft = caller.meter.overdraft_e10 if caller.meter.enforcement == "soft" else 0
-    held: Hold | Refusal | None = leases.try_hold(account, want_e10, overdraft)
-    if held is None:
-        held = await leases.hold(account, least_e10, want_e10, overdraft)
+    held = await leases.hold(account, least_e10, want_e10, caller.meter.debt_e10)
     if isinstance(held, Hold):
         return held
     details: dict[str, object] = {

@@ -88,9 +88,13 @@ class Meter:
     unpriced: Unpriced = "refuse"
     gauge: Gauge | None = field(init=False, repr=False, compare=False)
     """Of a fixed price, which asks for no model's: made once, as every call needs it."""
+    debt_e10: int = field(init=False, repr=False, compare=False)
+    """How far below zero its calls may take a customer."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gauge", gauge(self.tariff, None, text_only=True))
+        debt_e10 = self.overdraft_e10 if self.enforcement == "soft" else 0
+        object.__setattr__(self, "debt_e10", debt_e10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
