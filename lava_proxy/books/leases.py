@@ -82,16 +82,15 @@ class Leases:
         account.held_e10 += amount_e10
         account.used_s = self.clock.boot_s()
         self.refill_if_low(account, overdraft_e10)
-        self.warm += 1
         return Hold(self, account, amount_e10, overdraft_e10)
 
     async def hold(
         self, account: Account, least_e10: int, amount_e10: int, overdraft_e10: int
     ) -> Hold | Refusal:
-        """Open a hold of `amount_e10`, or of what there is if that is at least `least_e10`. To ask
-        `try_hold` first saves most calls a coroutine."""
+        """Open a hold of `amount_e10`, or of what there is if that is at least `least_e10`."""
         hold = self.try_hold(account, amount_e10, overdraft_e10)
         if hold is not None:
+            self.warm += 1
             return hold
         if (refusal := self._known_refusal(account, least_e10)) is not None:
             return refusal
@@ -127,9 +126,7 @@ class Leases:
     ) -> Hold | None:
         """A hold of what there is, if that is enough. No await."""
         take = min(amount_e10, max(account.free_e10, 0))
-        hold = self.try_hold(account, take, overdraft_e10) if take >= least_e10 else None
-        self.warm -= hold is not None  # it waited for a trip
-        return hold
+        return self.try_hold(account, take, overdraft_e10) if take >= least_e10 else None
 
     def take_free(self, owner_id: str) -> int:
         """Let go of what nobody holds; the caller gives it back to the database."""

@@ -209,13 +209,10 @@ async def _open(
     caps: list[int] = []
     if budgets or caller.spend_key is not None:
         caps = await limits.open_limits(gateway, run, holds, budgets, wanted)
-    if meter is not None and plan is not None and caller.customer is not None:
+    if caller.customer is not None and plan is not None:
         check_bounded(plan)
         books.condition.refuse_prepaid_if_draining()
-        account = books.leases.account(caller.customer.customer_id)
-        hold = books.leases.try_hold(account, plan.want_e10, meter.debt_e10)
-        if hold is None:
-            hold = await _hold(gateway, run, plan.least_e10, plan.want_e10)
+        hold = await _hold(gateway, run, plan.least_e10, plan.want_e10)
         holds.add(CREDIT, hold, plan.gauge)
         if (cap := plan.cap_for(hold.amount_e10)) is not None:
             caps.append(cap)
