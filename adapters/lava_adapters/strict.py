@@ -29,7 +29,7 @@ def parse(body: bytes, priced: frozenset[str]) -> dict[str, Any]:
     if type(value) is not dict:
         raise AskError("the request body must be a JSON object")
     # An absent name cannot be there twice; most searches are saved by that.
-    twice = repeated(body, priced & value.keys())
+    twice = repeated(body, priced.intersection(value))
     if twice is not None:
         raise AskError(f"the member {twice!r} occurs twice; send it once", twice)
     return value

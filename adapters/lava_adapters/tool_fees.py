@@ -92,13 +92,19 @@ def _named_container(tool: Mapping[str, Any]) -> bool:
 def of_chat(request: Mapping[str, Any], model: str | None) -> tuple[Fees, int | None]:
     """Fees, and rounds, of chat completions: a model that searches does it once, unless it is one
     for research; other hosts' tools and plug-ins have no bound."""
-    served = [_kind(tool, "function") for tool in tools_of(request)]
-    served = [kind for kind in served if not kind.startswith(_CALLERS_OWN)]
-    name = model or ""
-    if "deep-research" in name or request.get("plugins") or any("search" in k for k in served):
-        return (("web_search", None),), None if served else 1
-    searches = request.get("web_search_options") is not None or "-search-" in name
-    return ((("web_search", 1),) if searches else ()), None if served else 1
+    served = _served(request) if "tools" in request else ()
+    name, rounds = model or "", None if served else 1
+    if "deep-research" in name or request.get("plugins") or "search" in " ".join(served):
+        return (("web_search", None),), rounds
+    if request.get("web_search_options") is not None or "-search-" in name:
+        return (("web_search", 1),), rounds
+    return (), rounds
+
+
+def _served(request: Mapping[str, Any]) -> list[str]:
+    """The types of a chat's tools that do not run at the caller."""
+    kinds = [_kind(tool, "function") for tool in tools_of(request)]
+    return [kind for kind in kinds if not kind.startswith(_CALLERS_OWN)]
 
 
 def of_claude(request: Mapping[str, Any]) -> tuple[Fees, int | None]:

@@ -55,6 +55,13 @@ _PICTURES = frozenset(("images", "reference_images"))
 _SOURCED = frozenset(("image", "audio", "video", "document"))
 _TEXT_FORMATS = frozenset(("txt", "md", "csv", "html"))
 """Bedrock's documents that are nothing but text."""
+_MARKED = frozenset(
+    (
+        *(*_OWN_DATA, *_IDS, *_ID_LISTS, *_URLS, *_DATA, *_SHOWN, *_BLOBS, *_PICTURES, *_SOURCED),
+        *("input", "container", "environment", "url"),
+    )
+)
+"""All names that mean something here: what stands under another is text, or holds more."""
 
 
 @dataclass(slots=True)
@@ -95,36 +102,40 @@ class Weight:
 
 
 def weigh(body: bytes, request: dict[str, Any]) -> Weight:
-    """Walk `request`, which is what `body` holds."""
+    """Walk `request`, which is what `body` holds. Every string of every prompt is met here, so the
+    usual one costs no call."""
     weight = Weight(input_bytes=len(body))
+    text_bytes = 0
     stack: list[Any] = [request]
     while stack:
         node = stack.pop()
         if type(node) is list:
             for item in node:
-                if type(item) is dict or type(item) is list:
+                if type(item) is str:
+                    text_bytes += len(item) if item.isascii() else _utf8(item)
+                elif type(item) is dict or type(item) is list:
                     stack.append(item)
-                elif type(item) is str:
-                    weight.text_bytes += _size(item)
             continue
         kind = node.get("type")
         if kind == "item_reference" and type(node.get("id")) is str:
             weight._point(node["id"])
         for key, value in node.items():
             if key in _OWN_DATA or (key == "input" and kind == "tool_use"):
-                weight.text_bytes += len(orjson.dumps(value))
-                continue
-            if type(value) is str:
-                weight.text_bytes += _size(value)
-                _string(weight, node, key, value)
+                text_bytes += len(orjson.dumps(value))
+            elif type(value) is str:
+                text_bytes += len(value) if value.isascii() else _utf8(value)
+                if key in _MARKED:
+                    _string(weight, node, key, value)
             elif type(value) is dict or type(value) is list:
-                _nested(weight, key, value)
+                if key in _MARKED:
+                    _nested(weight, key, value)
                 stack.append(value)
+    weight.text_bytes += text_bytes
     return weight
 
 
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+def _utf8(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def _string(weight: Weight, node: dict[str, Any], key: str, value: str) -> None:

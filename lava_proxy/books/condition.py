@@ -34,7 +34,7 @@ LOOK_S = 1.0
 
 
 class Condition:
-    """Reads, never changes anything. Asked twice per call, so it only compares numbers."""
+    """Reads, never changes anything. Asked twice per call, so one look tells that all is well."""
 
     def __init__(
         self,
@@ -52,13 +52,16 @@ class Condition:
         self._journal = journal
         self._writer = writer
         self._clock = clock
-        self._rows_max = rows_max
         self._bytes_max = bytes_max
+        self._rows_high = DRAIN_PERCENT * rows_max // 100
+        self._bytes_high = DRAIN_PERCENT * bytes_max // 100
         self._over = False
         self._over_until_s = 0.0
 
     def state(self) -> State:
         """The state now."""
+        if self._well():
+            return "normal"
         if self.closed_by() is not None:
             return "closed"
         away = self._away()
@@ -78,13 +81,26 @@ class Condition:
 
     def refuse_if_closed(self) -> None:
         """Raise 503 when the outcome of a new call could not be kept."""
-        if self.closed_by() is not None:
+        if not self._well() and self.closed_by() is not None:
             raise unavailable("the books are closed; try again", 5)
 
     def refuse_prepaid_if_draining(self) -> None:
         """Raise 503 when no new call may be opened on leased credit."""
-        if self.state() == "drain":
+        if not self._well() and self.state() == "drain":
             raise unavailable("the ledger is behind; try again", 5)
+
+    def _well(self) -> bool:
+        """Whether nothing at all is wrong, which no other method denies then."""
+        journal, writer = self._journal, self._writer
+        return (
+            journal.failed is None
+            and journal.full is None
+            and writer.stopped is None
+            and writer.failing_since_s is None
+            and not self._outage.away
+            and writer.depth <= self._rows_high
+            and journal.kept_bytes <= self._bytes_high
+        )
 
     def _away(self) -> bool:
         """Whether nothing could be granted, or nothing booked, for a while."""
@@ -101,7 +117,4 @@ class Condition:
         return self._over
 
     def _spool_high(self) -> bool:
-        return (
-            100 * self._writer.depth > DRAIN_PERCENT * self._rows_max
-            or 100 * self._journal.kept_bytes > DRAIN_PERCENT * self._bytes_max
-        )
+        return self._writer.depth > self._rows_high or self._journal.kept_bytes > self._bytes_high

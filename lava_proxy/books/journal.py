@@ -56,6 +56,7 @@ class Journal:
     def __init__(self, folder: Path, *, segment_bytes: int) -> None:
         """Takes the folder's lock; raises `JournalError` if another process has it."""
         self.folder = folder
+        self.holder_id = folder.name
         self._segment_bytes = segment_bytes
         self._lock_fd = lock_folder(folder)
         self._number = self._last_number = 0
@@ -76,10 +77,6 @@ class Journal:
         except JournalError:
             os.close(self._lock_fd)
             raise
-
-    @property
-    def holder_id(self) -> str:
-        return self.folder.name
 
     @property
     def closed(self) -> str | None:
@@ -116,7 +113,9 @@ class Journal:
 
     def sent(self, seq: int) -> None:
         """Write SENT: the provider may charge from here on."""
-        self._append(SENT, SEQ.pack(seq))
+        number = SEQ.pack(seq)
+        if not self._last.store(SENT, number):
+            self._append(SENT, number)
 
     def progress(
         self, seq: int, inputs: int, outputs: int, input_characters: int, output_characters: int

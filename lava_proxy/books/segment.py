@@ -18,15 +18,16 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import zlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 HEADER = b"LAVAJ001"
 HOLD, SENT, PROGRESS, SETTLE = KINDS = (1, 2, 3, 4)
 
 FRAME = struct.Struct("<IIB")
+FRAME_BYTES = FRAME.size
 SEQ = struct.Struct("<Q")
 COUNTS = struct.Struct("<QQQQQ")
 
@@ -73,11 +74,11 @@ class Segment:
 
     def store(self, kind: int, payload: bytes) -> bool:
         """Add a record; False when there is no room for it."""
-        start = self.size
-        end = start + FRAME.size + len(payload)
+        start, length = self.size, len(payload)
+        end = start + FRAME_BYTES + length
         if end > self.bytes_max:
             return False
-        self._map[start:end] = FRAME.pack(len(payload), zlib.crc32(payload, kind), kind) + payload
+        self._map[start:end] = FRAME.pack(length, crc32(payload, kind), kind) + payload
         self.size = end
         self.dirty = True
         return True
@@ -120,7 +121,7 @@ def read_segment(data: bytes, name: str = "segment") -> Generator[Record, None, 
     if head != HEADER:
         raise JournalError(f"{name}: not a journal of this version (it starts with {head!r})")
     at = len(HEADER)
-    while at + FRAME.size <= len(data):
+    while at + FRAME_BYTES <= len(data):
         found = _framed(data, at)
         if found is None:
             return _more_behind(data, at)
@@ -129,7 +130,7 @@ def read_segment(data: bytes, name: str = "segment") -> Generator[Record, None, 
         if record is None:  # whole, but not of this version
             return True
         yield record
-        at += FRAME.size + len(payload)
+        at += FRAME_BYTES + len(payload)
     return False
 
 
@@ -137,19 +138,19 @@ def _framed(data: bytes, at: int) -> tuple[int, bytes] | None:
     """Kind and payload of the record at `at`, if there is one and it is whole. A head that was torn
     before its kind may have the right CRC: the kind only starts it."""
     length, crc, kind = FRAME.unpack_from(data, at)
-    start = at + FRAME.size
+    start = at + FRAME_BYTES
     if not kind or not 0 < length <= len(data) - start:
         return None
     payload = data[start : start + length]
-    return (kind, payload) if zlib.crc32(payload, kind) == crc else None
+    return (kind, payload) if crc32(payload, kind) == crc else None
 
 
 def _more_behind(data: bytes, at: int) -> bool:
     """Whether a whole record begins anywhere behind `at`."""
     end = len(data.rstrip(b"\0"))
     return any(
-        data[start + FRAME.size - 1] in KINDS and _framed(data, start) is not None
-        for start in range(at + 1, end - FRAME.size)
+        data[start + FRAME_BYTES - 1] in KINDS and _framed(data, start) is not None
+        for start in range(at + 1, end - FRAME_BYTES)
     )
 
 

@@ -97,7 +97,7 @@ async def _quote(desk: Desk, call: Call, body: NewQuote) -> Answer:
     async with desk.reading() as conn:
         balance = await store.balance(conn, customer.customer_id)
     available_e10 = balance.available_e10 + _idle_here_e10(desk, customer.customer_id)
-    usable_e10 = available_e10 + (meter.overdraft_e10 if meter.enforcement == "soft" else 0)
+    usable_e10 = available_e10 + meter.debt_e10
     ceiling_e10 = one.ceiling_e10 * body.calls
     view: QuoteView = {
         "affordable": usable_e10 >= ceiling_e10,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 from lava_adapters.contract import Ask, AskError
 from lava_proxy.books.holds import CREDIT, Holds
@@ -87,8 +86,10 @@ async def check_objects(gateway: Gateway, run: Run) -> None:
     """Objects that the request names must have been made by the same customer: all customers share
     one managed key, so the provider cannot tell them apart."""
     ask, caller, provider = run.ask, run.caller, run.provider
-    if ask is None or caller is None or provider is None or not run.managed:
+    if ask is None or not ask.object_ids or not run.managed:
         return
+    if caller is None or provider is None:
+        raise LavaError("internal_error")
     mine = (
         caller.merchant.merchant_id,
         caller.customer.customer_id if caller.customer else None,
@@ -109,8 +110,7 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
     Raises 402 when the call cannot be paid.
     """
     call, budgets = _known(gateway, run, method)
-    caller = run.caller
-    holds = Holds()
+    caller, holds = run.caller, Holds()
     try:
         caps = await _open(gateway, run, holds, budgets, body_bytes)
         run.seq = gateway.books.admit(call)
@@ -120,7 +120,7 @@ async def admit(gateway: Gateway, run: Run, method: str, body_bytes: int) -> int
     if caller is not None and caller.spend_key is not None:
         gateway.books.key_uses.note(caller.spend_key.spend_key_id, call.created_at)
     run.holds = holds if holds.parts else None
-    return min((cap for cap in caps if cap is not None), default=None)
+    return min(caps) if caps else None
 
 
 async def probe(gateway: Gateway, run: Run, method: str, body_bytes: int) -> None:
@@ -145,69 +145,23 @@ def admit_refused(gateway: Gateway, run: Run, method: str) -> None:
 
 
 def _known(gateway: Gateway, run: Run, method: str) -> tuple[Call, Sequence[Want]]:
-    """The call, by what is known of it, and the budgets that it needs beside its credit."""
-    if run.caller is None:
-        raise LavaError("internal_error")
-    billable = run.caller.meter is not None and not run.caller.token.disable_billing
-    now = gateway.books.now()
-    budgets = limits.wants(gateway, run, now)
-    call = run.call = _call(run, method, gateway.books.journal.holder_id, budgets, now, billable)
-    return call, budgets
-
-
-async def _open(
-    gateway: Gateway, run: Run, holds: Holds, budgets: Sequence[Want], body_bytes: int
-) -> list[int | None]:
-    """Open a hold on each budget; answers the output caps that make them affordable."""
-    caller, call = run.caller, run.call
-    if caller is None or call is None:
-        raise LavaError("internal_error")
-    wanted = _wanted(gateway, run, body_bytes, call.created_at)
-    plan = hold_on_credit(wanted, caller.meter) if caller.meter and call.billable else None
-    run.gauge = FREE if plan is None else plan.gauge
-    caps = await limits.open_limits(gateway, run, holds, budgets, wanted)
-    if caller.customer is not None and plan is not None:
-        check_bounded(plan)
-        gateway.books.condition.refuse_prepaid_if_draining()
-        hold = await _hold(gateway, run, plan.least_e10, plan.want_e10)
-        holds.add(CREDIT, hold, plan.gauge)
-        caps.append(plan.cap_for(hold.amount_e10))
-    return caps
-
-
-def _wanted(gateway: Gateway, run: Run, body_bytes: int, now: datetime) -> Wanted:
-    """What the money rules need to know of the call."""
-    ask, caller, provider = run.ask, run.caller, run.provider
-    if ask is None or caller is None or provider is None:
-        raise LavaError("internal_error")
-    return Wanted(
-        ask,
-        provider.id,
-        body_bytes,
-        now,
-        gateway.books.prices.of(caller.merchant.merchant_id),
-        gateway.limits,
-        free=ask.free or run.reads_object,
-        longest_seen=gateway.books.learned.longest(provider.id, ask.model or ""),
-    )
-
-
-def _call(
-    run: Run, method: str, holder_id: str, budgets: Sequence[Want], now: datetime, billable: bool
-) -> Call:
-    """What is fixed about the call from here on."""
+    """What is fixed about the call from here on, and the budgets that it needs beside its
+    credit."""
     ask, caller, provider, target = run.ask, run.caller, run.provider, run.target
     if ask is None or caller is None or provider is None or target is None:
         raise LavaError("internal_error")
-    return Call(
+    merchant, customer, meter = caller.merchant, caller.customer, caller.meter
+    now = gateway.books.clock.now()
+    budgets = limits.wants(gateway, run, now)
+    call = run.call = Call(
         request_id=run.request_id,
-        merchant_id=caller.merchant.merchant_id,
-        holder_id=holder_id,
+        merchant_id=merchant.merchant_id,
+        holder_id=gateway.books.journal.holder_id,
         owner_id=caller.owner_id,
-        customer_id=caller.customer.customer_id if caller.customer else None,
-        meter=caller.meter,
-        cycle=tier_cycle(caller.merchant, caller.customer, caller.meter, now),
-        billable=billable,
+        customer_id=customer.customer_id if customer else None,
+        meter=meter,
+        cycle=tier_cycle(merchant, customer, meter, now),
+        billable=meter is not None and not caller.token.disable_billing,
         provider=provider.id,
         provider_key_type="managed" if run.managed else "unmanaged",
         model=ask.model,
@@ -223,8 +177,46 @@ def _call(
         ),
         input_characters=ask.input_characters or 0,
         input_ms=ask.input_ms or 0,
-        budgets=tuple((w.kind, w.owner_id) for w in budgets if w.kind != limits.OPEN),
+        budgets=_booked_on(budgets) if budgets else (),
     )
+    return call, budgets
+
+
+def _booked_on(budgets: Sequence[Want]) -> tuple[tuple[str, str], ...]:
+    return tuple((want.kind, want.owner_id) for want in budgets if want.kind != limits.OPEN)
+
+
+async def _open(
+    gateway: Gateway, run: Run, holds: Holds, budgets: Sequence[Want], body_bytes: int
+) -> list[int]:
+    """Open a hold on each budget; answers the output caps that make them affordable."""
+    ask, caller, provider, call = run.ask, run.caller, run.provider, run.call
+    if ask is None or caller is None or provider is None or call is None:
+        raise LavaError("internal_error")
+    books, meter = gateway.books, caller.meter
+    wanted = Wanted(
+        ask,
+        provider.id,
+        body_bytes,
+        call.created_at,
+        books.prices.of(call.merchant_id),
+        gateway.limits,
+        ask.free or run.reads_object,
+        books.learned.longest(provider.id, ask.model or ""),
+    )
+    plan = hold_on_credit(wanted, meter) if meter is not None and call.billable else None
+    run.gauge = FREE if plan is None else plan.gauge
+    caps: list[int] = []
+    if budgets or caller.spend_key is not None:
+        caps = await limits.open_limits(gateway, run, holds, budgets, wanted)
+    if caller.customer is not None and plan is not None:
+        check_bounded(plan)
+        books.condition.refuse_prepaid_if_draining()
+        hold = await _hold(gateway, run, plan.least_e10, plan.want_e10)
+        holds.add(CREDIT, hold, plan.gauge)
+        if (cap := plan.cap_for(hold.amount_e10)) is not None:
+            caps.append(cap)
+    return caps
 
 
 async def _hold(gateway: Gateway, run: Run, least_e10: int, want_e10: int) -> Hold:
@@ -233,8 +225,7 @@ async def _hold(gateway: Gateway, run: Run, least_e10: int, want_e10: int) -> Ho
         raise LavaError("internal_error")
     leases = gateway.books.leases
     account = leases.account(caller.customer.customer_id)
-    overdraft = caller.meter.overdraft_e10 if caller.meter.enforcement == "soft" else 0
-    held = await leases.hold(account, least_e10, want_e10, overdraft)
+    held = await leases.hold(account, least_e10, want_e10, caller.meter.debt_e10)
     if isinstance(held, Hold):
         return held
     details: dict[str, object] = {

@@ -52,13 +52,13 @@ def wants(gateway: Gateway, run: Run, at: datetime) -> Sequence[Want]:
 
 async def open_limits(
     gateway: Gateway, run: Run, holds: Holds, budgets: Sequence[Want], wanted: Wanted
-) -> list[int | None]:
+) -> list[int]:
     """Open a hold on each; answers the output caps that make them affordable. Raises when one
     refuses; the caller gives back what is in `holds` then."""
     caller = run.caller
     if caller is None:
         raise LavaError("internal_error")
-    caps: list[int | None] = []
+    caps: list[int] = []
     if caller.spend_key is not None:
         await _permit(gateway, caller.spend_key, holds)
     for want in budgets:
@@ -69,7 +69,8 @@ async def open_limits(
             plan = hold_on_cost(wanted, caller.meter)
             check_bounded(plan)
             held_e10 = await _take(gateway, caller, want, want.limit, holds, plan)
-            caps.append(plan.cap_for(held_e10))
+            if (cap := plan.cap_for(held_e10)) is not None:
+                caps.append(cap)
         else:
             await _take(gateway, caller, want, want.limit, holds, None)
     return caps

@@ -44,9 +44,11 @@ class ManagedKeys:
     async def of(self, provider: Provider) -> Key:
         """The operator's key for a provider. Raises when there is none, and 503 while a token
         cannot be had."""
-        self.require(provider)
         key = self._keys.get(provider.id)
-        return await self._tokens[provider.id].get() if key is None else key
+        if key is not None:
+            return key
+        self.require(provider)
+        return await self._tokens[provider.id].get()
 
     def require(self, provider: Provider) -> None:
         """Raises when there is no key for a provider, and no account either."""

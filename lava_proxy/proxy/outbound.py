@@ -78,10 +78,10 @@ def body(gateway: Gateway, run: Run, original: bytes, cap: int | None) -> bytes:
         raise LavaError("internal_error")
     provider = run.provider
     run.asked_usage = bool(
-        provider is not None
-        and provider.usage_opt_in
-        and ask.capable_of_usage
+        ask.capable_of_usage
         and not ask.wants_usage
+        and provider is not None
+        and provider.usage_opt_in
         and not gateway.unasked_servers.knows(server(run), gateway.books.clock.boot_s())
     )
     if run.asked_usage and provider is not None and not provider.aws_service:

@@ -14,7 +14,6 @@ from typing import Literal
 
 from lava_adapters.contract import ToolFee, Usage
 from lava_proxy.core.money import divide_up
-from lava_proxy.rules.charge import highest_rate
 from lava_proxy.rules.price import COUNT_MAX
 from lava_proxy.rules.rates import Rates
 from lava_proxy.rules.tiers import MS_PER_MINUTE, Tariff
@@ -52,10 +51,9 @@ class Gauge:
 
     def bound_e10(self, inputs: int, outputs: int) -> int:
         """No call with these counts is charged more."""
-        return divide_up(
-            self.flat_e18 + inputs * self.per_input_e18 + outputs * self.per_output_e18,
-            _E18_TO_E10,
-        )
+        # Runs several times per call, so `divide_up` is written out.
+        most_e18 = self.flat_e18 + inputs * self.per_input_e18 + outputs * self.per_output_e18
+        return -(-most_e18 // _E18_TO_E10)
 
     def beside(
         self,
@@ -134,16 +132,15 @@ def _dearest(gauges: tuple[Gauge, ...]) -> Gauge:
     return replace(gauges[0], **most)
 
 
-@lru_cache(maxsize=4096)
 def gauge(tariff: Tariff, rates: Rates | None, *, text_only: bool) -> Gauge | None:
     """The gauge of a meter; None for a percentage meter without a price.
 
     `text_only` takes the price of text; otherwise that of the dearest kind of token (audio, cache
     writes) is assumed for all.
     """
-    rate_e12 = highest_rate(tariff, 0)
+    rate_e12 = tariff.highest_e12
     if tariff.rate_type == "percentage":
-        return None if rates is None else _of_cost(rates, rate_e12, text_only=text_only)
+        return None if rates is None else _of_cost(rates, rate_e12, text_only)
     if tariff.unit == "tokens_1m":
         return Gauge("tokens", 0, rate_e12, rate_e12)
     if tariff.unit == "characters_1m":
@@ -153,13 +150,13 @@ def gauge(tariff: Tariff, rates: Rates | None, *, text_only: bool) -> Gauge | No
     return Gauge("flat", flat_e18, 0, 0, per_ms_e18)
 
 
-@lru_cache(maxsize=4096)
 def cost_gauge(rates: Rates, *, text_only: bool) -> Gauge:
     """The gauge of what the provider itself charges."""
-    return _of_cost(rates, _PERCENT_E12, text_only=text_only)
+    return _of_cost(rates, _PERCENT_E12, text_only)
 
 
-def _of_cost(rates: Rates, rate_e12: int, *, text_only: bool) -> Gauge:
+@lru_cache(maxsize=4096)
+def _of_cost(rates: Rates, rate_e12: int, text_only: bool) -> Gauge:
     per_input, per_output = rates.input_max_e18, rates.output_max_e18
     bands = (rates.base, *(band for _, band in rates.cliffs))
     if text_only:

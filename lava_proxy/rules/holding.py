@@ -42,13 +42,10 @@ class Wanted:
 
 def hold_on_credit(wanted: Wanted, meter: Meter) -> Quote:
     """What it holds of its customer's credit. Raises `model_unpriced`."""
-    mode, percentage = meter.enforcement, meter.tariff.rate_type == "percentage"
-    if wanted.free and (percentage or meter.tariff.unit != "requests"):
+    mode, found = meter.enforcement, meter.gauge
+    if wanted.free and (found is None or meter.tariff.unit != "requests"):
         return _quote(wanted, FREE, mode)
-    found: Gauge | None
-    if not percentage:
-        found = gauge(meter.tariff, None, text_only=True)
-    else:
+    if found is None:
         price = price_for(wanted, meter.unpriced)
         gauges = [
             gauge(meter.tariff, each, text_only=_text_only(wanted, mode))
@@ -123,7 +120,7 @@ def _text_only(wanted: Wanted, mode: Enforcement) -> bool:
 
 def _quote(wanted: Wanted, found: Gauge, mode: Enforcement) -> Quote:
     ask, limits = wanted.ask, wanted.limits
-    known = is_ceiling(ask, mode) and found.kind != "flat"
+    known = found.kind != "flat" and is_ceiling(ask, mode)
     return quote(
         ask,
         gauge_of(ask, found, mode, limits),

@@ -88,8 +88,7 @@ class Quote:
         """The output cap to set in the body so that it fits `held_e10`; None = leave it alone."""
         if not self.adjustable:
             return None
-        affordable = self.outputs(held_e10)
-        if affordable < self.cap_tokens:
+        if held_e10 < self.want_e10 and (affordable := self.outputs(held_e10)) < self.cap_tokens:
             return max(1, affordable)
         return self.cap_tokens if self.inject else None
 
@@ -108,29 +107,32 @@ def quote(
     for one that is no ceiling. `longest_seen`: tokens that it is known to make of itself."""
     strict = enforcement == "strict"
     ceiling = is_ceiling(ask, enforcement)
-    per_token = ask.choices * _units_per_token(ask, gauge, strict=strict)
-    expected = model.output or _default_cap(ask, limits, model)
-    cap = ask.output_cap or max(expected, longest_seen)
+    per_token = ask.choices
+    if gauge.kind == "characters":
+        per_token *= _characters_per_token(ask, strict=strict)
+    cap = ask.output_cap or max(model.output or _default_cap(ask, limits, model), longest_seen)
     outputs = cap * per_token if ask.makes_output and gauge.kind != "flat" else 0
     adjustable = ceiling and outputs > 0 and ask.capable_of_cap
     floor = min(outputs, limits.floor_tokens * per_token)
     if not ceiling:
         outputs = min(outputs, limits.slice_tokens)
         floor = min(outputs, floor)
-    inputs = _inputs(ask, gauge, enforcement, body_bytes, model)
+    if ceiling and gauge.kind == "tokens":
+        inputs = _inputs_bound(ask, body_bytes, model, strict=strict)
+    else:
+        inputs = likely_inputs(ask, gauge)
     want = gauge.bound_e10(inputs, outputs)
-    uncapped = ask.output_cap is None
     return Quote(
-        gauge=gauge,
-        inputs=inputs,
-        least_e10=gauge.bound_e10(inputs, floor) if adjustable or not ceiling else want,
-        want_e10=want,
-        ceiling=ceiling,
-        adjustable=adjustable,
-        cap_tokens=cap,
-        inject=adjustable and uncapped and strict,
-        per_token=max(1, per_token),
-        unbounded=_unbounded(ask, gauge, outputs, model) if strict else None,
+        gauge,
+        inputs,
+        gauge.bound_e10(inputs, floor) if adjustable or not ceiling else want,
+        want,
+        ceiling,
+        adjustable,
+        cap,
+        adjustable and strict and ask.output_cap is None,
+        per_token or 1,
+        _unbounded(ask, gauge, outputs, model) if strict else None,
     )
 
 
@@ -170,24 +172,19 @@ def likely_inputs(ask: Ask, gauge: Gauge) -> int:
     return input_tokens_estimate(ask.text_bytes, ask.media_tokens)
 
 
-def _inputs(
-    ask: Ask, gauge: Gauge, enforcement: Enforcement, body_bytes: int, model: ModelLimits
-) -> int:
-    """Input units that a call holds for: a ceiling holds their bound."""
-    if gauge.kind != "tokens" or not is_ceiling(ask, enforcement):
-        return likely_inputs(ask, gauge)
+def _inputs_bound(ask: Ask, body_bytes: int, model: ModelLimits, *, strict: bool) -> int:
+    """Input tokens that a ceiling holds for."""
     messages = body_bytes // MESSAGE_BYTES + 1
     shown = input_tokens_bound(ask.input_bytes, ask.media_tokens, messages)
-    if enforcement == "strict":
+    if strict:
         read = max(shown, model.window or WINDOW_TOKENS) if ask.hidden_input else shown
         return read * (ask.rounds or 1)
-    hidden = min(model.window or HIDDEN_INPUT_TOKENS, HIDDEN_INPUT_TOKENS)
-    return shown + (hidden if ask.hidden_input else 0)
+    if not ask.hidden_input:
+        return shown
+    return shown + min(model.window or HIDDEN_INPUT_TOKENS, HIDDEN_INPUT_TOKENS)
 
 
-def _units_per_token(ask: Ask, gauge: Gauge, *, strict: bool) -> int:
-    if gauge.kind != "characters":
-        return 1
+def _characters_per_token(ask: Ask, *, strict: bool) -> int:
     if ask.spoken_tokens:
         return 0  # speech has no characters
     return CHARACTERS_PER_TOKEN_MOST if strict else CHARACTERS_PER_TOKEN

@@ -6,11 +6,14 @@ row is booked, under the customer's lock, because it depends on the units used b
 
 from __future__ import annotations
 
+from dataclasses import field
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 
 from lava_adapters.values import dataclass
 from lava_proxy.rules.charge import Charge, Counts
+from lava_proxy.rules.gauge import Gauge, gauge
 from lava_proxy.rules.price import Cost
 from lava_proxy.rules.tiers import Tariff
 
@@ -83,6 +86,15 @@ class Meter:
     enforcement: Enforcement = "sliced"
     overdraft_e10: int = 0
     unpriced: Unpriced = "refuse"
+    gauge: Gauge | None = field(init=False, repr=False, compare=False)
+    """Of a fixed price, which asks for no model's: made once, as every call needs it."""
+    debt_e10: int = field(init=False, repr=False, compare=False)
+    """How far below zero its calls may take a customer."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gauge", gauge(self.tariff, None, text_only=True))
+        debt_e10 = self.overdraft_e10 if self.enforcement == "soft" else 0
+        object.__setattr__(self, "debt_e10", debt_e10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,4 +199,9 @@ class Booked:
 
 def calendar_cycle(at: datetime) -> str:
     """The tier scope where no subscription sets one: the UTC calendar month, ``"2026-11"``."""
-    return f"{at.year:04d}-{at.month:02d}"
+    return _month(at.year, at.month)
+
+
+@lru_cache(maxsize=64)
+def _month(year: int, month: int) -> str:
+    return f"{year:04d}-{month:02d}"

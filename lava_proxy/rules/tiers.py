@@ -56,11 +56,14 @@ class Tariff:
     tiers: tuple[Tier, ...]
     spans: tuple[tuple[Tier, int, int | None], ...] = field(init=False, repr=False, compare=False)
     """Every tier with its first unit and the first unit after it (None = without end)."""
+    highest_e12: int = field(init=False, repr=False, compare=False)
+    """The rate of its dearest tier."""
 
     def __post_init__(self) -> None:
         starts = [tier.start * self.scale for tier in self.tiers]
         spans = tuple(zip(self.tiers, starts, [*starts[1:], None], strict=True))
         object.__setattr__(self, "spans", spans)
+        object.__setattr__(self, "highest_e12", max(tier.rate_e12 for tier in self.tiers))
 
     @property
     def scale(self) -> int:

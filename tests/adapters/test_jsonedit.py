@@ -88,6 +88,8 @@ def test_a_member_is_found_where_it_is_one(text: bytes, value: bytes | None) -> 
         (b'{"model":1,"mod\\u0065l":2}', "model"),
         (b'{"model":1,"x":{"model":2}}', None),
         (b'{"model":"model","x":["model"]}', None),
+        (b'{"x":["model","model"],"n":1}', None),
+        (b'{"x":"\\\\","model":1,"model":2}', "model"),
         (b'{"x":1,"x":2,"model":3}', None),
         (b'{"model":"\\u0065"}', None),
     ],

@@ -44,21 +44,25 @@ class OpenAIChat:
             return Ask(free=True, makes_output=False)
         request = parse(body, _PRICED)
         stream = flag(request, "stream")
-        options = mapping(request, "stream_options")
-        wants_usage = flag(options, "include_usage", "stream_options.include_usage")
-        caps = [cap for name in self._caps if (cap := limit(request, name)) is not None]
+        wants_usage = "stream_options" in request and flag(
+            mapping(request, "stream_options"), "include_usage", "stream_options.include_usage"
+        )
+        cap = None
+        for name in self._caps:
+            # Which of two caps a compatible provider obeys is unknown: hold for the larger.
+            if (found := limit(request, name)) is not None and (cap is None or found > cap):
+                cap = found
         weight = weigh(body, request)
         model = text(request, "model")
         fees, rounds = of_chat(request, model)
         return Ask(
-            model=model,
-            stream=stream,
-            # Which of two caps a compatible provider obeys is unknown: hold for the larger.
-            output_cap=max(caps, default=None),
-            choices=self._choices(request),
-            input_bytes=weight.input_bytes,
-            text_bytes=weight.text_bytes,
-            media_tokens=weight.media_tokens,
+            model,
+            stream,
+            cap,
+            self._choices(request),
+            weight.input_bytes,
+            weight.text_bytes,
+            weight.media_tokens,
             hidden_input=weight.hidden or _searches(request),
             wants_usage=wants_usage,
             capable_of_cap=True,
