@@ -20,14 +20,12 @@ from collections import defaultdict
 from collections.abc import Sequence, Set
 from datetime import datetime
 
-import orjson
-
 from lava_proxy.rules.charge import Charge, charge, units_of
 from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store import kept, outbox, unrated
 from lava_proxy.store.claims import claim_ids, claim_objects
 from lava_proxy.store.database import Connection, StorePoison
-from lava_proxy.store.lines import Line, columns
+from lava_proxy.store.lines import Line, columns, document
 from lava_proxy.store.news import news_of
 from lava_proxy.store.purse import Due, Purse, Share, dues, take
 from lava_proxy.store.sql import load
@@ -196,11 +194,7 @@ async def _write(conn: Connection, lines: Sequence[Line], now: datetime) -> None
         shown.append(columns(line))
         if len(shown) % ROWS_AT_A_TIME == 0:
             await asyncio.sleep(0)
-    try:
-        rows = orjson.dumps(shown)
-    except orjson.JSONEncodeError as error:  # half a surrogate pair, or a number beyond 64 bits
-        raise StorePoison(f"settlement: {error}") from error
-    await Q["insert_requests"].execute(conn, rows=rows.decode(), now=now)
+    await Q["insert_requests"].execute(conn, rows=document(shown), now=now)
 
 
 async def _write_back(conn: Connection, lines: Sequence[Line], accounts: dict[str, Purse]) -> None:
