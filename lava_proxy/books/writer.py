@@ -57,7 +57,7 @@ class Item:
 
 
 class Writer:
-    """Books items. `on_booked` is called for each item after its commit.
+    """Books items. `on_booked` hears of all items of a batch together, after their commit.
 
     Batches are taken from the front of the queue in order. When more than one whole batch waits, a
     second one is under way beside the first: while PostgreSQL works on one, we compute the other.
@@ -73,7 +73,7 @@ class Writer:
         interval_s: float,
         batch_rows: int,
         queue_rows: int,
-        on_booked: Callable[[Item, Booked], None],
+        on_booked: Callable[[Sequence[tuple[Item, Booked]]], None],
         on_flush: Callable[[int, float], None],
         catch_up_rows_s: int,
     ) -> None:
@@ -265,10 +265,14 @@ class Writer:
                 return
             booked = [await self._quarantine(batch[0], error)]
         self._on_flush(len(batch), self._clock.boot_s() - started_s)
-        for item, computed in zip(batch, booked, strict=True):
-            result = computed if computed.fresh else item.tried or computed
+        results = [
+            (item, computed if computed.fresh else item.tried or computed)
+            for item, computed in zip(batch, booked, strict=True)
+        ]
+        for item in batch:
             item.booked = True
-            self._on_booked(item, result)
+        self._on_booked(results)
+        for item, result in results:
             if item.done is not None and not item.done.done():
                 item.done.set_result(result)
 

@@ -128,7 +128,7 @@ def a_failed_batch_is_forgotten(plant: pytest.MonkeyPatch) -> None:
             for item in batch:
                 item.booked = True
                 call = item.settlement.call
-                self._on_booked(item, Booked(call.request_id, call.owner_id, 0, True))
+                self._on_booked([(item, Booked(call.request_id, call.owner_id, 0, True))])
 
     plant.setattr(Writer, "_write", write)
 

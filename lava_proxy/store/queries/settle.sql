@@ -38,22 +38,23 @@ SELECT owner_id, merchant_id, debt_e10, overdraft_leased_e10
 FROM accounts WHERE owner_id = ANY(:owner_ids::text[])
 ORDER BY owner_id FOR NO KEY UPDATE;
 
--- name: read_counters
--- Units used so far in each tier scope of a batch.
--- args: owner_ids text[], meter_ids text[], cycles text[]
-SELECT c.owner_id, c.meter_id, c.cycle, c.units
-FROM unnest(:owner_ids::text[], :meter_ids::text[], :cycles::text[])
-    AS k(owner_id, meter_id, cycle)
-JOIN usage_counters c USING (owner_id, meter_id, cycle);
-
--- name: open_parts_of_holders
--- What is left of the holders' leases on these accounts, in burn order.
--- args: owner_ids text[], holder_ids text[]
-SELECT l.owner_id, l.holder_id, p.lease_id, p.seq, p.grant_id, p.left_e10
-FROM leases l JOIN lease_parts p USING (lease_id)
-WHERE l.closed_at IS NULL AND l.owner_id = ANY(:owner_ids::text[])
-  AND l.holder_id = ANY(:holder_ids::text[]) AND p.left_e10 > 0
-ORDER BY l.owner_id, l.created_at, p.lease_id, p.seq;
+-- name: read_accounts
+-- What a batch is charged by, read under its accounts' locks: units used so far in each tier scope,
+-- and what is left of the holders' leases on these accounts, in burn order. Both in one row, because
+-- a statement costs the gateway as much as several rows of a batch.
+-- args: meter_owners text[], meter_ids text[], cycles text[], owner_ids text[], holder_ids text[]
+SELECT ARRAY(
+    SELECT ROW(c.owner_id, c.meter_id, c.cycle, c.units)
+    FROM unnest(:meter_owners::text[], :meter_ids::text[], :cycles::text[])
+        AS k(owner_id, meter_id, cycle)
+    JOIN usage_counters c USING (owner_id, meter_id, cycle)
+) AS counters, ARRAY(
+    SELECT ROW(l.owner_id, l.holder_id, p.lease_id, p.seq, p.grant_id, p.left_e10)
+    FROM leases l JOIN lease_parts p USING (lease_id)
+    WHERE l.closed_at IS NULL AND l.owner_id = ANY(:owner_ids::text[])
+      AND l.holder_id = ANY(:holder_ids::text[]) AND p.left_e10 > 0
+    ORDER BY l.owner_id, l.created_at, p.lease_id, p.seq
+) AS parts;
 
 -- name: available_grants
 -- Grants with credit that no worker holds, in burn order: cycle first, then the soonest-expiring,
@@ -65,15 +66,19 @@ WHERE owner_id = ANY(:owner_ids::text[]) AND available_e10 > 0
   AND (expires_at IS NULL OR expires_at > :now::timestamptz)
 ORDER BY owner_id, (kind <> 'cycle'), expires_at NULLS LAST, created_at, grant_id;
 
--- name: insert_requests
+-- name: book
 -- Books the rows of a batch: the requests, what they add to their quarters of an hour and to the cost
--- of managed keys, and their ledger transactions (what the customer paid, what the provider costs).
+-- of managed keys, and their ledger transactions (what the customer paid, what the provider costs);
+-- what the batch adds to tier scopes, and takes from shares of leases, with lease and grant kept in
+-- step.
 -- `rows` is a JSON array of arrays, with the values of a row by place, as store/lines.py has them.
 -- One argument instead of forty arrays, because encoding those cost the gateway more CPU than all
 -- else in a batch; places instead of names, because reading names cost both sides a third more. The
 -- rest is derived here, where it only has to be copied. A request id of ours is unique, so it names
 -- the transaction; a reported one is unique per merchant.
--- args: rows text, now timestamptz
+-- args: rows text, now timestamptz,
+--   owner_ids text[], meter_ids text[], cycles text[], units bigint[],
+--   lease_ids text[], seqs int[], amounts bigint[]
 WITH booked AS (
     INSERT INTO requests
         (merchant_id, request_id, created_at, customer_id, meter_id, cycle,
@@ -126,6 +131,25 @@ WITH booked AS (
     FROM booked WHERE provider_key_type = 'managed' AND cost_e10 <> 0
     GROUP BY merchant_id ORDER BY merchant_id
     ON CONFLICT (merchant_id, slot) DO UPDATE SET cost_e10 = w.cost_e10 + excluded.cost_e10
+), counted AS (
+    INSERT INTO usage_counters AS c (owner_id, meter_id, cycle, units)
+    SELECT * FROM unnest(:owner_ids::text[], :meter_ids::text[], :cycles::text[], :units::bigint[])
+    ON CONFLICT (owner_id, meter_id, cycle) DO UPDATE SET units = c.units + excluded.units
+), taken AS (
+    UPDATE lease_parts p SET left_e10 = p.left_e10 - t.amount
+    FROM unnest(:lease_ids::text[], :seqs::int[], :amounts::bigint[]) AS t(lease_id, seq, amount)
+    WHERE p.lease_id = t.lease_id AND p.seq = t.seq
+    RETURNING p.lease_id, p.grant_id, t.amount
+), per_lease AS (
+    UPDATE leases l SET spent_e10 = l.spent_e10 + s.amount
+    FROM (SELECT lease_id, sum(amount)::bigint AS amount FROM taken GROUP BY lease_id) s
+    WHERE l.lease_id = s.lease_id
+), per_grant AS (
+    UPDATE credit_grants g
+    SET leased_e10 = g.leased_e10 - s.amount, spent_e10 = g.spent_e10 + s.amount
+    FROM (SELECT grant_id, sum(amount)::bigint AS amount FROM taken
+          WHERE grant_id IS NOT NULL GROUP BY grant_id) s
+    WHERE g.grant_id = s.grant_id
 )
 INSERT INTO ledger_entries
     (transaction_id, merchant_id, account, amount_e10, kind, request_id, customer_id, created_at)
@@ -152,25 +176,6 @@ SELECT t.*, :created_at::timestamptz
 FROM json_to_recordset(:rows::text::json)
     AS t(transaction_id text, merchant_id text, account text, amount_e10 bigint, kind text,
          request_id text, customer_id text);
-
--- name: burn_parts
--- Takes from shares of leases, and keeps lease and grant in step.
--- args: lease_ids text[], seqs int[], amounts bigint[]
-WITH taken AS (
-    UPDATE lease_parts p SET left_e10 = p.left_e10 - t.amount
-    FROM unnest(:lease_ids::text[], :seqs::int[], :amounts::bigint[]) AS t(lease_id, seq, amount)
-    WHERE p.lease_id = t.lease_id AND p.seq = t.seq
-    RETURNING p.lease_id, p.grant_id, t.amount
-), per_lease AS (
-    UPDATE leases l SET spent_e10 = l.spent_e10 + s.amount
-    FROM (SELECT lease_id, sum(amount)::bigint AS amount FROM taken GROUP BY lease_id) s
-    WHERE l.lease_id = s.lease_id
-)
-UPDATE credit_grants g
-SET leased_e10 = g.leased_e10 - s.amount, spent_e10 = g.spent_e10 + s.amount
-FROM (SELECT grant_id, sum(amount)::bigint AS amount FROM taken
-      WHERE grant_id IS NOT NULL GROUP BY grant_id) s
-WHERE g.grant_id = s.grant_id;
 
 -- name: burn_grants
 -- Takes from credit that no worker holds.
@@ -208,13 +213,6 @@ SET debt_e10 = a.debt_e10 + t.debt, overdraft_leased_e10 = a.overdraft_leased_e1
 FROM unnest(:owner_ids::text[], :debts::bigint[], :overdrafts::bigint[])
     AS t(owner_id, debt, overdraft)
 WHERE a.owner_id = t.owner_id;
-
--- name: advance_counters
--- Adds units to tier scopes.
--- args: owner_ids text[], meter_ids text[], cycles text[], units bigint[]
-INSERT INTO usage_counters AS c (owner_id, meter_id, cycle, units)
-SELECT * FROM unnest(:owner_ids::text[], :meter_ids::text[], :cycles::text[], :units::bigint[])
-ON CONFLICT (owner_id, meter_id, cycle) DO UPDATE SET units = c.units + excluded.units;
 
 -- name: insert_objects
 -- Remembers who made which object at a provider.
