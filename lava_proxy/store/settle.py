@@ -58,7 +58,7 @@ async def _book(
     waiting = await kept.waiting(conn, over)
     accounts = await _lock(conn, fresh, {owner_id for owner_id, _ in waiting})
     await kept.let_go(conn, waiting, now)
-    before = await _read(conn, fresh, accounts)
+    before, heard = await _read(conn, fresh, accounts)
     counters = before.copy()
     lines: list[Line] = []
     shown: list[tuple[object, ...]] = []
@@ -76,7 +76,8 @@ async def _book(
         if line.settlement.keeps:
             await kept.keep(conn, line, now)
     await unrated.wait(conn, lines)
-    await outbox.emit(conn, news_of(lines), now)
+    if heard:
+        await outbox.emit(conn, news_of(lines), now)
     return lines
 
 
@@ -116,23 +117,26 @@ async def _lock(conn: Connection, fresh: Sequence[Settlement], more: Set[str]) -
 
 async def _read(
     conn: Connection, fresh: Sequence[Settlement], accounts: dict[str, Purse]
-) -> Counters:
-    """Units used so far in the batch's tier scopes; the accounts learn what leases there are."""
+) -> tuple[Counters, bool]:
+    """Units used so far in the batch's tier scopes, and whether there is anybody to tell of it. The
+    accounts learn what leases there are."""
     keys = sorted(
         {(s.call.owner_id, s.call.meter.meter_id, s.call.cycle) for s in fresh if s.call.meter}
     )
-    [(counters, parts)] = await Q["read_accounts"].fetch(
+    [(counters, parts, heard)] = await Q["read_accounts"].fetch(
         conn,
         meter_owners=[k[0] for k in keys],
         meter_ids=[k[1] for k in keys],
         cycles=[k[2] for k in keys],
         owner_ids=list(accounts),
-        holder_ids=sorted({s.call.holder_id for s in fresh}),
+        holder_ids=list({s.call.holder_id for s in fresh}),
+        merchant_ids=list({s.call.merchant_id for s in fresh}),
     )
     for owner_id, holder_id, lease_id, seq, grant_id, left_e10 in parts:
         share = Share(lease_id, seq, grant_id, left_e10)
         accounts[owner_id].leases[holder_id].append(share)
-    return {(owner_id, meter_id, cycle): units for owner_id, meter_id, cycle, units in counters}
+    used = {(owner_id, meter_id, cycle): units for owner_id, meter_id, cycle, units in counters}
+    return used, heard
 
 
 def _compute(row: Settlement, counters: Counters) -> Line:

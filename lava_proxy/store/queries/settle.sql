@@ -40,9 +40,11 @@ ORDER BY owner_id FOR NO KEY UPDATE;
 
 -- name: read_accounts
 -- What a batch is charged by, read under its accounts' locks: units used so far in each tier scope,
--- and what is left of the holders' leases on these accounts, in burn order. Both in one row, because
--- a statement costs the gateway as much as several rows of a batch.
--- args: meter_owners text[], meter_ids text[], cycles text[], owner_ids text[], holder_ids text[]
+-- and what is left of the holders' leases on these accounts, in burn order; and whether the merchants
+-- have webhooks, which may want to be told. In one row, because a statement costs the gateway as
+-- much as several rows of a batch.
+-- args: meter_owners text[], meter_ids text[], cycles text[], owner_ids text[], holder_ids text[],
+--   merchant_ids text[]
 SELECT ARRAY(
     SELECT ROW(c.owner_id, c.meter_id, c.cycle, c.units)
     FROM unnest(:meter_owners::text[], :meter_ids::text[], :cycles::text[])
@@ -54,7 +56,9 @@ SELECT ARRAY(
     WHERE l.closed_at IS NULL AND l.owner_id = ANY(:owner_ids::text[])
       AND l.holder_id = ANY(:holder_ids::text[]) AND p.left_e10 > 0
     ORDER BY l.owner_id, l.created_at, p.lease_id, p.seq
-) AS parts;
+) AS parts, EXISTS (
+    SELECT FROM webhooks WHERE merchant_id = ANY(:merchant_ids::text[])
+) AS heard;
 
 -- name: available_grants
 -- Grants with credit that no worker holds, in burn order: cycle first, then the soonest-expiring,
