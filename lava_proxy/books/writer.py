@@ -168,11 +168,12 @@ class Writer:
         return batch
 
     def _drop_booked(self) -> None:
-        queue = self._queue
+        queue, waiting = self._queue, len(self._queue)
         while queue and queue[0].booked:
             queue.popleft()
-            self._taken -= 1
-            self._caught_up += 1
+        dropped = waiting - len(queue)
+        self._taken -= dropped
+        self._caught_up += dropped
         if not queue:
             self._emptied.set()
 
@@ -256,7 +257,8 @@ class Writer:
             async with self._database.transaction() as conn:
                 booked = await settle(conn, [i.settlement for i in batch], self._clock.now())
                 for item, result in zip(batch, booked, strict=True):
-                    item.tried = result if result.fresh else item.tried
+                    if result.fresh:
+                        item.tried = result
         except POISON as error:
             if len(batch) > 1:
                 half = len(batch) // 2

@@ -34,7 +34,15 @@ Q = load("settle")
 
 async def claim_ids(conn: Connection, batch: Sequence[Settlement]) -> list[int]:
     """Places in the batch whose request ids were new."""
-    claims = [(s.call.merchant_id, s.call.request_id, s.call.created_at, _hex(s)) for s in batch]
+    claims = [
+        (
+            s.call.merchant_id,
+            s.call.request_id,
+            s.call.created_at,
+            None if s.content_hash is None else s.content_hash.hex(),
+        )
+        for s in batch
+    ]
     new = await Q["claim_request_ids"].fetch(conn, claims=document(claims))
     if len(new) == len(batch):  # as nearly always
         return list(range(len(batch)))
@@ -46,10 +54,6 @@ async def claim_ids(conn: Connection, batch: Sequence[Settlement]) -> list[int]:
             left.discard(key)  # a batch may hold the same id twice: the first one is booked
             fresh.append(place)
     return fresh
-
-
-def _hex(row: Settlement) -> str | None:
-    return row.content_hash.hex() if row.content_hash is not None else None
 
 
 Key = tuple[str, str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import orjson
 
@@ -22,7 +22,7 @@ class Line:
     leased_e10: int = 0
     owed_e10: int = 0
     kept_e10: int = 0
-    drawn: list[int] = field(default_factory=list)
+    drawn: tuple[int, ...] = ()
     """What the holder's leases paid on each of the call's budgets, and gave to wait."""
 
     def gave(self, owner_id: str, amount: int) -> None:
@@ -30,8 +30,10 @@ class Line:
         call = self.settlement.call
         if owner_id == call.owner_id:
             self.kept_e10 += amount
-        for place, (_, budget) in enumerate(call.budgets):
-            self.drawn[place] += amount if budget == owner_id else 0
+        self.drawn = tuple(
+            drawn + (amount if budget == owner_id else 0)
+            for drawn, (_, budget) in zip(self.drawn, call.budgets, strict=True)
+        )
 
 
 COLUMNS = (
@@ -74,7 +76,7 @@ COLUMNS = (
     "metadata",
     "flags",
 )
-"""Of `requests`, in the order in which `columns` has them and `insert_requests` reads them."""
+"""Of `requests`, in the order in which `columns` has them and `book` reads them."""
 
 
 def columns(line: Line) -> tuple[object, ...]:

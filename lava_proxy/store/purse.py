@@ -57,7 +57,7 @@ def draw(line: Line, accounts: Mapping[str, Purse]) -> list[Due]:
     for kind, owner_id in call.budgets:
         amount, account = drawn(kind, line.settlement), accounts[owner_id]
         taken = take(account, account.leases[call.holder_id], amount)
-        line.drawn.append(taken)
+        line.drawn += (taken,)
         if taken < amount:
             due.append(Due(line, owner_id, amount - taken, True))
     return due

@@ -94,7 +94,7 @@ def _told(row: Settlement, line: Line | None) -> Booked:
         leased_e10=line.leased_e10,
         kept_e10=line.kept_e10,
         owed_e10=line.owed_e10,
-        drawn=tuple(line.drawn),
+        drawn=line.drawn,
         charge=line.charge,
     )
 
