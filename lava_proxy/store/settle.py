@@ -19,6 +19,8 @@ import asyncio
 from collections.abc import Sequence, Set
 from datetime import datetime
 
+import orjson
+
 from lava_proxy.rules.charge import Charge, charge, units_of
 from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store import kept, outbox, unrated
@@ -132,10 +134,10 @@ async def _read(
         holder_ids=list({s.call.holder_id for s in fresh}),
         merchant_ids=list({s.call.merchant_id for s in fresh}),
     )
-    for owner_id, holder_id, lease_id, seq, grant_id, left_e10 in parts:
+    for owner_id, holder_id, lease_id, seq, grant_id, left_e10 in orjson.loads(parts):
         share = Share(lease_id, seq, grant_id, left_e10)
         accounts[owner_id].leases[holder_id].append(share)
-    used = {(owner_id, meter_id, cycle): units for owner_id, meter_id, cycle, units in counters}
+    used = {(k[0], k[1], k[2]): k[3] for k in orjson.loads(counters)}
     return used, heard
 
 

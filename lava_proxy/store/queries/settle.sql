@@ -42,21 +42,23 @@ ORDER BY owner_id FOR NO KEY UPDATE;
 -- What a batch is charged by, read under its accounts' locks: units used so far in each tier scope,
 -- and what is left of the holders' leases on these accounts, in burn order; and whether the merchants
 -- have webhooks, which may want to be told. In one row, because a statement costs the gateway as
--- much as several rows of a batch.
+-- much as several rows of a batch; as JSON arrays of arrays, because the driver looks up what a
+-- record is.
 -- args: meter_owners text[], meter_ids text[], cycles text[], owner_ids text[], holder_ids text[],
 --   merchant_ids text[]
-SELECT ARRAY(
-    SELECT ROW(c.owner_id, c.meter_id, c.cycle, c.units)
+SELECT coalesce((
+    SELECT json_agg(json_build_array(c.owner_id, c.meter_id, c.cycle, c.units))
     FROM unnest(:meter_owners::text[], :meter_ids::text[], :cycles::text[])
         AS k(owner_id, meter_id, cycle)
     JOIN usage_counters c USING (owner_id, meter_id, cycle)
-) AS counters, ARRAY(
-    SELECT ROW(l.owner_id, l.holder_id, p.lease_id, p.seq, p.grant_id, p.left_e10)
+), '[]') AS counters, coalesce((
+    SELECT json_agg(
+        json_build_array(l.owner_id, l.holder_id, p.lease_id, p.seq, p.grant_id, p.left_e10)
+        ORDER BY l.owner_id, l.created_at, p.lease_id, p.seq)
     FROM leases l JOIN lease_parts p USING (lease_id)
     WHERE l.closed_at IS NULL AND l.owner_id = ANY(:owner_ids::text[])
       AND l.holder_id = ANY(:holder_ids::text[]) AND p.left_e10 > 0
-    ORDER BY l.owner_id, l.created_at, p.lease_id, p.seq
-) AS parts, EXISTS (
+), '[]') AS parts, EXISTS (
     SELECT FROM webhooks WHERE merchant_id = ANY(:merchant_ids::text[])
 ) AS heard;
 
