@@ -22,7 +22,7 @@ def put(self: Writer, item: Item) -> None:
     call = item.settlement.call
     charge_e10 = item.estimate_e10
     booked = Booked(call.request_id, call.owner_id, charge_e10, True, leased_e10=charge_e10)
-    self._on_booked(item, booked)
+    self._on_booked([(item, booked)])
 
 
 if __name__ == "__main__":

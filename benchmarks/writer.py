@@ -11,6 +11,7 @@ import asyncio
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,9 +108,9 @@ async def measure(database: Database, customers: int, batch_rows: int) -> Result
     owners, meter = await prepare(database, merchant_id, customers)
     booked, batches, depths = 0, [0.0], [0]
 
-    def on_booked(_item: object, _booked: object) -> None:
+    def on_booked(batch: Sequence[object]) -> None:
         nonlocal booked
-        booked += 1
+        booked += len(batch)
 
     writer = Writer(
         database, SystemClock(), interval_s=0.05, batch_rows=batch_rows, queue_rows=10**6,

@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from lava_adapters.registry import Registry
 from lava_proxy.books.bank import Books
@@ -178,7 +179,7 @@ class _Open:
                 database,
                 SystemClock(),
                 on_flush=metrics.flushed,
-                on_booked=lambda row, booked: tell_booked(metrics, row, booked),
+                on_booked=partial(tell_booked, metrics),
                 price_names=registry.price_names,
             )
             parts.push_async_callback(books.close)

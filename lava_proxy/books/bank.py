@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from lava_proxy.books.journal import Journal, JournalError
 from lava_proxy.books.key_uses import KeyUses
 from lava_proxy.books.leases import Hold, Leases
 from lava_proxy.books.open_calls import OpenCalls
+from lava_proxy.books.pending import give_back
 from lava_proxy.books.prices import load_history, load_prices
 from lava_proxy.books.rates import Rates
 from lava_proxy.books.recall import Recalls
@@ -35,7 +36,7 @@ from lava_proxy.core.ids import new_id
 from lava_proxy.core.money import E10
 from lava_proxy.core.settings import Settings
 from lava_proxy.rules.estimate import Learned
-from lava_proxy.rules.limits import LEASED, Rate, claimed
+from lava_proxy.rules.limits import Rate
 from lava_proxy.rules.pricebook import NO_NAMES, PriceBook
 from lava_proxy.rules.pricehistory import PriceHistory
 from lava_proxy.rules.settlement import Booked, Call, Settlement
@@ -59,7 +60,7 @@ class Books:
         clock: Clock,
         *,
         on_flush: Callable[[int, float], None],
-        on_booked: Callable[[Settlement, Booked], None],
+        on_booked: Callable[[Sequence[tuple[Settlement, Booked]]], None],
         price_names: Mapping[str, str] = NO_NAMES,
     ) -> None:
         """`price_names`: provider id -> its name in the bundled prices."""
@@ -227,24 +228,16 @@ class Books:
     def _prices_changed(self) -> None:
         self._prices_stale = True
 
-    def _booked(self, item: Item, booked: Booked) -> None:
-        row = item.settlement
-        if item.seq is not None:
-            self.journal.committed(item.seq)
-            self.open_calls.booked(row.call.request_id)
-        if row.call.customer_id and booked.fresh and booked.charge_e10 > booked.leased_e10:
-            self.spent_free.add(row.call.owner_id)
-        if item.estimate_e10 or booked.leased_e10 or booked.kept_e10:
-            # Booked by somebody else (a copy of our journal), or quarantined. What that took is not
-            # known here, so all of the estimate counts as taken; what is left goes back when idle.
-            leased = booked.leased_e10 + booked.kept_e10 if booked.fresh else item.estimate_e10
-            self.leases.booked(row.call.owner_id, item.estimate_e10, leased)
-        for place, (kind, owner_id) in enumerate(row.call.budgets):
-            used = claimed(kind, owner_id, row)
-            leased = booked.drawn[place] if booked.fresh and booked.drawn else used
-            if kind in LEASED:
-                self.leases.booked(owner_id, used, leased)
-        self._on_booked(row, booked)
+    def _booked(self, batch: Sequence[tuple[Item, Booked]]) -> None:
+        for item, booked in batch:
+            call = item.settlement.call
+            if item.seq is not None:
+                self.journal.committed(item.seq)
+                self.open_calls.booked(call.request_id)
+            if call.customer_id and booked.fresh and booked.charge_e10 > booked.leased_e10:
+                self.spent_free.add(call.owner_id)
+            give_back(self.leases, item, booked)
+        self._on_booked([(item.settlement, booked) for item, booked in batch])
 
     async def _lease_trip(self, ask: LeaseAsk) -> LeaseAnswer:
         for attempt in range(LEASE_TRIES):

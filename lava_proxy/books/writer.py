@@ -57,7 +57,7 @@ class Item:
 
 
 class Writer:
-    """Books items. `on_booked` is called for each item after its commit.
+    """Books items. `on_booked` hears of all items of a batch together, after their commit.
 
     Batches are taken from the front of the queue in order. When more than one whole batch waits, a
     second one is under way beside the first: while PostgreSQL works on one, we compute the other.
@@ -73,7 +73,7 @@ class Writer:
         interval_s: float,
         batch_rows: int,
         queue_rows: int,
-        on_booked: Callable[[Item, Booked], None],
+        on_booked: Callable[[Sequence[tuple[Item, Booked]]], None],
         on_flush: Callable[[int, float], None],
         catch_up_rows_s: int,
     ) -> None:
@@ -168,11 +168,12 @@ class Writer:
         return batch
 
     def _drop_booked(self) -> None:
-        queue = self._queue
+        queue, waiting = self._queue, len(self._queue)
         while queue and queue[0].booked:
             queue.popleft()
-            self._taken -= 1
-            self._caught_up += 1
+        dropped = waiting - len(queue)
+        self._taken -= dropped
+        self._caught_up += dropped
         if not queue:
             self._emptied.set()
 
@@ -256,7 +257,8 @@ class Writer:
             async with self._database.transaction() as conn:
                 booked = await settle(conn, [i.settlement for i in batch], self._clock.now())
                 for item, result in zip(batch, booked, strict=True):
-                    item.tried = result if result.fresh else item.tried
+                    if result.fresh:
+                        item.tried = result
         except POISON as error:
             if len(batch) > 1:
                 half = len(batch) // 2
@@ -265,10 +267,14 @@ class Writer:
                 return
             booked = [await self._quarantine(batch[0], error)]
         self._on_flush(len(batch), self._clock.boot_s() - started_s)
-        for item, computed in zip(batch, booked, strict=True):
-            result = computed if computed.fresh else item.tried or computed
+        results = [
+            (item, computed if computed.fresh else item.tried or computed)
+            for item, computed in zip(batch, booked, strict=True)
+        ]
+        for item in batch:
             item.booked = True
-            self._on_booked(item, result)
+        self._on_booked(results)
+        for item, result in results:
             if item.done is not None and not item.done.done():
                 item.done.set_result(result)
 

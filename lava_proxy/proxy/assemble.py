@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -144,14 +144,21 @@ def sweep(gateway: Gateway) -> None:
     )
 
 
-def tell_booked(metrics: Metrics, row: Settlement, booked: Booked) -> None:
-    """A row was committed: its money counts now, and what went wrong with it."""
-    cost_e10 = row.cost.total_e10 if row.cost else 0
-    for kind, happened in (("debt", booked.owed_e10), ("quarantined", booked.quarantined)):
-        if happened:
-            metrics.anomaly(kind)
-    if booked.fresh:
-        metrics.booked(row.call.provider, cost_e10, booked.charge_e10)
+def tell_booked(metrics: Metrics, rows: Sequence[tuple[Settlement, Booked]]) -> None:
+    """A batch was committed: its money counts now, and what went wrong with it. Money is added up
+    first: a counter of the library costs as much as all else that is done with a booked row."""
+    money: dict[str, list[int]] = {}
+    for row, booked in rows:
+        if booked.owed_e10:
+            metrics.anomaly("debt")
+        if booked.quarantined:
+            metrics.anomaly("quarantined")
+        if booked.fresh:
+            sums = money.setdefault(row.call.provider, [0, 0])
+            sums[0] += max(0, row.cost.total_e10) if row.cost else 0
+            sums[1] += booked.charge_e10
+    for provider, (cost_e10, charge_e10) in money.items():
+        metrics.booked(provider, cost_e10, charge_e10)
 
 
 def _check_base(setting: str, name: str, base: str, settings: Settings) -> None:

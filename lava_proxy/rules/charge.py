@@ -98,7 +98,9 @@ def charge(tariff: Tariff, before: int, units: int, cost_e10: int | None = None)
 
 
 def _in_range(lines: tuple[Line, ...]) -> Charge:
-    amount_e10 = sum(line.amount_e10 for line in lines)
+    amount_e10 = 0
+    for line in lines:  # nearly always one, for which a generator is dear
+        amount_e10 += line.amount_e10
     if amount_e10 > AMOUNT_MAX_E10:
         raise MoneyError(f"charge out of range: {amount_e10}")
     return Charge(amount_e10, lines)
@@ -117,13 +119,24 @@ def highest_rate(tariff: Tariff, before: int, reachable_units: int | None = None
 
 def _fixed_lines(tariff: Tariff, before: int, units: int) -> tuple[Line, ...]:
     denominator = tariff.per * _E12_TO_E10
-    total = sum(tier.rate_e12 * piece for tier, piece in _pieces(tariff, 0, before))
-    reached_e10 = divide_half_up(total, denominator)
-    lines = []
-    for tier, piece in _pieces(tariff, before, units):
-        total += piece * tier.rate_e12
+    end = before + units
+    total = reached_e10 = 0
+    lines: list[Line] = []
+    for tier, start, stop in tariff.spans:
+        if stop is not None and stop <= before:
+            total += (stop - start) * tier.rate_e12
+            continue
+        low = start
+        if not lines:
+            low = before
+            total += (before - start) * tier.rate_e12
+            reached_e10 = divide_half_up(total, denominator)
+        high = end if stop is None or end < stop else stop
+        total += (high - low) * tier.rate_e12
         next_e10 = divide_half_up(total, denominator)
-        lines.append(Line(tier, piece, next_e10 - reached_e10))
+        lines.append(Line(tier, high - low, next_e10 - reached_e10))
+        if high == end:
+            break
         reached_e10 = next_e10
     return tuple(lines)
 

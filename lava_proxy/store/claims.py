@@ -26,6 +26,7 @@ from lava_proxy.rules.price import Cost
 from lava_proxy.rules.rerating import METERED_BEFORE
 from lava_proxy.rules.settlement import Settlement
 from lava_proxy.store.database import Connection
+from lava_proxy.store.lines import document
 from lava_proxy.store.sql import load
 
 Q = load("settle")
@@ -33,19 +34,24 @@ Q = load("settle")
 
 async def claim_ids(conn: Connection, batch: Sequence[Settlement]) -> list[int]:
     """Places in the batch whose request ids were new."""
-    rows = await Q["claim_request_ids"].fetch(
-        conn,
-        merchant_ids=[s.call.merchant_id for s in batch],
-        request_ids=[s.call.request_id for s in batch],
-        created_ats=[s.call.created_at for s in batch],
-        content_hashes=[s.content_hash for s in batch],
-    )
-    new = {(row[0], row[1]) for row in rows}
+    claims = [
+        (
+            s.call.merchant_id,
+            s.call.request_id,
+            s.call.created_at,
+            None if s.content_hash is None else s.content_hash.hex(),
+        )
+        for s in batch
+    ]
+    new = await Q["claim_request_ids"].fetch(conn, claims=document(claims))
+    if len(new) == len(batch):  # as nearly always
+        return list(range(len(batch)))
+    left = {tuple(row) for row in new}
     fresh = []
     for place, settlement in enumerate(batch):
         key = (settlement.call.merchant_id, settlement.call.request_id)
-        if key in new:
-            new.discard(key)  # a batch may hold the same id twice: the first one is booked
+        if key in left:
+            left.discard(key)  # a batch may hold the same id twice: the first one is booked
             fresh.append(place)
     return fresh
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lava_proxy.rules.limits import drawn
@@ -36,29 +36,31 @@ class Purse:
 
 @dataclass(slots=True)
 class Due:
-    """What one row takes from one account."""
+    """What the leases of a row's own process did not cover on one account."""
 
     line: Line
     owner_id: str
     left_e10: int
     is_limit: bool
 
-    def leased(self, amount_e10: int) -> None:
-        """So much came from the leases of the call's own process."""
-        self.left_e10 -= amount_e10
-        if self.is_limit:
-            self.line.drawn.append(amount_e10)
-        else:
-            self.line.leased_e10 = amount_e10
 
-
-def dues(line: Line) -> Iterator[Due]:
-    """What a row is to take: the customer's charge, and its use of each budget."""
-    call = line.settlement.call
-    if line.charge.amount_e10 and call.customer_id:
-        yield Due(line, call.owner_id, line.charge.amount_e10, False)
+def draw(line: Line, accounts: Mapping[str, Purse]) -> list[Due]:
+    """Take what a row uses, the customer's charge and its part of each budget, from the leases of
+    the process that admitted it; answers what is left of that."""
+    call, due = line.settlement.call, []
+    amount = line.charge.amount_e10
+    if amount and call.customer_id:
+        account = accounts[call.owner_id]
+        taken = line.leased_e10 = take(account, account.leases[call.holder_id], amount)
+        if taken < amount:
+            due.append(Due(line, call.owner_id, amount - taken, False))
     for kind, owner_id in call.budgets:
-        yield Due(line, owner_id, drawn(kind, line.settlement), True)
+        amount, account = drawn(kind, line.settlement), accounts[owner_id]
+        taken = take(account, account.leases[call.holder_id], amount)
+        line.drawn += (taken,)
+        if taken < amount:
+            due.append(Due(line, owner_id, amount - taken, True))
+    return due
 
 
 def take(account: Purse, shares: Sequence[Share], amount_e10: int) -> int:

@@ -14,7 +14,7 @@ from lava_proxy.rules.charge import Line as Part
 from lava_proxy.rules.settlement import Call, Settlement
 from lava_proxy.rules.tiers import Tier
 from lava_proxy.store.database import Connection
-from lava_proxy.store.lines import Line, columns
+from lava_proxy.store.lines import COLUMNS, Line, columns
 from lava_proxy.store.place import Place
 from lava_proxy.store.sql import load
 
@@ -128,7 +128,7 @@ async def page(
 
 def as_booked(row: Settlement, charge: Charge) -> RequestRow:
     """What `find` would read of a settlement that was booked with this charge."""
-    values = columns(Line(row, 0, charge))
+    values = dict(zip(COLUMNS, columns(Line(row, 0, charge)), strict=True))
     for name in ("merchant_id", "cycle", "units", "flags", "breakdown"):
         del values[name]
     counts = Counts(**{name: values.pop(name) for name in _COUNTS})  # type: ignore[arg-type]

@@ -16,7 +16,6 @@ other budgets (rules/limits.py) goes the same way; beyond a limit it is recorded
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence, Set
 from datetime import datetime
 
@@ -27,9 +26,9 @@ from lava_proxy.rules.settlement import Booked, Settlement
 from lava_proxy.store import kept, outbox, unrated
 from lava_proxy.store.claims import claim_ids, claim_objects
 from lava_proxy.store.database import Connection, StorePoison
-from lava_proxy.store.lines import Line, columns
+from lava_proxy.store.lines import Line, columns, document
 from lava_proxy.store.news import news_of
-from lava_proxy.store.purse import Due, Purse, Share, dues, take
+from lava_proxy.store.purse import Purse, Share, draw, take
 from lava_proxy.store.sql import load
 
 Q = load("settle")
@@ -37,6 +36,9 @@ Q = load("settle")
 ROWS_AT_A_TIME = 16
 """Then streams may go on: a batch computed in one go would hold them up for many milliseconds."""
 NO_CHARGE = Charge(0, ())
+
+Counters = dict[tuple[str, str, str], int]
+"""(account, meter, cycle) -> units."""
 
 
 async def settle(conn: Connection, batch: Sequence[Settlement], now: datetime) -> list[Booked]:
@@ -58,20 +60,26 @@ async def _book(
     waiting = await kept.waiting(conn, over)
     accounts = await _lock(conn, fresh, {owner_id for owner_id, _ in waiting})
     await kept.let_go(conn, waiting, now)
-    counters = await _counters(conn, fresh)
+    before, heard = await _read(conn, fresh, accounts)
+    counters = before.copy()
     lines: list[Line] = []
+    shown: list[tuple[object, ...]] = []
     for row in fresh:
-        lines.append(_compute(row, counters))
+        line = _compute(row, counters)
+        lines.append(line)
+        shown.append(columns(line))
         if len(lines) % ROWS_AT_A_TIME == 0:
             await asyncio.sleep(0)
     await _pay(conn, lines, accounts, now)
-    await _write(conn, lines, now)
+    added = {key: units - before.get(key, 0) for key, units in counters.items()}
+    await _write(conn, shown, added, accounts, now)
     await _write_back(conn, lines, accounts)
     for line in lines:
         if line.settlement.keeps:
             await kept.keep(conn, line, now)
     await unrated.wait(conn, lines)
-    await outbox.emit(conn, news_of(lines), now)
+    if heard:
+        await outbox.emit(conn, news_of(lines), now)
     return lines
 
 
@@ -88,7 +96,7 @@ def _told(row: Settlement, line: Line | None) -> Booked:
         leased_e10=line.leased_e10,
         kept_e10=line.kept_e10,
         owed_e10=line.owed_e10,
-        drawn=tuple(line.drawn),
+        drawn=line.drawn,
         charge=line.charge,
     )
 
@@ -109,22 +117,31 @@ async def _lock(conn: Connection, fresh: Sequence[Settlement], more: Set[str]) -
     return {row["owner_id"]: Purse(row["debt_e10"]) for row in rows}
 
 
-async def _counters(
-    conn: Connection, fresh: Sequence[Settlement]
-) -> dict[tuple[str, str, str], int]:
+async def _read(
+    conn: Connection, fresh: Sequence[Settlement], accounts: dict[str, Purse]
+) -> tuple[Counters, bool]:
+    """Units used so far in the batch's tier scopes, and whether there is anybody to tell of it. The
+    accounts learn what leases there are."""
     keys = sorted(
         {(s.call.owner_id, s.call.meter.meter_id, s.call.cycle) for s in fresh if s.call.meter}
     )
-    rows = await Q["read_counters"].fetch(
+    [(counters, parts, heard)] = await Q["read_accounts"].fetch(
         conn,
-        owner_ids=[k[0] for k in keys],
+        meter_owners=[k[0] for k in keys],
         meter_ids=[k[1] for k in keys],
         cycles=[k[2] for k in keys],
+        owner_ids=list(accounts),
+        holder_ids=list({s.call.holder_id for s in fresh}),
+        merchant_ids=list({s.call.merchant_id for s in fresh}),
     )
-    return {(r["owner_id"], r["meter_id"], r["cycle"]): r["units"] for r in rows}
+    for owner_id, holder_id, lease_id, seq, grant_id, left_e10 in orjson.loads(parts):
+        share = Share(lease_id, seq, grant_id, left_e10)
+        accounts[owner_id].leases[holder_id].append(share)
+    used = {(k[0], k[1], k[2]): k[3] for k in orjson.loads(counters)}
+    return used, heard
 
 
-def _compute(row: Settlement, counters: dict[tuple[str, str, str], int]) -> Line:
+def _compute(row: Settlement, counters: Counters) -> Line:
     """The exact charge of one row; advances the counters for the rows behind it."""
     meter = row.call.meter
     if meter is None or row.status == "error":
@@ -146,17 +163,7 @@ async def _pay(
 ) -> None:
     """Take what each row uses of its accounts from leases, then grants. What is left of a charge
     is debt; what is left of a limit is recorded as spent beyond it."""
-    owed = [due for line in lines for due in dues(line)]
-    if not owed:
-        return
-    await _load_leases(conn, owed, accounts)
-    short: list[Due] = []
-    for due in owed:
-        account = accounts[due.owner_id]
-        shares = account.leases[due.line.settlement.call.holder_id]
-        due.leased(take(account, shares, due.left_e10))
-        if due.left_e10:
-            short.append(due)
+    short = [due for line in lines for due in draw(line, accounts)]
     if short:
         await _load_grants(conn, {due.owner_id for due in short}, accounts, now)
     for due in short:
@@ -169,17 +176,6 @@ async def _pay(
             due.line.owed_e10 = rest
 
 
-async def _load_leases(conn: Connection, owed: Sequence[Due], accounts: dict[str, Purse]) -> None:
-    rows = await Q["open_parts_of_holders"].fetch(
-        conn,
-        owner_ids=sorted({due.owner_id for due in owed}),
-        holder_ids=sorted({due.line.settlement.call.holder_id for due in owed}),
-    )
-    for r in rows:
-        share = Share(r["lease_id"], r["seq"], r["grant_id"], r["left_e10"])
-        accounts[r["owner_id"]].leases[r["holder_id"]].append(share)
-
-
 async def _load_grants(
     conn: Connection, owners: Set[str], accounts: dict[str, Purse], now: datetime
 ) -> None:
@@ -190,35 +186,36 @@ async def _load_grants(
         accounts[owner_id].grants = shares
 
 
-async def _write(conn: Connection, lines: Sequence[Line], now: datetime) -> None:
-    shown = []
-    for line in lines:
-        shown.append(columns(line))
-        if len(shown) % ROWS_AT_A_TIME == 0:
-            await asyncio.sleep(0)
-    try:
-        rows = orjson.dumps(shown)
-    except orjson.JSONEncodeError as error:  # half a surrogate pair, or a number beyond 64 bits
-        raise StorePoison(f"settlement: {error}") from error
-    await Q["insert_requests"].execute(conn, rows=rows.decode(), now=now)
-
-
-async def _write_back(conn: Connection, lines: Sequence[Line], accounts: dict[str, Purse]) -> None:
-    await _write_counters(conn, lines)
-    leased = [
+async def _write(
+    conn: Connection,
+    shown: Sequence[tuple[object, ...]],
+    added: Counters,
+    accounts: dict[str, Purse],
+    now: datetime,
+) -> None:
+    scopes = [key for key, units in added.items() if units]
+    taken = [
         share
         for account in accounts.values()
         for shares in account.leases.values()
         for share in shares
         if share.taken_e10
     ]
-    if leased:
-        await Q["burn_parts"].execute(
-            conn,
-            lease_ids=[s.lease_id for s in leased],
-            seqs=[s.seq for s in leased],
-            amounts=[s.taken_e10 for s in leased],
-        )
+    await Q["book"].execute(
+        conn,
+        rows=document(shown),
+        now=now,
+        owner_ids=[key[0] for key in scopes],
+        meter_ids=[key[1] for key in scopes],
+        cycles=[key[2] for key in scopes],
+        units=[added[key] for key in scopes],
+        lease_ids=[s.lease_id for s in taken],
+        seqs=[s.seq for s in taken],
+        amounts=[s.taken_e10 for s in taken],
+    )
+
+
+async def _write_back(conn: Connection, lines: Sequence[Line], accounts: dict[str, Purse]) -> None:
     free = [s for account in accounts.values() for s in account.grants if s.taken_e10]
     if free:
         await Q["burn_grants"].execute(
@@ -245,20 +242,4 @@ async def _write_back(conn: Connection, lines: Sequence[Line], accounts: dict[st
             object_ids=[o for _, o in made],
             merchant_ids=[s.call.merchant_id for s, _ in made],
             customer_ids=[s.call.customer_id for s, _ in made],
-        )
-
-
-async def _write_counters(conn: Connection, lines: Sequence[Line]) -> None:
-    added: dict[tuple[str, str, str], int] = defaultdict(int)
-    for line in lines:
-        row = line.settlement
-        if row.call.meter and row.call.billable and line.units and row.status != "error":
-            added[row.call.owner_id, row.call.meter.meter_id, row.call.cycle] += line.units
-    if added:
-        await Q["advance_counters"].execute(
-            conn,
-            owner_ids=[k[0] for k in added],
-            meter_ids=[k[1] for k in added],
-            cycles=[k[2] for k in added],
-            units=list(added.values()),
         )

@@ -38,7 +38,7 @@ FIRST = Group("", "", "", "")
 
 async def wait(conn: Connection, lines: Sequence[Line]) -> None:
     """Note those of a booked batch that wait for a price; most have none."""
-    rows = [_row(line) for line in lines if waits(line.settlement)]
+    rows = [_row(line) for line in lines if line.settlement.flags and waits(line.settlement)]
     if rows:
         await Q["wait"].execute(conn, rows=orjson.dumps(rows).decode())
 

@@ -316,7 +316,7 @@ def make_books(
     database: Database,
     clock: Clock,
     folder: object,
-    on_booked: Callable[[Settlement, Booked], None] = lambda row, booked: None,
+    on_booked: Callable[[Sequence[tuple[Settlement, Booked]]], None] = lambda rows: None,
     **changes: object,
 ) -> Books:
     return Books(
@@ -336,7 +336,7 @@ async def opened(database: Database, folder: Path) -> AsyncIterator[Books]:
         database,
         SystemClock(),
         on_flush=lambda rows, seconds: None,
-        on_booked=lambda row, booked: None,
+        on_booked=lambda rows: None,
     )
     await made.open()
     yield made

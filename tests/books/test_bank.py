@@ -117,7 +117,7 @@ async def test_a_call_from_admission_to_the_ledger(
     owner = await shop.customer(10_000)
     heard: list[tuple[Settlement, Booked]] = []
     async with running(database, clock, tmp_path) as books:
-        books._on_booked = lambda made, booked: heard.append((made, booked))
+        books._on_booked = heard.extend
         teller = Teller(books, shop, owner)
         assert await teller.start(100, 100)
         assert books.condition.state() == "normal"

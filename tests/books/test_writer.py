@@ -40,7 +40,7 @@ class Desk:
             interval_s=0.001,
             batch_rows=limits.get("batch_rows", 8),
             queue_rows=limits.get("queue_rows", 100),
-            on_booked=lambda item, booked: self.booked.append((item, booked)),
+            on_booked=self.booked.extend,
             on_flush=lambda rows, seconds: self.flushed.append(rows),
             catch_up_rows_s=limits.get("catch_up_rows_s", 100_000),
         )

@@ -48,7 +48,7 @@ class Worker:
             self.database,  # type: ignore[arg-type]
             self.clock,
             on_flush=lambda rows, seconds: None,
-            on_booked=lambda row, booked: self.acked.add(row.call.request_id),
+            on_booked=lambda rows: self.acked.update(row.call.request_id for row, _ in rows),
         )
         self.acked: set[str] = set()
         self.upkeep = Upkeep(self.books, METRICS, lambda: None)

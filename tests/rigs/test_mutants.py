@@ -128,7 +128,7 @@ def a_failed_batch_is_forgotten(plant: pytest.MonkeyPatch) -> None:
             for item in batch:
                 item.booked = True
                 call = item.settlement.call
-                self._on_booked(item, Booked(call.request_id, call.owner_id, 0, True))
+                self._on_booked([(item, Booked(call.request_id, call.owner_id, 0, True))])
 
     plant.setattr(Writer, "_write", write)
 
@@ -244,22 +244,32 @@ def a_quarantined_row_is_thrown_away(plant: pytest.MonkeyPatch) -> None:
 
 
 def a_tier_starts_anew_with_every_batch(plant: pytest.MonkeyPatch) -> None:
-    async def none(*_args: object) -> dict[object, int]:
-        return {}
+    whole = settle._read
 
-    plant.setattr(settle, "_counters", none)
+    async def read(*args: Any) -> Any:
+        _, heard = await whole(*args)
+        return {}, heard
+
+    plant.setattr(settle, "_read", read)
 
 
 def somebody_elses_lease_pays(plant: pytest.MonkeyPatch) -> None:
-    whole = settle._pay
+    read, pay = settle._read, settle._pay
 
-    async def pay(conn: Any, lines: Any, accounts: Any, now: Any) -> None:
+    def of_other(row: Any) -> Any:
+        call = dataclasses.replace(row.call, holder_id="hld_other")
+        return dataclasses.replace(row, call=call)
+
+    async def other_read(conn: Any, fresh: Any, accounts: Any) -> Any:
+        return await read(conn, [of_other(row) for row in fresh], accounts)
+
+    async def other_pays(conn: Any, lines: Any, accounts: Any, now: Any) -> None:
         for line in lines:
-            call = dataclasses.replace(line.settlement.call, holder_id="hld_other")
-            line.settlement = dataclasses.replace(line.settlement, call=call)
-        await whole(conn, lines, accounts, now)
+            line.settlement = of_other(line.settlement)
+        await pay(conn, lines, accounts, now)
 
-    plant.setattr(settle, "_pay", pay)
+    plant.setattr(settle, "_read", other_read)
+    plant.setattr(settle, "_pay", other_pays)
 
 
 IN_SQL: list[tuple[Plant, Callable[..., Awaitable[None]]]] = [

@@ -1,13 +1,12 @@
 -- name: claim_request_ids
 -- Claims request ids for ever, in one order, so that two batches with the same ids wait for each
--- other instead of deadlocking; returns only those that were new.
--- args: merchant_ids text[], request_ids text[], created_ats timestamptz[], content_hashes bytea[]
+-- other instead of deadlocking; returns only those that were new. `claims` is a JSON array of arrays:
+-- merchant, request id, when, and the hash of what was reported (hexadecimal).
+-- args: claims text
 INSERT INTO request_ids (merchant_id, request_id, created_at, content_hash)
-SELECT merchant_id, request_id, created_at, content_hash
-FROM unnest(:merchant_ids::text[], :request_ids::text[], :created_ats::timestamptz[],
-            :content_hashes::bytea[])
-    WITH ORDINALITY AS t(merchant_id, request_id, created_at, content_hash, place)
-ORDER BY merchant_id, request_id, place
+SELECT c->>0, c->>1, (c->>2)::timestamptz, decode(c->>3, 'hex')
+FROM jsonb_array_elements(:claims::text::jsonb) WITH ORDINALITY AS t(c, place)
+ORDER BY c->>0, c->>1, place
 ON CONFLICT DO NOTHING
 RETURNING merchant_id, request_id;
 
@@ -39,22 +38,29 @@ SELECT owner_id, merchant_id, debt_e10, overdraft_leased_e10
 FROM accounts WHERE owner_id = ANY(:owner_ids::text[])
 ORDER BY owner_id FOR NO KEY UPDATE;
 
--- name: read_counters
--- Units used so far in each tier scope of a batch.
--- args: owner_ids text[], meter_ids text[], cycles text[]
-SELECT c.owner_id, c.meter_id, c.cycle, c.units
-FROM unnest(:owner_ids::text[], :meter_ids::text[], :cycles::text[])
-    AS k(owner_id, meter_id, cycle)
-JOIN usage_counters c USING (owner_id, meter_id, cycle);
-
--- name: open_parts_of_holders
--- What is left of the holders' leases on these accounts, in burn order.
--- args: owner_ids text[], holder_ids text[]
-SELECT l.owner_id, l.holder_id, p.lease_id, p.seq, p.grant_id, p.left_e10
-FROM leases l JOIN lease_parts p USING (lease_id)
-WHERE l.closed_at IS NULL AND l.owner_id = ANY(:owner_ids::text[])
-  AND l.holder_id = ANY(:holder_ids::text[]) AND p.left_e10 > 0
-ORDER BY l.owner_id, l.created_at, p.lease_id, p.seq;
+-- name: read_accounts
+-- What a batch is charged by, read under its accounts' locks: units used so far in each tier scope,
+-- and what is left of the holders' leases on these accounts, in burn order; and whether the merchants
+-- have webhooks, which may want to be told. In one row, because a statement costs the gateway as
+-- much as several rows of a batch; as JSON arrays of arrays, because the driver looks up what a
+-- record is.
+-- args: meter_owners text[], meter_ids text[], cycles text[], owner_ids text[], holder_ids text[],
+--   merchant_ids text[]
+SELECT coalesce((
+    SELECT json_agg(json_build_array(c.owner_id, c.meter_id, c.cycle, c.units))
+    FROM unnest(:meter_owners::text[], :meter_ids::text[], :cycles::text[])
+        AS k(owner_id, meter_id, cycle)
+    JOIN usage_counters c USING (owner_id, meter_id, cycle)
+), '[]') AS counters, coalesce((
+    SELECT json_agg(
+        json_build_array(l.owner_id, l.holder_id, p.lease_id, p.seq, p.grant_id, p.left_e10)
+        ORDER BY l.owner_id, l.created_at, p.lease_id, p.seq)
+    FROM leases l JOIN lease_parts p USING (lease_id)
+    WHERE l.closed_at IS NULL AND l.owner_id = ANY(:owner_ids::text[])
+      AND l.holder_id = ANY(:holder_ids::text[]) AND p.left_e10 > 0
+), '[]') AS parts, EXISTS (
+    SELECT FROM webhooks WHERE merchant_id = ANY(:merchant_ids::text[])
+) AS heard;
 
 -- name: available_grants
 -- Grants with credit that no worker holds, in burn order: cycle first, then the soonest-expiring,
@@ -66,20 +72,42 @@ WHERE owner_id = ANY(:owner_ids::text[]) AND available_e10 > 0
   AND (expires_at IS NULL OR expires_at > :now::timestamptz)
 ORDER BY owner_id, (kind <> 'cycle'), expires_at NULLS LAST, created_at, grant_id;
 
--- name: insert_requests
--- Books the rows of a batch, a JSON array of objects named like the columns: the requests, what they
--- add to their quarters of an hour and to the cost of managed keys, and their ledger transactions
--- (what the customer paid, what the provider costs). One argument instead of forty arrays, because
--- encoding those cost the gateway more CPU than all else in a batch; the rest is derived here, where
--- it only has to be copied. A request id of ours is unique, so it names the transaction; a reported
--- one is unique per merchant.
--- args: rows text, now timestamptz
+-- name: book
+-- Books the rows of a batch: the requests, what they add to their quarters of an hour and to the cost
+-- of managed keys, and their ledger transactions (what the customer paid, what the provider costs);
+-- what the batch adds to tier scopes, and takes from shares of leases, with lease and grant kept in
+-- step.
+-- `rows` is a JSON array of arrays, with the values of a row by place, as store/lines.py has them.
+-- One argument instead of forty arrays, because encoding those cost the gateway more CPU than all
+-- else in a batch; places instead of names, because reading names cost both sides a third more. The
+-- rest is derived here, where it only has to be copied. A request id of ours is unique, so it names
+-- the transaction; a reported one is unique per merchant.
+-- args: rows text, now timestamptz,
+--   owner_ids text[], meter_ids text[], cycles text[], units bigint[],
+--   lease_ids text[], seqs int[], amounts bigint[]
 WITH booked AS (
     INSERT INTO requests
-    SELECT * FROM json_populate_recordset(
-        json_populate_record(
-            NULL::requests, json_build_object('booked_xid', pg_current_xact_id()::text)),
-        :rows::text::json)
+        (merchant_id, request_id, created_at, customer_id, meter_id, cycle,
+         provider, provider_key_type, model, endpoint, response_id,
+         status, outcome, usage_source, stream,
+         input_tokens, output_tokens,
+         cache_read_tokens, cache_write_tokens, reasoning_tokens,
+         input_characters, output_characters, input_ms, output_ms,
+         units, input_cost_e10, output_cost_e10, cost_e10, charge_e10,
+         rate_type, tier_type, price_version,
+         duration_ms, first_byte_ms, completed_at,
+         breakdown, metadata, flags)
+    SELECT r->>0, r->>1, (r->>2)::timestamptz, r->>3, r->>4, r->>5,
+           r->>6, r->>7, r->>8, r->>9, r->>10,
+           r->>11, r->>12, r->>13, (r->>14)::boolean,
+           (r->>15)::bigint, (r->>16)::bigint,
+           (r->>17)::bigint, (r->>18)::bigint, (r->>19)::bigint,
+           (r->>20)::bigint, (r->>21)::bigint, (r->>22)::bigint, (r->>23)::bigint,
+           (r->>24)::bigint, (r->>25)::bigint, (r->>26)::bigint, (r->>27)::bigint, (r->>28)::bigint,
+           r->>29, r->>30, r->>31,
+           (r->>32)::bigint, (r->>33)::bigint, (r->>34)::timestamptz,
+           r->35, nullif(r->36, 'null'), ARRAY(SELECT jsonb_array_elements_text(r->37))
+    FROM jsonb_array_elements(:rows::text::jsonb) AS r
     RETURNING *
 ), rolled AS (
     INSERT INTO usage_rollups AS u
@@ -109,6 +137,25 @@ WITH booked AS (
     FROM booked WHERE provider_key_type = 'managed' AND cost_e10 <> 0
     GROUP BY merchant_id ORDER BY merchant_id
     ON CONFLICT (merchant_id, slot) DO UPDATE SET cost_e10 = w.cost_e10 + excluded.cost_e10
+), counted AS (
+    INSERT INTO usage_counters AS c (owner_id, meter_id, cycle, units)
+    SELECT * FROM unnest(:owner_ids::text[], :meter_ids::text[], :cycles::text[], :units::bigint[])
+    ON CONFLICT (owner_id, meter_id, cycle) DO UPDATE SET units = c.units + excluded.units
+), taken AS (
+    UPDATE lease_parts p SET left_e10 = p.left_e10 - t.amount
+    FROM unnest(:lease_ids::text[], :seqs::int[], :amounts::bigint[]) AS t(lease_id, seq, amount)
+    WHERE p.lease_id = t.lease_id AND p.seq = t.seq
+    RETURNING p.lease_id, p.grant_id, t.amount
+), per_lease AS (
+    UPDATE leases l SET spent_e10 = l.spent_e10 + s.amount
+    FROM (SELECT lease_id, sum(amount)::bigint AS amount FROM taken GROUP BY lease_id) s
+    WHERE l.lease_id = s.lease_id
+), per_grant AS (
+    UPDATE credit_grants g
+    SET leased_e10 = g.leased_e10 - s.amount, spent_e10 = g.spent_e10 + s.amount
+    FROM (SELECT grant_id, sum(amount)::bigint AS amount FROM taken
+          WHERE grant_id IS NOT NULL GROUP BY grant_id) s
+    WHERE g.grant_id = s.grant_id
 )
 INSERT INTO ledger_entries
     (transaction_id, merchant_id, account, amount_e10, kind, request_id, customer_id, created_at)
@@ -135,25 +182,6 @@ SELECT t.*, :created_at::timestamptz
 FROM json_to_recordset(:rows::text::json)
     AS t(transaction_id text, merchant_id text, account text, amount_e10 bigint, kind text,
          request_id text, customer_id text);
-
--- name: burn_parts
--- Takes from shares of leases, and keeps lease and grant in step.
--- args: lease_ids text[], seqs int[], amounts bigint[]
-WITH taken AS (
-    UPDATE lease_parts p SET left_e10 = p.left_e10 - t.amount
-    FROM unnest(:lease_ids::text[], :seqs::int[], :amounts::bigint[]) AS t(lease_id, seq, amount)
-    WHERE p.lease_id = t.lease_id AND p.seq = t.seq
-    RETURNING p.lease_id, p.grant_id, t.amount
-), per_lease AS (
-    UPDATE leases l SET spent_e10 = l.spent_e10 + s.amount
-    FROM (SELECT lease_id, sum(amount)::bigint AS amount FROM taken GROUP BY lease_id) s
-    WHERE l.lease_id = s.lease_id
-)
-UPDATE credit_grants g
-SET leased_e10 = g.leased_e10 - s.amount, spent_e10 = g.spent_e10 + s.amount
-FROM (SELECT grant_id, sum(amount)::bigint AS amount FROM taken
-      WHERE grant_id IS NOT NULL GROUP BY grant_id) s
-WHERE g.grant_id = s.grant_id;
 
 -- name: burn_grants
 -- Takes from credit that no worker holds.
@@ -191,13 +219,6 @@ SET debt_e10 = a.debt_e10 + t.debt, overdraft_leased_e10 = a.overdraft_leased_e1
 FROM unnest(:owner_ids::text[], :debts::bigint[], :overdrafts::bigint[])
     AS t(owner_id, debt, overdraft)
 WHERE a.owner_id = t.owner_id;
-
--- name: advance_counters
--- Adds units to tier scopes.
--- args: owner_ids text[], meter_ids text[], cycles text[], units bigint[]
-INSERT INTO usage_counters AS c (owner_id, meter_id, cycle, units)
-SELECT * FROM unnest(:owner_ids::text[], :meter_ids::text[], :cycles::text[], :units::bigint[])
-ON CONFLICT (owner_id, meter_id, cycle) DO UPDATE SET units = c.units + excluded.units;
 
 -- name: insert_objects
 -- Remembers who made which object at a provider.
