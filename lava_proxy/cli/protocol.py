@@ -24,14 +24,12 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from lava_proxy.cli.cycle import Cycle, plain_answer
+from lava_proxy.core.readbuffer import read_buffer
 
-READ_MAX_BYTES = 64 * 1024
 BODY_MAX_BYTES = 64 * 1024
 """With more of a body than this not taken by the application, the client is not read."""
 HEAD_MAX_BYTES = 128 * 1024
 """Twice what the gateway takes (wire/headers.py), which says more of what is wrong."""
-
-_BUFFER = memoryview(bytearray(READ_MAX_BYTES))
 
 Addresses = tuple[tuple[str, int] | None, tuple[str, int] | None]
 
@@ -43,6 +41,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
         "_app",
         "_app_state",
         "_begun_s",
+        "_buffer",
         "_client",
         "_cycle",
         "_deaf",
@@ -74,6 +73,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
     ) -> None:
         self.loop = _loop or asyncio.get_running_loop()
         self.write_paused = False
+        self._buffer = read_buffer()
         self._app = config.loaded_app
         self._app_state = app_state
         self._state = server_state
@@ -109,12 +109,12 @@ class ServerProtocol(asyncio.BufferedProtocol):
         self._timer = self.loop.call_later(self._keep_alive_s, self._look)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _BUFFER
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         self._unread += nbytes
         try:
-            self._parser.feed_data(_BUFFER[:nbytes])
+            self._parser.feed_data(self._buffer[:nbytes])
         except httptools.HttpParserUpgrade:
             self._end_with(self._reading)  # no other protocol is spoken here
         except httptools.HttpParserError:

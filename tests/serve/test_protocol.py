@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from protocol_kit import REQUEST, Send, body, echo, serving, start, told
 
-from lava_proxy.cli.protocol import BODY_MAX_BYTES, HEAD_MAX_BYTES, READ_MAX_BYTES
+from lava_proxy.cli.protocol import BODY_MAX_BYTES, HEAD_MAX_BYTES
+from lava_proxy.core.readbuffer import SIZE_BYTES
 
 POST = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
 
@@ -209,7 +210,7 @@ async def test_what_is_no_http_does_not_break_into_an_answer() -> None:
 async def test_what_does_not_end_is_refused_while_it_comes(sent: bytes) -> None:
     async with serving(echo) as (port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(sent[: HEAD_MAX_BYTES + 2 * READ_MAX_BYTES])
+        writer.write(sent[: HEAD_MAX_BYTES + 2 * SIZE_BYTES])
         async with asyncio.timeout(5):
             assert (await reader.readline()) == b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
         writer.close()
@@ -243,7 +244,7 @@ async def test_a_body_is_read_as_it_is_taken() -> None:
         said, _ = await told(port, POST % size, b"x" * size, within_s=5)
     assert said.startswith(b"HTTP/1.1 200")
     assert sum(sizes) == size
-    assert max(sizes) <= BODY_MAX_BYTES + READ_MAX_BYTES
+    assert max(sizes) <= BODY_MAX_BYTES + SIZE_BYTES
 
 
 async def test_a_client_that_takes_nothing_is_waited_for() -> None:

@@ -8,9 +8,8 @@ or while no request is open.
 
 A request's body is handed over in steps while the socket takes it, and let go when it is out; or it
 follows in pieces (`begin_upload`), each when there is room, and time counts against the provider
-only while there is none. A
-read is bounded by a buffer of the connection's own (a protocol of the other kind gets up to 256 KB
-at a time): with `HIGH_WATER_BYTES` it is all that a stream holds.
+only while there is none. A read is bounded by a buffer that all connections share (a protocol of
+the other kind gets up to 256 KB at a time): what is above `HIGH_WATER_BYTES` is no more than that.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import select
 from typing import Protocol, cast
 
 from lava_proxy.core.errors import LavaError
+from lava_proxy.core.readbuffer import read_buffer
 from lava_proxy.net.http1.answer import NEVER_S, Answer
 from lava_proxy.net.http1.reply import Reply
 
@@ -44,6 +44,28 @@ class House(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """The client's side of one connection; at most one exchange at a time."""
 
+    __slots__ = (
+        "_buffer",
+        "_busy",
+        "_first_byte_s",
+        "_house",
+        "_more",
+        "_readable",
+        "_reading_paused",
+        "_reply",
+        "_rest",
+        "_room",
+        "_transport",
+        "_unsent",
+        "_waiter",
+        "_writing_paused",
+        "deadline_s",
+        "gone",
+        "idle_since_s",
+        "is_open",
+        "loop",
+    )
+
     def __init__(
         self, house: House, loop: asyncio.AbstractEventLoop, *, first_byte_s: float, idle_s: float
     ) -> None:
@@ -57,7 +79,7 @@ class Connection(asyncio.BufferedProtocol):
         """Done when the socket is closed."""
         self._house = house
         self._first_byte_s = first_byte_s
-        self._buffer = memoryview(bytearray(READ_MAX_BYTES))
+        self._buffer = read_buffer()[:READ_MAX_BYTES]
         self._reply = Reply(self, idle_s)
         self._readable = select.poll()
         self._busy = False

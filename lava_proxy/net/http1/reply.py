@@ -33,6 +33,26 @@ _SWITCHING = 101
 class Reply:
     """The answer that is arriving: `answer` from its head on, until the next `start`."""
 
+    __slots__ = (
+        "_between_bytes",
+        "_chunked",
+        "_content_type",
+        "_delimited",
+        "_has_body",
+        "_head_bytes",
+        "_head_only",
+        "_headers",
+        "_idle_s",
+        "_interims",
+        "_parser",
+        "_source",
+        "_trailers",
+        "answer",
+        "broken",
+        "complete",
+        "keep",
+    )
+
     def __init__(self, source: Source, idle_s: float) -> None:
         self._source = source
         self._idle_s = idle_s
