@@ -15,7 +15,7 @@ from lava_adapters.families.openai_chat_reader import ChatReader
 from lava_proxy.net.simulated import Piece, Script
 from lava_proxy.net.simulated.script import JSON, Ending
 from lava_proxy.proxy.run import Run
-from lava_proxy.proxy.sending import message
+from lava_proxy.proxy.sending import body_of
 from lava_proxy.wire.event import Limits
 from lava_proxy.wire.tap import Tap
 
@@ -115,7 +115,7 @@ async def test_every_split_of_an_answer_that_is_no_answer(framing: Framing, body
         tap.on_failed = run.conceal
         sent: list[Any] = []
         for pieces in (tap.feed(text[:cut]), tap.feed(text[cut:]), tap.finish()):
-            sent.append(message(run, pieces)["body"])
+            sent.append(body_of(run, pieces))
         assert b"".join(sent) + (run.mask.finish() if run.mask else b"") == hidden
 
 
