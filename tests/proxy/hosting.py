@@ -16,6 +16,7 @@ import uvicorn
 from gateway_kit import MANAGED, Gate
 
 from lava_proxy.app import LavaProxy
+from lava_proxy.cli.protocol import ServerProtocol
 from lava_proxy.core.environment import load_settings
 from lava_proxy.core.providers import registry_of
 from lava_proxy.net.google_account import TOKEN_HOST
@@ -58,14 +59,14 @@ def gate_settings(url: str, folder: Path, sim: SimulatedProvider, **more: object
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
-    """`app` behind uvicorn on a loopback port of its own."""
+async def serving(app: Any, http: Any = "httptools") -> AsyncIterator[int]:
+    """`app` behind uvicorn on a loopback port of its own, with its own connections or others."""
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
         port=0,
         loop="none",
-        http="httptools",
+        http=http,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -93,7 +94,7 @@ async def gate_running(url: str, folder: Path, **settings: object) -> AsyncItera
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     async with SimulatedProvider() as sim:
         app = LavaProxy(gate_settings(url, folder, sim, **settings))
-        async with serving(app) as port:
+        async with serving(app, ServerProtocol) as port:  # as `lava-proxy serve` has it
             opened = app._open
             assert opened is not None
             yield Gate(app, sim, opened._database, port)
