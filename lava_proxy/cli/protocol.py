@@ -29,7 +29,8 @@ from lava_proxy.core.readbuffer import read_buffer
 BODY_MAX_BYTES = 64 * 1024
 """With more of a body than this not taken by the application, the client is not read."""
 HEAD_MAX_BYTES = 128 * 1024
-"""Twice what the gateway takes (wire/headers.py), which says more of what is wrong."""
+"""By default; `serve` takes twice what the application does (`LAVA_HEADER_LIMIT_BYTES`), which says
+more of what is wrong."""
 
 Addresses = tuple[tuple[str, int] | None, tuple[str, int] | None]
 
@@ -45,6 +46,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
         "_client",
         "_cycle",
         "_deaf",
+        "_head_max_bytes",
         "_headers",
         "_in_head",
         "_keep_alive_s",
@@ -70,10 +72,12 @@ class ServerProtocol(asyncio.BufferedProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        head_max_bytes: int = HEAD_MAX_BYTES,
     ) -> None:
         self.loop = _loop or asyncio.get_running_loop()
         self.write_paused = False
         self._buffer = read_buffer()
+        self._head_max_bytes = head_max_bytes
         self._app = config.loaded_app
         self._app_state = app_state
         self._state = server_state
@@ -120,7 +124,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
         except httptools.HttpParserError:
             self._refuse(400, b"Invalid HTTP request received.")
         else:
-            if self._unread > HEAD_MAX_BYTES:
+            if self._unread > self._head_max_bytes:
                 self._refuse(431, b"The head of the request is too long.")
 
     def connection_lost(self, exc: Exception | None) -> None:

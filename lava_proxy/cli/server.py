@@ -19,13 +19,14 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol, cast
 
 import uvicorn
 
 from lava_proxy.cli.handover import HUNG_STATUS
-from lava_proxy.cli.protocol import ServerProtocol
+from lava_proxy.cli.protocol import HEAD_MAX_BYTES, ServerProtocol
 from lava_proxy.telemetry.metrics import Metrics
 
 LINGER_S = 1.0
@@ -86,6 +87,7 @@ class Server(uvicorn.Server):
         on_ready: Callable[[], None],
         on_drain: Callable[[], None],
         patient: bool = False,
+        head_max_bytes: int = HEAD_MAX_BYTES,
     ) -> None:
         self._door = Leaving(app)
         self._app = app
@@ -100,7 +102,7 @@ class Server(uvicorn.Server):
         """Why this process stops by itself."""
         app.on_broken = self._break
         app.on_hung = lambda: os._exit(HUNG_STATUS)
-        super().__init__(_config(self._door, drain_timeout_s))
+        super().__init__(_config(self._door, drain_timeout_s, head_max_bytes))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -191,12 +193,12 @@ def _last(send: Send) -> Send:
     return closing
 
 
-def _config(app: Leaving, drain_timeout_s: float) -> uvicorn.Config:
+def _config(app: Leaving, drain_timeout_s: float, head_max_bytes: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         interface="asgi3",
         loop="uvloop",
-        http=cast("type[asyncio.Protocol]", ServerProtocol),
+        http=cast("type[asyncio.Protocol]", partial(ServerProtocol, head_max_bytes=head_max_bytes)),
         ws="none",
         lifespan="on",
         log_config=None,

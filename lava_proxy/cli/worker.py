@@ -30,7 +30,7 @@ from lava_proxy.cli.handover import (
 )
 from lava_proxy.cli.listener import listen, port_of, private_metrics, url_of
 from lava_proxy.cli.server import Served, Server
-from lava_proxy.core.settings import ConfigurationError
+from lava_proxy.core.settings import ConfigurationError, Settings
 from lava_proxy.proxy.run import StreamCut
 from lava_proxy.telemetry.exposition import render
 from lava_proxy.telemetry.logs import set_up_logs
@@ -53,6 +53,7 @@ def run_alone(order: Order) -> int:
         settings.drain_timeout_s,
         on_ready=lambda: print(f"lava-proxy serves on {url}", flush=True),
         on_drain=lambda: None,
+        head_max_bytes=_head_max_bytes(settings),
     )
     try:
         return _run(server, listener)
@@ -88,6 +89,7 @@ def run_child(channel: socket.socket, listener: socket.socket) -> int:
         on_ready=ready,
         on_drain=lambda: tell(channel, DRAINING),
         patient=True,
+        head_max_bytes=_head_max_bytes(order.settings),
     )
     return _run(server, listener)
 
@@ -98,6 +100,11 @@ def _beat(channel: socket.socket) -> None:
     while channel.fileno() >= 0:
         time.sleep(BEAT_S)
         tell(channel, BEAT)
+
+
+def _head_max_bytes(settings: Settings) -> int:
+    """What the server reads of a head before it refuses by itself: the application says more."""
+    return 2 * settings.header_limit_bytes
 
 
 def _application(order: Order) -> Served:

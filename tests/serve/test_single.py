@@ -168,3 +168,17 @@ async def test_a_wrong_configuration_ends_everything(tmp_path: Path, workers: in
     status, errors = await failed(tmp_path, "stand_in:wrong", workers=workers)
     assert status == 2
     assert "127.0.0.1 will not do" in errors
+
+
+@pytest.mark.parametrize(("limit", "status"), [(65_536, 431), (131_072, 200)])
+async def test_what_the_server_reads_of_a_head_follows_the_setting(
+    tmp_path: Path, limit: int, status: int
+) -> None:
+    """The application, whose limit is the half of it, has the word before the server does."""
+    async with serving(tmp_path, header_limit_bytes=limit) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        lines = b"".join(b"X-%d: %b\r\n" % (line, b"y" * 20_000) for line in range(11))
+        writer.write(b"GET /pid HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + lines + b"\r\n")
+        async with asyncio.timeout(5):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 %d " % status)
+        writer.close()
