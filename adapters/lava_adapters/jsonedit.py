@@ -47,8 +47,8 @@ def members(text: bytes, start: int = 0) -> list[Member]:
 
 def find_member(text: bytes, name: str, start: int = 0) -> Member | None:
     """The last member called `name`, as parsers see it; quick where the name occurs once or not."""
-    quoted = b'"%b"' % name.encode()
-    if text.find(ESCAPED_ASCII) < 0:
+    quoted = _quoted(name)
+    if _shows_names(text):
         at = text.find(quoted, start)
         if at < 0:
             return None
@@ -93,7 +93,7 @@ def set_nested(text: bytes, outer: str, inner: str, value: bytes) -> bytes:
 
 def repeated(text: bytes, names: Collection[str]) -> str | None:
     """The first of `names` that is the name of two members."""
-    if b"\\" not in text or ESCAPED_ASCII not in text:  # the first look is the quicker by far
+    if _shows_names(text):
         for name in names:
             if text.count(_quoted(name)) > 1:
                 break
@@ -105,6 +105,11 @@ def repeated(text: bytes, names: Collection[str]) -> str | None:
             return member.name
         seen.add(member.name)
     return None
+
+
+def _shows_names(text: bytes) -> bool:
+    """Whether no name hides behind an escape. The first look is the quicker by far."""
+    return text.find(b"\\") < 0 or text.find(ESCAPED_ASCII) < 0
 
 
 @lru_cache(maxsize=1024)

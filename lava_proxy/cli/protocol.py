@@ -64,7 +64,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
         "loop",
         "transport",
         "write_paused",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,

@@ -78,7 +78,7 @@ def hidden_tokens(silent_ms: int, rate_per_s: int = HIDDEN_TOKENS_PER_S) -> int:
 
 def input_tokens_estimate(text_bytes: int, media_tokens: int = 0) -> int:
     """A likely prompt size: for holds that are settled later, not for bounds."""
-    return -(-text_bytes * 1000 // INPUT_BYTES_PER_TOKEN_E3) + media_tokens
+    return divide_up(text_bytes * 1000, INPUT_BYTES_PER_TOKEN_E3) + media_tokens
 
 
 def input_tokens_bound(text_bytes: int, media_tokens: int = 0, messages: int = 1) -> int:

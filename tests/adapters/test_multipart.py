@@ -51,7 +51,9 @@ def test_a_form_is_read() -> None:
     st.dictionaries(st.sampled_from(["model", "stream", "prompt", "n", "temperature"]),
                     st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), max_size=40)),
     st.lists(st.binary(max_size=200), max_size=3),
-    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20),
+    # One that ends with a backslash is refused on purpose: see `HOSTILE`.
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).filter(
+        lambda name: not name.endswith("\\")),
 )  # fmt: skip
 def test_what_a_client_library_writes_is_read(
     data: dict[str, str], files: list[bytes], filename: str
