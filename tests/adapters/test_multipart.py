@@ -107,6 +107,10 @@ HOSTILE = {
         form(part(r'name="f"; filename="a\"; name="model"')),
         TYPE,
     ),
+    "a backslash at the end of a file's name": (
+        form(MODEL, part('name="file"; filename="a\\"')),
+        TYPE,
+    ),
     "a backslash that some readers drop": (form(part(r'name="\model"')), TYPE),
     "an escaped quote before the boundary": (
         form(MODEL),
