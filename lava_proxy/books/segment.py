@@ -8,8 +8,10 @@ follows, the file is damaged, which its reader is told: the rest is evidence, no
 
 Records are stored through a shared memory map, not with ``write()``: the pages belong to the kernel
 from the moment of the store, so they survive ``kill -9`` just the same, and a store costs a tenth.
-The file is allocated before it is mapped, so a full disk shows up when a segment is made and not
-when it is written. A medium that loses an allocated page kills the process (SIGBUS), which is what
+The file is allocated and written with zeros before it is mapped: so a full disk shows up when a
+segment is made and not when it is written, and a store meets pages that are there. (In a file that
+was only allocated one store in ten makes a page, and now and then waits milliseconds for it.)
+A medium that loses an allocated page kills the process (SIGBUS), which is what
 replay is for: nothing is lost silently.
 """
 
@@ -30,6 +32,8 @@ FRAME = struct.Struct("<IIB")
 FRAME_BYTES = FRAME.size
 SEQ = struct.Struct("<Q")
 COUNTS = struct.Struct("<QQQQQ")
+ZEROS_BYTES = 1 << 20
+"""Written at a time when a file is made."""
 
 
 class JournalError(Exception):
@@ -64,7 +68,9 @@ class Segment:
         self.fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:
             os.posix_fallocate(self.fd, 0, bytes_max)
-            os.write(self.fd, HEADER)
+            for start in range(0, bytes_max, ZEROS_BYTES):
+                os.pwrite(self.fd, bytes(min(ZEROS_BYTES, bytes_max - start)), start)
+            os.pwrite(self.fd, HEADER, 0)
             self._map = mmap.mmap(self.fd, bytes_max)
             sync_folder(folder)
         except OSError:
@@ -88,7 +94,7 @@ class Segment:
         thread while records are stored."""
         done = self.size // mmap.PAGESIZE * mmap.PAGESIZE
         if done > self._forgotten and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED, self._forgotten, done - self._forgotten)
+            self._map.madvise(mmap.MADV_DONTNEED, self._forgotten)  # and what is mapped ahead
             self._forgotten = done
 
     def finish(self) -> None:

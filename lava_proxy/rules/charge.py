@@ -27,7 +27,6 @@ from lava_proxy.core.invariant import invariant
 from lava_proxy.core.money import AMOUNT_MAX_E10, MoneyError, divide_half_up
 from lava_proxy.rules.tiers import Tariff, Tier, Unit
 
-_E12_TO_E10 = 100
 _PERCENT_E12 = 100 * 10**12
 
 
@@ -118,22 +117,25 @@ def highest_rate(tariff: Tariff, before: int, reachable_units: int | None = None
 
 
 def _fixed_lines(tariff: Tariff, before: int, units: int) -> tuple[Line, ...]:
-    denominator = tariff.per * _E12_TO_E10
-    end = before + units
+    divisor, weights, end = tariff.divisor, tariff.weights, before + units
+    if len(weights) == 1:  # the same without the search: most meters have one tier
+        low_e10 = divide_half_up(before * weights[0], divisor)
+        high_e10 = divide_half_up(end * weights[0], divisor)
+        return (Line(tariff.tiers[0], units, high_e10 - low_e10),)
     total = reached_e10 = 0
     lines: list[Line] = []
-    for tier, start, stop in tariff.spans:
+    for (tier, start, stop), weight in zip(tariff.spans, weights, strict=True):
         if stop is not None and stop <= before:
-            total += (stop - start) * tier.rate_e12
+            total += (stop - start) * weight
             continue
         low = start
         if not lines:
             low = before
-            total += (before - start) * tier.rate_e12
-            reached_e10 = divide_half_up(total, denominator)
+            total += (before - start) * weight
+            reached_e10 = divide_half_up(total, divisor)
         high = end if stop is None or end < stop else stop
-        total += (high - low) * tier.rate_e12
-        next_e10 = divide_half_up(total, denominator)
+        total += (high - low) * weight
+        next_e10 = divide_half_up(total, divisor)
         lines.append(Line(tier, high - low, next_e10 - reached_e10))
         if high == end:
             break

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import gcd
 from typing import Literal
 
 from lava_proxy.core.money import MoneyError, parse_rate_e12
@@ -21,6 +22,7 @@ RateType = Literal["fixed", "percentage"]
 Unit = Literal["tokens_1m", "characters_1m", "minutes", "requests"]
 
 MILLION = 1_000_000
+_E12_TO_E10 = 100
 MS_PER_MINUTE = 60_000
 
 TIERS_MAX = 50
@@ -56,14 +58,24 @@ class Tariff:
     tiers: tuple[Tier, ...]
     spans: tuple[tuple[Tier, int, int | None], ...] = field(init=False, repr=False, compare=False)
     """Every tier with its first unit and the first unit after it (None = without end)."""
+    weights: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """What a unit of each tier costs at a fixed rate, in parts of 10^-10 USD: the smallest whole
+    numbers, for small ones are multiplied and divided in a fraction of the time."""
+    divisor: int = field(init=False, repr=False, compare=False)
+    """So many of these parts are 10^-10 USD."""
     highest_e12: int = field(init=False, repr=False, compare=False)
     """The rate of its dearest tier."""
 
     def __post_init__(self) -> None:
         starts = [tier.start * self.scale for tier in self.tiers]
         spans = tuple(zip(self.tiers, starts, [*starts[1:], None], strict=True))
+        rates = [tier.rate_e12 for tier in self.tiers]
+        parts = self.per * _E12_TO_E10
+        common = gcd(parts, *rates)
         object.__setattr__(self, "spans", spans)
-        object.__setattr__(self, "highest_e12", max(tier.rate_e12 for tier in self.tiers))
+        object.__setattr__(self, "weights", tuple(rate // common for rate in rates))
+        object.__setattr__(self, "divisor", parts // common)
+        object.__setattr__(self, "highest_e12", max(rates))
 
     @property
     def scale(self) -> int:

@@ -43,10 +43,10 @@ async def claim_ids(conn: Connection, batch: Sequence[Settlement]) -> list[int]:
         )
         for s in batch
     ]
-    new = await Q["claim_request_ids"].fetch(conn, claims=document(claims))
-    if len(new) == len(batch):  # as nearly always
+    new = await Q["claim_request_ids"].fetchval(conn, claims=document(claims), most=len(batch))
+    if new is None:
         return list(range(len(batch)))
-    left = {tuple(row) for row in new}
+    left = {(merchant_id, request_id) for merchant_id, request_id in orjson.loads(new)}
     fresh = []
     for place, settlement in enumerate(batch):
         key = (settlement.call.merchant_id, settlement.call.request_id)

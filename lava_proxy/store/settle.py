@@ -33,8 +33,9 @@ from lava_proxy.store.sql import load
 
 Q = load("settle")
 
-ROWS_AT_A_TIME = 16
-"""Then streams may go on: a batch computed in one go would hold them up for many milliseconds."""
+ROWS_AT_A_TIME = 50
+"""Then streams may go on, which a batch computed in one go would hold up for milliseconds. So many
+rows take as long as one request."""
 NO_CHARGE = Charge(0, ())
 
 Counters = dict[tuple[str, str, str], int]

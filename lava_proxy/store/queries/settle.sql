@@ -1,14 +1,20 @@
 -- name: claim_request_ids
 -- Claims request ids for ever, in one order, so that two batches with the same ids wait for each
--- other instead of deadlocking; returns only those that were new. `claims` is a JSON array of arrays:
--- merchant, request id, when, and the hash of what was reported (hexadecimal).
--- args: claims text
-INSERT INTO request_ids (merchant_id, request_id, created_at, content_hash)
-SELECT c->>0, c->>1, (c->>2)::timestamptz, decode(c->>3, 'hex')
-FROM jsonb_array_elements(:claims::text::jsonb) WITH ORDINALITY AS t(c, place)
-ORDER BY c->>0, c->>1, place
-ON CONFLICT DO NOTHING
-RETURNING merchant_id, request_id;
+-- other instead of deadlocking. `claims` is a JSON array of `most` arrays: merchant, request id, when,
+-- and the hash of what was reported (hexadecimal). Answers those that were new as a JSON array of
+-- arrays; null where all were, as nearly always: to read as many rows costs more than to claim them.
+-- args: claims text, most int
+WITH new AS (
+    INSERT INTO request_ids (merchant_id, request_id, created_at, content_hash)
+    SELECT c->>0, c->>1, (c->>2)::timestamptz, decode(c->>3, 'hex')
+    FROM jsonb_array_elements(:claims::text::jsonb) WITH ORDINALITY AS t(c, place)
+    ORDER BY c->>0, c->>1, place
+    ON CONFLICT DO NOTHING
+    RETURNING merchant_id, request_id
+)
+SELECT CASE WHEN count(*) < :most::int
+    THEN coalesce(json_agg(json_build_array(merchant_id, request_id)), '[]') END AS new
+FROM new;
 
 -- name: claim_objects
 -- Locks the rows of objects whose usage is to be booked, in one order, and says what was booked of
