@@ -17,13 +17,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import Any, cast
-from urllib.parse import unquote
 
 import httptools
 import uvicorn
 from uvicorn.server import ServerState
 
 from lava_proxy.cli.cycle import Cycle, plain_answer
+from lava_proxy.cli.parser import framing_head, parser_for
+from lava_proxy.cli.scope import Headers, addresses, scope_of
 from lava_proxy.core.readbuffer import read_buffer
 
 BODY_MAX_BYTES = 64 * 1024
@@ -32,7 +33,7 @@ HEAD_MAX_BYTES = 128 * 1024
 """By default; `serve` takes twice what the application does (`LAVA_HEADER_LIMIT_BYTES`), which says
 more of what is wrong."""
 
-Addresses = tuple[tuple[str, int] | None, tuple[str, int] | None]
+NO_REQUEST = b"Invalid HTTP request received."
 
 
 class ServerProtocol(asyncio.BufferedProtocol):
@@ -43,9 +44,10 @@ class ServerProtocol(asyncio.BufferedProtocol):
         "_app_state",
         "_begun_s",
         "_buffer",
-        "_client",
         "_cycle",
         "_deaf",
+        "_declined",
+        "_ends",
         "_head_max_bytes",
         "_headers",
         "_in_head",
@@ -55,7 +57,6 @@ class ServerProtocol(asyncio.BufferedProtocol):
         "_queue",
         "_reading",
         "_room",
-        "_server",
         "_state",
         "_timer",
         "_unread",
@@ -93,7 +94,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
         self._room: asyncio.Event | None = None
         self._unread = 0
         """Bytes since something that has an end came to it."""
-        self._in_head = False
+        self._in_head = self._declined = False
 
     @property
     def unused(self) -> bool:
@@ -104,10 +105,8 @@ class ServerProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._server, self._client = _addresses(transport)
-        self._parser = httptools.HttpRequestParser(self)
-        # Requests may follow one that says `Connection: close`: they are not read, not an error.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._ends = addresses(transport)
+        self._parser = parser_for(self)
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._begun_s = self.loop.time()
         self._timer = self.loop.call_later(self._keep_alive_s, self._look)
@@ -119,10 +118,10 @@ class ServerProtocol(asyncio.BufferedProtocol):
         self._unread += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
-        except httptools.HttpParserUpgrade:
-            self._end_with(self._reading)  # no other protocol is spoken here
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(offer, self._buffer[:nbytes])
         except httptools.HttpParserError:
-            self._refuse(400, b"Invalid HTTP request received.")
+            self._refuse(400, NO_REQUEST)
         else:
             if self._unread > self._head_max_bytes:
                 self._refuse(431, b"The head of the request is too long.")
@@ -156,8 +155,10 @@ class ServerProtocol(asyncio.BufferedProtocol):
     # The parser's side.
 
     def on_message_begin(self) -> None:
+        if self._declined:
+            return  # the head was read already
         self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers: Headers = []
         self._wants_continue = False
         self._in_head = True
         self._begun_s = self.loop.time()
@@ -174,11 +175,16 @@ class ServerProtocol(asyncio.BufferedProtocol):
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self._declined:
+            self._declined = False
+            return
         self._in_head = False
         self._unread = 0
         version = self._parser.get_http_version()
         keep_alive = version != "1.0" and self._parser.should_keep_alive()
-        cycle = Cycle(self, self._scope(version), keep_alive, self._wants_continue)
+        method, state = self._parser.get_method(), self._app_state
+        scope = scope_of(method, self._url, version, self._headers, self._ends, state)
+        cycle = Cycle(self, scope, keep_alive, self._wants_continue)
         self._reading = cycle
         if self._cycle is None or self._cycle.complete:
             self._start(cycle)
@@ -193,7 +199,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         self._unread = 0
-        if self._reading is not None:
+        if self._reading is not None and not self._parser.should_upgrade():
             self._reading.take_last()
 
     # The cycle's side.
@@ -229,31 +235,6 @@ class ServerProtocol(asyncio.BufferedProtocol):
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
 
-    def _scope(self, version: str) -> dict[str, Any]:
-        """As ASGI has it. Raises what is no path: the parser makes an error of it."""
-        url = self._url
-        if url[:1] == b"/" and url.find(b"#") < 0:
-            raw_path, _, query = url.partition(b"?")
-        else:
-            parsed = httptools.parse_url(url)
-            raw_path, query = parsed.path, parsed.query or b""
-        path = raw_path.decode("ascii")
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": version,
-            "server": self._server,
-            "client": self._client,
-            "scheme": "http",
-            "root_path": "",
-            "headers": self._headers,
-            "state": self._app_state.copy(),
-            "method": self._parser.get_method().decode("ascii"),
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-        }
-
     def _pause(self) -> None:
         if not self._paused and not self.transport.is_closing():
             self._paused = True
@@ -268,6 +249,24 @@ class ServerProtocol(asyncio.BufferedProtocol):
             self._timer = self.loop.call_later(left_s, self._look)
         else:
             self.transport.close()
+
+    def _decline(self, offer: httptools.HttpParserUpgrade | None, data: memoryview) -> None:
+        """Another protocol was offered, and none is spoken here: what follows the head is HTTP."""
+        while offer is not None:
+            data = data[offer.args[0] :]
+            if self._reading is not None and self._parser.get_method() == b"CONNECT":
+                self._reading.take_last()
+                self._end_with(self._reading)  # what follows is no HTTP
+                return
+            offer, self._declined = None, True
+            try:
+                self._parser = parser_for(self)
+                self._parser.feed_data(framing_head(self._headers))
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as another:
+                offer = another
+            except httptools.HttpParserError:
+                self._refuse(400, NO_REQUEST)
 
     def _refuse(self, status: int, why: bytes) -> None:
         """What came is no request. An answer under way to one before it goes on."""
@@ -286,12 +285,3 @@ class ServerProtocol(asyncio.BufferedProtocol):
         self._pause()
         if cycle is not None:
             cycle.keep_alive = False
-
-
-def _addresses(transport: asyncio.BaseTransport) -> Addresses:
-    """Ours and the client's, where the socket has such."""
-    found = (transport.get_extra_info("sockname"), transport.get_extra_info("peername"))
-    server, client = (
-        (str(each[0]), int(each[1])) if isinstance(each, tuple) else None for each in found
-    )
-    return server, client
