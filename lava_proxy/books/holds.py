@@ -53,13 +53,6 @@ class Holds:
         growing = [(p.hold, p.gauge) for p in self.parts if p.gauge.kind != "flat"]
         return growing[::-1]
 
-    def covered_at(self, boot_s: float) -> bool:
-        """Whether all leases behind it may still be used up; see `Hold.covered_at`."""
-        for part in self.parts:  # noqa: SIM110 - no generator: asked for every piece
-            if not part.hold.covered_at(boot_s):
-                return False
-        return True
-
     def over(self, owners: set[str]) -> bool:
         """Whether one of these accounts is among its own."""
         return any(part.hold.account.owner_id in owners for part in self.parts)

@@ -52,17 +52,22 @@ class _Relay:
         "_begin",
         "_body",
         "_boot_s",
+        "_first",
         "_gateway",
+        "_holds",
         "_journal",
         "_journaled",
         "_lapsed",
         "_left",
         "_pass_on",
+        "_plain",
         "_run",
         "_running",
         "_send",
+        "_seq",
         "_tap",
         "_trouble",
+        "_waited_s",
         "since_s",
     )
 
@@ -78,10 +83,17 @@ class _Relay:
         self._pass_on = passes_on(send)
         self._tap = run.tap
         self._running = run.running
+        self._seq = run.seq
         self._journal = gateway.books.journal
         self._boot_s = gateway.books.clock.boot_s
         self._body = run.exchange.state is State.BODY
         self._journaled = 0 if run.running.packed else -1
+        self._holds = [] if run.holds is None else [part.hold for part in run.holds.parts]
+        self._plain = False
+        """What the provider sends goes to the client as it is, and so does a plain piece."""
+        self._first = True
+        """Nothing has come yet."""
+        self._waited_s = 0.0
         self.since_s = self._boot_s()
         """Since when we wait for the provider."""
         self._left: list[Piece] | None = None
@@ -93,6 +105,12 @@ class _Relay:
 
     async def run(self) -> Event:
         """Until the end; what is to be sent after the books are closed is in `run.last_pieces`."""
+        try:
+            return await self._until_end()
+        finally:
+            self._run.waited_s += self._waited_s
+
+    async def _until_end(self) -> Event:
         answer, pushes = self._answer, returns_at_once(self._send)
         while True:
             if pushes and not answer.pieces:  # else they are to be read first
@@ -134,24 +152,22 @@ class _Relay:
             if not self._covered(now_s):
                 self._lapsed = True
                 return False
-            pieces = self.count(piece, now_s, last=False)
-            if self._tap.held is not None:
+            self._waited(piece, now_s)
+            run, tap = self._run, self._tap
+            plain = self._plain and tap.plain(piece)
+            pieces = [] if plain else tap.cut(piece)
+            self._note()
+            if tap.held is not None:
                 self._left = pieces
                 return False
-            if pieces and self._run.left_s is None:
-                body = body_of(self._run, pieces)
-                if self._pass_on is not None and self._pass_on(body):
-                    self.since_s = self._boot_s()
-                    return True
-                sending = self._begin(message(body))
-                try:
-                    waiting = sending.send(None)  # up to its first wait, which most have not
-                except StopIteration:
-                    pass
-                else:
-                    self._trouble = rest_of(sending, waiting)
-                    self._run.sending_since_s = self._boot_s()
-                    return False
+            if plain:
+                body = piece
+            else:
+                self._plain = self._body and run.mask is None and run.rewrite is None
+                body = body_of(run, pieces) if pieces and run.left_s is None else b""
+            passed_on = self._pass_on is not None and self._pass_on(body)
+            if body and not passed_on and run.left_s is None and not self._sent(body):
+                return False
             self.since_s = self._boot_s()
         except BaseException as error:  # nobody above us could take it
             self._trouble = error
@@ -160,44 +176,70 @@ class _Relay:
 
     def count(self, piece: bytes, now_s: float, *, last: bool) -> list[Piece]:
         """The events that may go out, counted and journaled. No await between here and the send."""
-        run, tap = self._run, self._tap
-        waited_s = now_s - self.since_s
-        run.waited_s += waited_s
-        if waited_s > 1.0 and self._body:
-            self._running.silence(int(waited_s * 1000))
-            self.since_s = now_s  # should the call end before this piece is sent: counted already
-        if piece and run.first_byte_s is None:
-            run.first_byte_s = now_s
+        self._waited(piece, now_s)
+        tap = self._tap
         if tap.held is not None:
             pieces = tap.resume()
         elif last:
             pieces = tap.last(piece)
         else:
             pieces = tap.feed(piece) if piece else []
-        if self._body and not (last and tap.held is None):  # else SETTLE takes its place
-            running = self._running
-            outputs = running.outputs
-            if outputs != self._journaled:
-                self._journaled = outputs
-                self._journal.progress(
-                    run.seq, running.inputs, outputs, running.input_characters, running.characters
-                )
-            elif running.packed:
-                self._journal_unread()
+        if not last or tap.held is not None:  # else SETTLE takes its place
+            self._note()
         return pieces
+
+    def _waited(self, piece: bytes, now_s: float) -> None:
+        """The provider's time is over, with a piece or without."""
+        waited_s = now_s - self.since_s
+        self._waited_s += waited_s
+        if waited_s > 1.0 and self._body:
+            self._running.silence(int(waited_s * 1000))
+            self.since_s = now_s  # should the call end before this piece is sent: counted already
+        if self._first and piece:
+            self._first = False
+            if self._run.first_byte_s is None:
+                self._run.first_byte_s = now_s
+
+    def _note(self) -> None:
+        """Write PROGRESS, where there is any."""
+        running = self._running
+        outputs = running.outputs
+        if not self._body:
+            return
+        if outputs != self._journaled:
+            self._journaled = outputs
+            self._journal.progress(
+                self._seq, running.inputs, outputs, running.input_characters, running.characters
+            )
+        elif running.packed:
+            self._journal_unread()
+
+    def _sent(self, body: bytes) -> bool:
+        """Send it, with a task's `send` but without the task; False where the client must be waited
+        for."""
+        sending = self._begin(message(body))
+        try:
+            waiting = sending.send(None)  # up to its first wait, which most have not
+        except StopIteration:
+            return True
+        self._trouble = rest_of(sending, waiting)
+        self._run.sending_since_s = self._boot_s()
+        return False
 
     def _journal_unread(self) -> None:
         """PROGRESS of what can only be read at its end: by its size."""
         running = self._running
         made, characters = running.unread(self._tap.part_bytes * running.packed)
         self._journal.progress(
-            self._run.seq, running.inputs, made, running.input_characters, characters
+            self._seq, running.inputs, made, running.input_characters, characters
         )
 
     def _covered(self, now_s: float) -> bool:
         """False when we were stopped for so long that somebody else has the money."""
-        holds = self._run.holds
-        return holds is None or holds.covered_at(now_s) or not self._body
+        for hold in self._holds:  # no generator: asked for every piece
+            if not hold.covered_at(now_s):
+                return not self._body
+        return True
 
     async def _send_now(self, pieces: list[Piece]) -> None:
         run = self._run

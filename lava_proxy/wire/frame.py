@@ -38,26 +38,34 @@ class Gap(NamedTuple):
 class Frame:
     """What stood around the last event's text, and where in it are gaps that may differ."""
 
-    __slots__ = ("_after", "_before", "_gaps", "_head")
+    __slots__ = ("_after", "_before", "_end", "_gaps", "_head", "_start")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         """What stood before and after the text. No backslash is in it, so every quote begins or
         ends a string."""
-        self._before = before
-        self._after = after
+        self._stand(before, after)
         cut = (*_cut(before), *_cut(after))
         self._head = cut[0].behind
         self._gaps = cut[1:] if len(cut) > 2 else ()
 
     def text_of(self, piece: bytes) -> str | None:
         """The text of an event that has this frame; None for all others."""
-        before, after = self._before, self._after
-        if piece.startswith(before) and piece.endswith(after):
-            start, end = len(before), len(piece) - len(after)
-            if _plain(piece, start, end) is not None:  # `_text`, written out: the usual
-                return piece[start:end].decode("ascii")
-            return _text(piece, start, end)
+        start, end = self._start, self._end
+        if piece[:start] == self._before and piece[end:] == self._after:
+            inside = piece[start:end]
+            if inside.isascii():  # `_text`, written out for the usual: `_plain` of it
+                text = inside.decode()
+                if text and text.isprintable() and '"' not in text and "\\" not in text:
+                    return text
+            return _text(piece, start, len(piece) + end)
         return self._step(piece) if self._gaps else None
+
+    def _stand(self, before: bytes, after: bytes) -> None:
+        """These stand around the text now; neither is empty, as both have its quotes."""
+        self._before = before
+        self._after = after
+        self._start = len(before)
+        self._end = -len(after)
 
     def _step(self, piece: bytes) -> str | None:
         """The same where a gap differs; what stands in it now will stand in the next events too,
@@ -78,7 +86,7 @@ class Frame:
             return None
         text = _text(piece, start, end)
         if text is not None:
-            self._before, self._after = piece[:start], piece[end:]
+            self._stand(piece[:start], piece[end:])
         return text
 
 

@@ -101,22 +101,29 @@ class Tap:
 
     def feed(self, piece: bytes) -> list[Event]:
         """The events that `piece` completes, read already; send their raw bytes at once."""
-        if self._frame is not None:
-            text = self._frame.text_of(piece)
-            if text is not None:  # one more event like the last one, but for its text
-                self.events += 1
-                events = [_new(Event, (piece, "", b"", False))]
-                try:
-                    self.reader.more(text)
-                    if self._count is not None:
-                        self.counted += self._count(text)
-                    if self.gate is None or self.gate():
-                        return events
-                except Exception:
-                    self.faulty = True
-                    return events
-                self.held = events
-                return []
+        if self.plain(piece):
+            return [_new(Event, (piece, "", b"", False))] if self.held is None else []
+        return self.cut(piece)
+
+    def plain(self, piece: bytes) -> bool:
+        """Whether `piece` is one more event like the last one, but for its text: then it has been
+        read, and goes out as it is unless it is `held`. Else it is still to be cut."""
+        text = None if self._frame is None else self._frame.text_of(piece)
+        if text is None:
+            return False
+        self.events += 1
+        try:
+            self.reader.more(text)
+            if self._count is not None:
+                self.counted += self._count(text)
+            if self.gate is not None and not self.gate():
+                self.held = [_new(Event, (piece, "", b"", False))]
+        except Exception:
+            self.faulty = True
+        return True
+
+    def cut(self, piece: bytes) -> list[Event]:
+        """`feed` of a piece that is not plain."""
         try:
             events = self._framer.feed(piece)
         except Exception:
