@@ -58,8 +58,8 @@ def format_rate_e12(rate_e12: int) -> str:
 def divide_half_up(numerator: int, denominator: int) -> int:
     """The one rounding rule: nearest integer, halves away from zero. `denominator` > 0."""
     if numerator < 0:
-        return -((-2 * numerator + denominator) // (2 * denominator))
-    return (2 * numerator + denominator) // (2 * denominator)
+        return -((denominator // 2 - numerator) // denominator)
+    return (numerator + denominator // 2) // denominator
 
 
 def divide_up(numerator: int, denominator: int) -> int:

@@ -40,7 +40,7 @@ async def relay(gateway: Gateway, run: Run, answer: Answer, send: Send) -> Event
 
 
 class _Relay:
-    """Two ways to the client with one rule between: `count`, then send.
+    """Two ways to the client with the same steps: read and count, write PROGRESS, send.
 
     The fast way is `push`: it runs in the turn of the event loop that brings a piece, so no future
     and no task is woken per chunk. It needs a server whose `send` returns at once unless the client
@@ -155,7 +155,10 @@ class _Relay:
             self._waited(piece, now_s)
             run, tap = self._run, self._tap
             plain = self._plain and tap.plain(piece)
-            pieces = [] if plain else tap.cut(piece)
+            if plain:
+                pieces: list[Piece] = []
+            else:
+                pieces = tap.cut(piece) if self._plain else tap.feed(piece)
             self._note()
             if tap.held is not None:
                 self._left = pieces
