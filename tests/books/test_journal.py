@@ -387,6 +387,21 @@ def test_a_segment_made_too_late_is_thrown_away(
     journal.close()
 
 
+def test_a_store_meets_pages_that_are_there(tmp_path: Path) -> None:
+    """Where a file is only allocated, the store that makes a page may wait milliseconds for it."""
+    journal = Journal(tmp_path / "hld_1", segment_bytes=3 << 20)
+    (path,) = journal.folder.glob("*.journal")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        assert size > 3 << 20
+        assert os.lseek(descriptor, 0, os.SEEK_DATA) == 0
+        assert os.lseek(descriptor, 0, os.SEEK_HOLE) == size
+    finally:
+        os.close(descriptor)
+        journal.close()
+
+
 def test_what_was_stored_does_not_stay_in_memory(tmp_path: Path) -> None:
     """A long stream keeps its segments for hours: they must not count as memory of ours."""
 
