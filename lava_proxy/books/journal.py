@@ -155,7 +155,7 @@ class Journal:
             return
         number = self._take_number()
         try:
-            spare = self._make(number)
+            spare = self._make(number, ahead=True)
         except OSError as error:
             if size >= self._segment_bytes:
                 self.full = f"journal segment: {error}"
@@ -213,7 +213,7 @@ class Journal:
             segment, self._spare = self._spare, None
         if segment is None:
             try:
-                segment = self._make(self._take_number())
+                segment = self._make(self._take_number(), ahead=not self._segments)
             except OSError as error:
                 self.full = f"journal segment: {error}"
                 raise JournalError(self.full) from error
@@ -232,8 +232,9 @@ class Journal:
             self._number += 1
             return self._number
 
-    def _make(self, number: int) -> Segment:
-        return Segment(self.folder, number, self._segment_bytes + ROOM_AFTER_BYTES)
+    def _make(self, number: int, *, ahead: bool) -> Segment:
+        size = self._segment_bytes + ROOM_AFTER_BYTES
+        return Segment(self.folder, number, size, ahead=ahead)
 
 
 def read_folder(folder: Path, damaged: list[str] | None = None) -> Iterator[Record]:

@@ -8,11 +8,11 @@ follows, the file is damaged, which its reader is told: the rest is evidence, no
 
 Records are stored through a shared memory map, not with ``write()``: the pages belong to the kernel
 from the moment of the store, so they survive ``kill -9`` just the same, and a store costs a tenth.
-The file is allocated and written with zeros before it is mapped: so a full disk shows up when a
-segment is made and not when it is written, and a store meets pages that are there. (In a file that
-was only allocated one store in ten makes a page, and now and then waits milliseconds for it.)
-A medium that loses an allocated page kills the process (SIGBUS), which is what
-replay is for: nothing is lost silently.
+The file is allocated before it is mapped, so a full disk shows up when a segment is made and not
+when it is written; and written with zeros, where there is time for it, so that a store meets pages
+that are there. (In a file that was only allocated one store in ten makes a page, and now and then
+waits milliseconds for it.) A medium that loses an allocated page kills the process (SIGBUS), which
+is what replay is for: nothing is lost silently.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ class Segment:
         "size",
     )
 
-    def __init__(self, folder: Path, number: int, bytes_max: int) -> None:
-        """Make the file, with `bytes_max` bytes of its own. Raises `OSError`."""
+    def __init__(self, folder: Path, number: int, bytes_max: int, *, ahead: bool) -> None:
+        """Make the file, with `bytes_max` bytes of its own; `ahead` of need, with its pages. Raises
+        `OSError`."""
         self.number = number
         self.path = folder / f"{number:08d}.journal"
         self.bytes_max = bytes_max
@@ -68,9 +69,10 @@ class Segment:
         self.fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:
             os.posix_fallocate(self.fd, 0, bytes_max)
-            for start in range(0, bytes_max, ZEROS_BYTES):
+            for start in range(0, bytes_max if ahead else 0, ZEROS_BYTES):
                 os.pwrite(self.fd, bytes(min(ZEROS_BYTES, bytes_max - start)), start)
-            os.pwrite(self.fd, HEADER, 0)
+            if os.pwrite(self.fd, HEADER, 0) != len(HEADER):
+                raise OSError(None, "the header was not written whole")
             self._map = mmap.mmap(self.fd, bytes_max)
             sync_folder(folder)
         except OSError:

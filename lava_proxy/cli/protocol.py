@@ -251,13 +251,13 @@ class ServerProtocol(asyncio.BufferedProtocol):
             self.transport.close()
 
     def _decline(self, offer: httptools.HttpParserUpgrade | None, data: memoryview) -> None:
-        """Another protocol was offered, and none is spoken here: what follows the head is HTTP."""
+        """Another protocol was offered, and none is spoken here: what follows the head is HTTP. An
+        offer of HTTP/2 is a client's way of asking; with any other, what follows may have passed a
+        proxy that takes every answer for consent, so the connection ends with the answer."""
         while offer is not None:
             data = data[offer.args[0] :]
-            if self._reading is not None and self._parser.get_method() == b"CONNECT":
-                self._reading.take_last()
-                self._end_with(self._reading)  # what follows is no HTTP
-                return
+            if self._reading is not None and (b"upgrade", b"h2c") not in self._headers:
+                self._reading.keep_alive = False
             offer, self._declined = None, True
             try:
                 self._parser = parser_for(self)

@@ -168,9 +168,10 @@ class _Relay:
             else:
                 self._plain = self._body and run.mask is None and run.rewrite is None
                 body = body_of(run, pieces) if pieces and run.left_s is None else b""
-            passed_on = self._pass_on is not None and self._pass_on(body)
-            if body and not passed_on and run.left_s is None and not self._sent(body):
-                return False
+            if body and run.left_s is None:
+                passed_on = self._pass_on is not None and self._pass_on(body)
+                if not passed_on and not self._sent(body):
+                    return False
             self.since_s = self._boot_s()
         except BaseException as error:  # nobody above us could take it
             self._trouble = error
@@ -180,6 +181,7 @@ class _Relay:
     def count(self, piece: bytes, now_s: float, *, last: bool) -> list[Piece]:
         """The events that may go out, counted and journaled. No await between here and the send."""
         self._waited(piece, now_s)
+        self._plain = False  # `push` looks again: what is read here may set a mask
         tap = self._tap
         if tap.held is not None:
             pieces = tap.resume()

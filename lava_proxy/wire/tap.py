@@ -100,7 +100,8 @@ class Tap:
         return (0, b"") if self.reader.ended or self.reader.final else (size, part)
 
     def feed(self, piece: bytes) -> list[Event]:
-        """The events that `piece` completes, read already; send their raw bytes at once."""
+        """The events that `piece` completes, read already; send their raw bytes at once. Not while
+        something is `held`."""
         if self.plain(piece):
             return [_new(Event, (piece, "", b"", False))] if self.held is None else []
         return self.cut(piece)

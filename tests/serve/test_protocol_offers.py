@@ -53,6 +53,32 @@ async def test_hundreds_of_offers_in_one_piece_are_read_one_after_the_other() ->
 
 
 @pytest.mark.parametrize(
+    "offer",
+    [
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+        b"Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n",
+    ],
+)
+async def test_nothing_is_served_behind_an_offer_of_anything_else(offer: bytes) -> None:
+    """A proxy in front may take any answer for consent, and pass on what its client likes."""
+    sent = b"POST /" + H + offer + b"Content-Length: 1\r\n\r\nx"
+    async with serving(echo) as (port, _):
+        at_once, closed = await told(port, sent + PLAIN)
+    assert _bodies(at_once) == [("/", "x")]
+    assert b"connection: close\r\n" in at_once
+    assert closed
+
+
+async def test_no_form_of_connect_opens_anything() -> None:
+    for target in (b"a:443", b"/", b"*", b"http://a/", b"[::1]:80", b"a"):
+        async with serving(echo) as (port, _):
+            said, closed = await told(port, b"CONNECT " + target + H + b"\r\n" + PLAIN)
+        assert said.count(b"HTTP/1.1 ") == 1, said
+        assert b"/next" not in said
+        assert closed
+
+
+@pytest.mark.parametrize(
     "rest",
     [
         b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n",

@@ -61,7 +61,7 @@ SAME = {
 OTHERWISE = {
     # An answer is whole before the connection ends, and what follows a request is none of it.
     "garbage behind": (b"GET /" + H + END + b"hello\r\n\r\n", b"HTTP/1.1 200", True),
-    # We speak no other protocol: what follows is no request of this one.
+    # We speak no other protocol: what follows may have passed a proxy that thinks we do.
     "websocket": (
         b"GET /" + H + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\nxx",
         b"HTTP/1.1 200",
