@@ -129,7 +129,7 @@ async def test_an_answer_is_as_long_as_it_says(
         await start(send, (b"content-length", b"2"))
         await body(send, sent)
 
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.ERROR, logger="uvicorn.error"):  # hosts of other tests silence it
         async with serving(app) as (port, _):
             said, closed = await told(port, REQUEST)
     assert closed
