@@ -1,4 +1,6 @@
-"""One run: all candidates started together, measured in turn, order reversed each round, medians.
+"""One run: in each round all candidates are started together and measured in turn, the order
+reversed from round to round; medians. A round has processes of its own, because where a process
+happens to lie in memory makes it up to a fifth quicker or slower for as long as it lives.
 
 The load generator says when its measured time begins and ends; the CPU of the candidate, of its
 database and of the mock is read at these two moments. Medians over rounds are taken per figure.
@@ -54,23 +56,15 @@ class Outcome:
 
 
 def run(plan: Plan, say: Say) -> Outcome:
-    """Start everybody, measure, stop everybody."""
+    """Each round starts everybody, measures, stops everybody."""
     cores = Cores.choose()
     rows: list[Row] = []
     long: list[Row] = []
     skipped: dict[str, str] = {}
-    with contextlib.ExitStack() as stack:
-        provider = stack.enter_context(mock(cores))
-        candidates = [provider]
-        for name in plan.candidates:
-            try:
-                started = stack.enter_context(STARTERS[name](cores, provider.port))
-            except UnavailableError as reason:
-                skipped[name] = str(reason)
-                say(f"{name}: skipped, {reason}")
-            else:
-                candidates.append(started)
-        for number in range(plan.rounds):
+    for number in range(plan.rounds):
+        with contextlib.ExitStack() as stack:
+            provider = stack.enter_context(mock(cores))
+            candidates = [provider, *_started(plan, stack, cores, provider.port, skipped, say)]
             ordered = candidates if number % 2 == 0 else candidates[::-1]
             for workload in in_order(plan.workloads):
                 for candidate in ordered:
@@ -80,9 +74,30 @@ def run(plan: Plan, say: Say) -> Outcome:
                     rows.append({"round": number, **row})
                     say(_line(row))
                     time.sleep(SETTLE_S)
-        if plan.long_s:
-            long = [watch(candidate, plan.long_s, cores, say) for candidate in candidates[1:]]
+            if plan.long_s and number == plan.rounds - 1:
+                long = [watch(candidate, plan.long_s, cores, say) for candidate in candidates[1:]]
     return Outcome(rows, medians(rows), skipped, long)
+
+
+def _started(
+    plan: Plan,
+    stack: contextlib.ExitStack,
+    cores: Cores,
+    upstream_port: int,
+    skipped: dict[str, str],
+    say: Say,
+) -> list[Candidate]:
+    """All candidates that can be measured here; the others are noted in `skipped`, once."""
+    candidates = []
+    for name in plan.candidates:
+        if name in skipped:
+            continue
+        try:
+            candidates.append(stack.enter_context(STARTERS[name](cores, upstream_port)))
+        except UnavailableError as reason:
+            skipped[name] = str(reason)
+            say(f"{name}: skipped, {reason}")
+    return candidates
 
 
 def in_order(names: Iterable[str]) -> list[Workload]:
