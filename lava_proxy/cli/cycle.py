@@ -103,6 +103,8 @@ class Cycle:
         """Answer the request."""
         try:
             await app(self._scope, self.receive, self.send)
+        except asyncio.CancelledError:  # the server ends now: no error of the application's
+            self._break_off()
         except BaseException as error:
             log.error("Exception in ASGI application\n", exc_info=error)
             self._break_off()

@@ -103,6 +103,25 @@ async def test_an_answer_that_breaks_off_is_seen(begun: bool, answer: bytes, rai
     assert not said.endswith(b"0\r\n\r\n")
 
 
+async def test_a_request_that_is_cancelled_is_broken_off_and_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As a second SIGTERM does with hundreds: a traceback each would hide what matters."""
+
+    async def app(scope: Any, receive: Any, send: Send) -> None:
+        await start(send)
+        await body(send, b"x", more=True)
+        raise asyncio.CancelledError
+
+    with caplog.at_level(logging.INFO, logger="uvicorn.error"):
+        async with serving(app) as (port, _):
+            said, closed = await told(port, REQUEST)
+    assert said.startswith(b"HTTP/1.1 200 OK")
+    assert not said.endswith(b"0\r\n\r\n")
+    assert closed
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "header",
     [
