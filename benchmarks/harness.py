@@ -1,6 +1,7 @@
 """One run: in each round all candidates are started together and measured in turn, the order
-reversed from round to round; medians. A round has processes of its own, because where a process
-happens to lie in memory makes it up to a fifth quicker or slower for as long as it lives.
+reversed from round to round; medians. A round has processes of its own, because one can be a fifth
+quicker or slower than another of the same code for as long as it lives (probably by where it lies
+in memory).
 
 The load generator says when its measured time begins and ends; the CPU of the candidate, of its
 database and of the mock is read at these two moments. Medians over rounds are taken per figure.
