@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from benchmarks import ours
@@ -168,27 +169,15 @@ def naive(cores: Cores, upstream_port: int) -> Iterator[Candidate]:
 
 
 @contextlib.contextmanager
-def gateway(cores: Cores, upstream_port: int) -> Iterator[Candidate]:
-    """Ours, with a merchant, a customer, a meter and credit, on an embedded database."""
-    with _gateway("ours", ours.CLI, cores, upstream_port) as candidate:
-        yield candidate
-
-
-@contextlib.contextmanager
-def undurable(cores: Cores, upstream_port: int) -> Iterator[Candidate]:
-    """Ours without journal and writer: what is left is the price of not being durable."""
-    with _gateway("undurable", "benchmarks.undurable", cores, upstream_port) as candidate:
-        yield candidate
-
-
-@contextlib.contextmanager
-def _gateway(name: str, module: str, cores: Cores, upstream_port: int) -> Iterator[Candidate]:
+def gateway(name: str, cores: Cores, upstream_port: int) -> Iterator[Candidate]:
+    """One of `ours.MODULES`, with a merchant, a customer, a meter and credit, on an embedded
+    database."""
     if not ours.installed():
         raise UnavailableError("the gateway has no command line yet")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-lava-") as folder:
         upstream = f"http://127.0.0.1:{upstream_port}"
-        command, env = ours.ours_command(port, upstream, module)
+        command, env = ours.ours_command(port, upstream, ours.MODULES[name])
         env = {**env, "LAVA_DATA_DIR": folder}
         with process(command, cores.proxy, port, env) as pid:
             path, headers = ours.seed(port, env)
@@ -197,4 +186,8 @@ def _gateway(name: str, module: str, cores: Cores, upstream_port: int) -> Iterat
             yield candidate
 
 
-STARTERS = {"nginx": nginx, "naive": naive, "ours": gateway, "undurable": undurable}
+STARTERS = {
+    "nginx": nginx,
+    "naive": naive,
+    **{name: partial(gateway, name) for name in ours.MODULES},
+}

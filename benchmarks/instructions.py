@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from benchmarks import ours
@@ -31,7 +32,6 @@ STREAMS = 20
 WARM = 5
 """One in so many comes before, uncounted."""
 SETTLE_S = 2.0
-FLUSH_S = 5.0
 PATIENCE = {"LAVA_DATABASE_TIMEOUT_S": "60", "LAVA_DATABASE_WAIT_S": "30"}
 """The gateway is as slow as its database is quick for it."""
 BATCHES = {"LAVA_WRITER_INTERVAL_MS": "800"}
@@ -65,30 +65,18 @@ def naive(upstream_port: int, folder: Path) -> Iterator[Candidate]:
 
 
 @contextlib.contextmanager
-def gateway(upstream_port: int, folder: Path) -> Iterator[Candidate]:
-    """Ours, seeded as for the other benchmarks."""
-    with _gateway("ours", ours.CLI, upstream_port, folder) as candidate:
-        yield candidate
-
-
-@contextlib.contextmanager
-def undurable(upstream_port: int, folder: Path) -> Iterator[Candidate]:
-    """Ours without journal and writer."""
-    with _gateway("undurable", "benchmarks.undurable", upstream_port, folder) as candidate:
-        yield candidate
-
-
-@contextlib.contextmanager
-def _gateway(name: str, module: str, upstream_port: int, folder: Path) -> Iterator[Candidate]:
+def gateway(name: str, upstream_port: int, folder: Path) -> Iterator[Candidate]:
+    """One of `ours.MODULES`, seeded as for the other benchmarks."""
     port = free_port()
-    command, env = ours.ours_command(port, f"http://127.0.0.1:{upstream_port}", module)
+    upstream = f"http://127.0.0.1:{upstream_port}"
+    command, env = ours.ours_command(port, upstream, ours.MODULES[name])
     env |= {"LAVA_DATA_DIR": str(folder / "data"), **PATIENCE, **BATCHES}
     with counted(name, command, port, env, folder) as candidate:
         path, headers = ours.seed(port, env)
         yield Candidate(name, port, path, headers, candidate.pid, folder)
 
 
-STARTERS = {"naive": naive, "ours": gateway, "undurable": undurable}
+STARTERS = {"naive": naive, **{name: partial(gateway, name) for name in ours.MODULES}}
 
 
 def per_request(candidate: Candidate, workload: str, requests: int) -> float:
@@ -99,7 +87,7 @@ def per_request(candidate: Candidate, workload: str, requests: int) -> float:
     _control(candidate, "-i", "on")
     began_s = time.monotonic()
     _ask(candidate, body, requests)
-    time.sleep(FLUSH_S)  # until the last row is written
+    time.sleep(SETTLE_S)  # until the last row is written
     took_s = time.monotonic() - began_s
     busy = _dumped(candidate, 1)
     time.sleep(took_s)

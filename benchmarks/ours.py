@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from typing import Any
 
 CLI = "lava_proxy"
+MODULES = {"ours": CLI, "undurable": "benchmarks.undurable"}
+"""The gateway, and the same without journal and writer: what is left is the price of durability."""
 TARGET = "https%3A%2F%2Fapi.openai.com%2Fv1%2Fchat%2Fcompletions"
 CREDIT_USD = "100000.00"
 PRICE: dict[str, object] = {

@@ -52,7 +52,6 @@ class _Relay:
         "_begin",
         "_body",
         "_boot_s",
-        "_first",
         "_gateway",
         "_holds",
         "_journal",
@@ -64,10 +63,8 @@ class _Relay:
         "_run",
         "_running",
         "_send",
-        "_seq",
         "_tap",
         "_trouble",
-        "_waited_s",
         "since_s",
     )
 
@@ -83,7 +80,6 @@ class _Relay:
         self._pass_on = passes_on(send)
         self._tap = run.tap
         self._running = run.running
-        self._seq = run.seq
         self._journal = gateway.books.journal
         self._boot_s = gateway.books.clock.boot_s
         self._body = run.exchange.state is State.BODY
@@ -91,9 +87,6 @@ class _Relay:
         self._holds = [] if run.holds is None else [part.hold for part in run.holds.parts]
         self._plain = False
         """What the provider sends goes to the client as it is, and so does a plain piece."""
-        self._first = True
-        """Nothing has come yet."""
-        self._waited_s = 0.0
         self.since_s = self._boot_s()
         """Since when we wait for the provider."""
         self._left: list[Piece] | None = None
@@ -105,12 +98,6 @@ class _Relay:
 
     async def run(self) -> Event:
         """Until the end; what is to be sent after the books are closed is in `run.last_pieces`."""
-        try:
-            return await self._until_end()
-        finally:
-            self._run.waited_s += self._waited_s
-
-    async def _until_end(self) -> Event:
         answer, pushes = self._answer, returns_at_once(self._send)
         while True:
             if pushes and not answer.pieces:  # else they are to be read first
@@ -155,10 +142,7 @@ class _Relay:
             self._waited(piece, now_s)
             run, tap = self._run, self._tap
             plain = self._plain and tap.plain(piece)
-            if plain:
-                pieces: list[Piece] = []
-            else:
-                pieces = tap.cut(piece) if self._plain else tap.feed(piece)
+            pieces = [] if plain else tap.feed(piece)
             self._note()
             if tap.held is not None:
                 self._left = pieces
@@ -195,26 +179,28 @@ class _Relay:
 
     def _waited(self, piece: bytes, now_s: float) -> None:
         """The provider's time is over, with a piece or without."""
-        waited_s = now_s - self.since_s
-        self._waited_s += waited_s
+        run, waited_s = self._run, now_s - self.since_s
+        run.waited_s += waited_s
         if waited_s > 1.0 and self._body:
             self._running.silence(int(waited_s * 1000))
             self.since_s = now_s  # should the call end before this piece is sent: counted already
-        if self._first and piece:
-            self._first = False
-            if self._run.first_byte_s is None:
-                self._run.first_byte_s = now_s
+        if piece and run.first_byte_s is None:
+            run.first_byte_s = now_s
 
     def _note(self) -> None:
         """Write PROGRESS, where there is any."""
-        running = self._running
-        outputs = running.outputs
         if not self._body:
             return
+        running = self._running
+        outputs = running.outputs
         if outputs != self._journaled:
             self._journaled = outputs
             self._journal.progress(
-                self._seq, running.inputs, outputs, running.input_characters, running.characters
+                self._run.seq,
+                running.inputs,
+                outputs,
+                running.input_characters,
+                running.characters,
             )
         elif running.packed:
             self._journal_unread()
@@ -236,7 +222,7 @@ class _Relay:
         running = self._running
         made, characters = running.unread(self._tap.part_bytes * running.packed)
         self._journal.progress(
-            self._seq, running.inputs, made, running.input_characters, characters
+            self._run.seq, running.inputs, made, running.input_characters, characters
         )
 
     def _covered(self, now_s: float) -> bool:

@@ -104,11 +104,17 @@ class Tap:
         something is `held`."""
         if self.plain(piece):
             return [_new(Event, (piece, "", b"", False))] if self.held is None else []
-        return self.cut(piece)
+        try:
+            events = self._framer.feed(piece)
+        except Exception:
+            return self._let_go()
+        events = self._read(events)
+        self._frame = self._framed(piece, events) if self.reader.frame else None
+        return events
 
     def plain(self, piece: bytes) -> bool:
         """Whether `piece` is one more event like the last one, but for its text: then it has been
-        read, and goes out as it is unless it is `held`. Else it is still to be cut."""
+        read, and goes out as it is unless it is `held`. Else it is still for `feed`."""
         text = None if self._frame is None else self._frame.text_of(piece)
         if text is None:
             return False
@@ -122,16 +128,6 @@ class Tap:
         except Exception:
             self.faulty = True
         return True
-
-    def cut(self, piece: bytes) -> list[Event]:
-        """`feed` of a piece that is not plain."""
-        try:
-            events = self._framer.feed(piece)
-        except Exception:
-            return self._let_go()
-        events = self._read(events)
-        self._frame = self._framed(piece, events) if self.reader.frame else None
-        return events
 
     def finish(self) -> list[Event]:
         """The upstream's body is complete: the events that were still waiting."""
