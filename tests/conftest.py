@@ -1,7 +1,8 @@
 """One embedded PostgreSQL for the whole run; every test that asks gets a database of its own.
 
 The schema is migrated once, into a template that each `database_url` is a copy of. Crash safety is
-off here: what a test writes need not survive the machine.
+off here: what a test writes need not survive the machine, so it lies in memory where there is room.
+A database is a thousand small files; a copy of them took 600 ms of CPU on ext4, and 20 in memory.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from lava_proxy.store.migrate import migrate
 
 NODE = Path(__file__).parent / "node"
 TEMPLATE = "lava_template"
+MEMORY = Path("/dev/shm")
+ROOM = 2 << 30  # bytes; a server and the databases of the tests that run take 200 MB
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 # How long an example takes says nothing about it on a machine with other work.
@@ -52,7 +55,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedServer]:
     """The run's server. Not in pytest's own folder: another run may clean that up meanwhile."""
-    with tempfile.TemporaryDirectory(prefix="lava-tests-") as folder:
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    place = MEMORY if roomy and os.access(MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="lava-tests-", dir=place) as folder:
         server = asyncio.run(start_embedded(Path(folder), settings=UNSAFE_BUT_FAST))
         yield server
         asyncio.run(server.release())
@@ -122,7 +127,7 @@ def _npm_install(folder: Path) -> None:
 @asynccontextmanager
 async def _copy(server: EmbeddedServer, template: str) -> AsyncIterator[str]:
     name = f"test_{next(_numbers)}"
-    await _on_server(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    await _on_server(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield server.url_of(name)
     await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from urllib.parse import unquote
 
 from lava_adapters.registry import Registry
@@ -173,14 +174,19 @@ def create_management(
     books: Books, registry: Registry, payments: Payments | None = None
 ) -> Management:
     """The management API on these books, and its own description. `payments`: as set, if absent."""
+    desk = Desk(books, registry, payments or make_payments(books.settings))
+    return Management(desk, (*ROUTES, *_described(), *login.PAGES))
+
+
+@cache
+def _described() -> tuple[Route, ...]:
+    """What describes the routes: made once in a process, and before the first request, which would
+    otherwise hold the event loop for the half second that it takes."""
     document = openapi.describe(ROUTES)
-    described = (
+    return (
         Route("GET", "openapi.json", openapi.served(document), auth="none"),
         Route("GET", "docs", reference.served(document), auth="none"),
-        *login.PAGES,
     )
-    desk = Desk(books, registry, payments or make_payments(books.settings))
-    return Management(desk, (*ROUTES, *described))
 
 
 def _segments(scope: Scope) -> list[str]:
