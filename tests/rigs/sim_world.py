@@ -31,6 +31,10 @@ SLICE = 12
 LEASE_S, GRACE_S, RECLAIM_S = 6.0, 2.0, 2.0
 METRICS = Metrics(["openai"])
 PRICES = PriceBook()
+SETTINGS = Settings(
+    lease_s=LEASE_S, lease_grace_s=GRACE_S, lease_reclaim_s=RECLAIM_S, lease_burn_s=3.0,
+    recall_wait_s=0.0, journal_segment_bytes=2**16, drain_timeout_s=60.0,
+)  # fmt: skip
 
 
 class Worker:
@@ -178,11 +182,8 @@ class World:
         self.rng = random.Random(seed)
         self.seen = seen
         self.server = FakeServer(loop, self.rng, seen)
-        self.settings = Settings(
-            data_dir=folder, lease_s=LEASE_S, lease_grace_s=GRACE_S, lease_reclaim_s=RECLAIM_S,
-            lease_burn_s=3.0, recall_wait_s=0.0, journal_segment_bytes=2**16,
-            writer_batch_rows=self.rng.choice((1, 3, 50)), drain_timeout_s=60.0,
-        )  # fmt: skip
+        rows = self.rng.choice((1, 3, 50))
+        self.settings = SETTINGS.model_copy(update={"data_dir": folder, "writer_batch_rows": rows})
         self.sent: dict[str, int] = {}
         """What the provider was asked, and what clients got: input and output, by request."""
         self.workers: list[Worker] = []

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -30,7 +30,9 @@ from lava_proxy.store import credit, learned, leasing, prices, reaping
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 
 SEEDS = 50_000 if LONG else int(os.environ.get("SIM_SEEDS", "2000"))
-FIRST = 1
+ONLY = os.environ.get("SIM_SEED")
+PARTS = [[int(ONLY)]] if ONLY else [range(1 + part, 1 + SEEDS, 4) for part in range(4)]
+"""For as many test processes as there are."""
 MUST_HAPPEN = (
     "request dropped", "conflict", "rolled back", "reply lost after commit", "database away",
     "asked twice for one lease", "booked before", "reclaimed", "given back late", "torn tail",
@@ -108,10 +110,9 @@ def run_seed(seed: int, folder: Path, seen: Counter[str]) -> None:
 
 
 @pytest.mark.timeout(300 if not LONG else 7200)
-def test_whatever_happens_the_books_are_right(patched: None) -> None:
+@pytest.mark.parametrize("seeds", PARTS, ids=lambda seeds: f"from {seeds[0]}")
+def test_whatever_happens_the_books_are_right(patched: None, seeds: Sequence[int]) -> None:
     seen: Counter[str] = Counter()
-    only = os.environ.get("SIM_SEED")
-    seeds = [int(only)] if only else range(FIRST, FIRST + SEEDS)
     memory = Path("/dev/shm")
     began_s = time.process_time()
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as base:
@@ -119,6 +120,6 @@ def test_whatever_happens_the_books_are_right(patched: None) -> None:
             run_seed(seed, Path(base, str(seed)), seen)
     took_s = time.process_time() - began_s
     print(f"\n{len(seeds)} seeds from {seeds[0]} in {took_s:.0f} s of CPU: {dict(seen)}")
-    if not only:
+    if not ONLY:
         assert set(seen) <= {*MUST_HAPPEN}, "only what is meant to happen"
         assert [kind for kind in MUST_HAPPEN if not seen[kind]] == []
