@@ -273,6 +273,7 @@ async def _open_database(
         size=settings.database_pool_size,
         statement_cache_size=settings.database_statement_cache,
         statement_timeout_s=settings.database_timeout_s,
+        acquire_timeout_s=settings.database_wait_s / 4,
     )
     parts.push_async_callback(database.close)
     await database.open()

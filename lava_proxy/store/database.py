@@ -77,6 +77,7 @@ class Database:
         size: int = 4,
         statement_cache_size: int = 200,
         statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+        acquire_timeout_s: float = ACQUIRE_TIMEOUT_S,
         application_name: str = "lava_proxy",
     ) -> None:
         self._url = url
@@ -84,6 +85,7 @@ class Database:
         self._size = size
         self._statement_cache_size = statement_cache_size
         self._statement_timeout_s = statement_timeout_s
+        self._acquire_timeout_s = acquire_timeout_s
         self._application_name = application_name
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self.outage = Outage()
@@ -127,11 +129,11 @@ class Database:
             pool.terminate()
 
     @asynccontextmanager
-    async def connection(self, timeout_s: float = ACQUIRE_TIMEOUT_S) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncIterator[Connection]:
         """A connection of the pool; whatever it raises inside comes out as a `StoreError`. Behind a
         transaction pooler it is one transaction: preparing a statement and executing it must not
         meet two servers."""
-        async with self._judged(timeout_s) as conn:
+        async with self._judged() as conn:
             if not self.behind_pooler:
                 yield conn
                 return
@@ -139,7 +141,7 @@ class Database:
                 yield conn
 
     @asynccontextmanager
-    async def _judged(self, timeout_s: float) -> AsyncIterator[Connection]:
+    async def _judged(self) -> AsyncIterator[Connection]:
         """A connection whose fate says whether the server is away."""
         pool = self._pool
         if pool is None:
@@ -149,7 +151,7 @@ class Database:
         asked_s = time.monotonic()
         late = asyncio.get_running_loop().call_later(LATE_S, self.outage.suspect, asked_s, "late")
         try:
-            async with self._acquired(pool, timeout_s) as conn:
+            async with self._acquired(pool) as conn:
                 yield conn
         except StoreDown as error:
             self.outage.suspect(asked_s, error)
@@ -160,11 +162,9 @@ class Database:
             late.cancel()
 
     @asynccontextmanager
-    async def _acquired(
-        self, pool: asyncpg.Pool[asyncpg.Record], timeout_s: float
-    ) -> AsyncIterator[Connection]:
+    async def _acquired(self, pool: asyncpg.Pool[asyncpg.Record]) -> AsyncIterator[Connection]:
         with mapped():
-            conn = await pool.acquire(timeout=timeout_s)
+            conn = await pool.acquire(timeout=self._acquire_timeout_s)
         try:
             with mapped():
                 yield conn
@@ -180,9 +180,9 @@ class Database:
                 await pool.release(conn)
 
     @asynccontextmanager
-    async def transaction(self, timeout_s: float = ACQUIRE_TIMEOUT_S) -> AsyncIterator[Connection]:
+    async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside a transaction: committed at the end, rolled back on an exception."""
-        async with self._judged(timeout_s) as conn, transaction(conn):
+        async with self._judged() as conn, transaction(conn):
             if self.behind_pooler:
                 await Q["set_local_deadlines"].fetchrow(
                     conn,

@@ -148,7 +148,7 @@ class FakeDatabase:
         self.dead = False
 
     @asynccontextmanager
-    async def transaction(self, timeout_s: float = 0.25) -> AsyncIterator[FakeDatabase]:
+    async def transaction(self) -> AsyncIterator[FakeDatabase]:
         server, rng = self.server, self.server.rng
         await asyncio.sleep(rng.choice((0.0005, 0.002, 0.02)))
         await self._running.wait()

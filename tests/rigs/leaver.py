@@ -95,11 +95,15 @@ class Leaver:
         visit.status = int(lines.split()[1])
         if visit.way == "in the stream":
             text = await reader.read(self.rng.randrange(1, 1500))
+            if visit.status != 200:
+                visit.error = f"{visit.status}: {text[:300]!r}"
             self._judge(visit, text, whole=False)
             await asyncio.sleep(self.rng.uniform(0, PIECES * PACE_S / 2))
             self._leave(visit)
             return
         text = await _body(reader, lines)
+        if visit.status != 200:
+            visit.error = f"{visit.status}: {text[:300]!r}"
         self._judge(visit, text, whole=True)
         if visit.way == "at the end" or b"connection: close" in lines:
             self._leave(visit)

@@ -126,11 +126,11 @@ async def test_lock_deadline(database: Database) -> None:
 
 
 async def test_acquire_deadline(database_url: str) -> None:
-    database = Database(database_url, size=1)
+    database = Database(database_url, size=1, acquire_timeout_s=0.01)
     await database.open()
     async with database.connection():
         with pytest.raises(StoreDown, match="TimeoutError"):
-            async with database.connection(timeout_s=0.01):
+            async with database.connection():
                 pytest.fail("there is only one")
     await database.close()
 

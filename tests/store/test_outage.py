@@ -102,7 +102,7 @@ async def mortal(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
 
 async def test_a_server_that_hangs(mortal: EmbeddedServer) -> None:
     """SIGSTOP: no use of it ends before its deadline; once it is away, none even begins."""
-    database = Database(mortal.url, size=2)
+    database = Database(mortal.url, size=2, acquire_timeout_s=2)
     await database.open()
     task = asyncio.create_task(database.watch())
     server = psutil.Process(mortal.pid)
@@ -126,7 +126,7 @@ async def test_a_server_that_hangs(mortal: EmbeddedServer) -> None:
         for process in frozen:
             process.resume()
     await asyncio.wait_for(database.outage.answering(), 10)
-    async with database.connection(timeout_s=2) as conn:
+    async with database.connection() as conn:
         assert await conn.fetchval("SELECT 1") == 1
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
