@@ -137,6 +137,7 @@ class Books:
 
     async def open(self) -> list[replay.Replayed]:
         """Settle what dead processes left behind, then start the writer; answers what they left."""
+        await self.directory.poll()  # what changed before is no news to an empty memory
         await self.refresh_prices()
         await self.share_learned()
         left = await replay.take_over(self.journals_dir, self.database, self.clock, self.prices)

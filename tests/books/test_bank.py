@@ -378,6 +378,21 @@ async def test_a_queue_that_is_full_closes_the_books(
 # Prices ----------------------------------------------------------------------------------------
 
 
+async def test_what_changed_before_the_start_is_no_news(
+    shop: Shop, clock: ManualClock, tmp_path: Path, database: Database
+) -> None:
+    """Else the first look at the change feed forgot who was just looked up: with the database away
+    a moment later, a customer whose credit is at hand was refused."""
+    async with running(database, clock, tmp_path) as books:
+        owner = await shop.customer()
+        await books.directory.poll()
+    async with running(database, clock, tmp_path) as books:
+        known = await books.directory.customer(shop.merchant_id, owner)
+        await books.directory.poll()
+        assert known is not None
+        assert await books.directory.customer(shop.merchant_id, owner) is known
+
+
 async def test_prices_are_read_anew_after_a_change(
     shop: Shop, clock: ManualClock, tmp_path: Path, database: Database
 ) -> None:

@@ -26,7 +26,7 @@ from sim_world import World
 from virtual import VirtualLoop
 
 from lava_proxy.books import replay, writer
-from lava_proxy.store import credit, learned, leasing, prices, reaping
+from lava_proxy.store import credit, directory, learned, leasing, prices, reaping
 from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 
 SEEDS = 50_000 if LONG else int(os.environ.get("SIM_SEEDS", "2000"))
@@ -52,6 +52,7 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prices, "in_force", fake_books.nothing)
     monkeypatch.setattr(prices, "next_change", _never)
     monkeypatch.setattr(learned, "newest", _knows_nothing)
+    monkeypatch.setattr(directory, "changes_since", fake_books.nothing)
     monkeypatch.setattr(writer, "settle", fake_books.settle)
     monkeypatch.setattr(replay, "settle", fake_books.settle)
 
