@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,7 @@ class Statement:
         return bound
 
 
+@cache
 def load(name: str) -> Queries:
     """The blocks of lava_proxy/store/queries/<name>.sql by name."""
     return parse(f"{name}.sql", (files(__package__) / "queries" / f"{name}.sql").read_text("utf-8"))

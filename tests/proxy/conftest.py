@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
+import certifi
 import pytest
 import pytest_asyncio
 from gateway_kit import Gate
 from hosting import database_copy, gate_running
 
 from lava_proxy.store.embedded import EmbeddedServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing here speaks TLS, and every client of an SDK takes 40 ms to read all the certificates
+    that are trusted."""
+    first, end, _ = certifi.contents().partition("-----END CERTIFICATE-----\n")
+    path = tmp_path_factory.mktemp("roots") / "one.pem"
+    path.write_text(first + end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(path))
+        yield
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
