@@ -53,11 +53,16 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[EmbeddedServer]:
-    """The run's server. Not in pytest's own folder: another run may clean that up meanwhile."""
+def memory() -> Path | None:
+    """Where files lie in memory; None where there is not much room, or no such place."""
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
-    place = MEMORY if roomy and os.access(MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="lava-tests-", dir=place) as folder:
+    return MEMORY if roomy and os.access(MEMORY, os.W_OK) else None
+
+
+@pytest.fixture(scope="session")
+def postgres(memory: Path | None) -> Iterator[EmbeddedServer]:
+    """The run's server. Not in pytest's own folder: another run may clean that up meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="lava-tests-", dir=memory) as folder:
         server = asyncio.run(start_embedded(Path(folder), settings=UNSAFE_BUT_FAST))
         yield server
         asyncio.run(server.release())

@@ -38,7 +38,9 @@ class Settings(GuardSettings):
     database_direct_url: SecretStr | None = Field(
         None, description="The same database past a transaction pooler, for LISTEN."
     )
-    database_pool_size: int = Field(4, ge=2, le=64, description="Connections per process.")
+    database_pool_size: int = Field(
+        4, ge=2, le=64, description="Connections per process; one more listens."
+    )
     database_statement_cache: int = Field(
         200, ge=0, description="Prepared statements per connection; 0 behind a transaction pooler."
     )

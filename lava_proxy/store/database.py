@@ -1,7 +1,7 @@
 """One process's few connections to PostgreSQL, each wait with a deadline.
 
-* A free connection: 0.25 s. When the server went away, the pool reconnects in the background, so
-  a slow connect does not make that deadline impossible.
+* A free connection: a quarter of what a caller waits. When the server went away, the pool
+  reconnects in the background, so a slow connect does not make that deadline impossible.
 * A statement: `statement_timeout` at the server, and a little later the client's own.
 * A lock: 0.5 s. A transaction that does nothing: 5 s.
 * While the server is away (store/outage.py, where `watch` runs): nothing waits, all fail at once.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
@@ -30,6 +30,7 @@ from lava_proxy.store.faults import (
     StorePoison,
     mapped,
 )
+from lava_proxy.store.listening import Callback, listen_while_alive
 from lava_proxy.store.outage import LATE_S, Outage
 from lava_proxy.store.session import (
     CONNECT_TIMEOUT_S,
@@ -58,8 +59,6 @@ STATEMENT_TIMEOUT_S = 2.0
 LOCK_TIMEOUT = "500ms"
 IDLE_TIMEOUT = "5s"
 CLOSE_TIMEOUT_S = 5.0
-HEARTBEAT_S = 15.0
-"""A listening connection is silent for hours; this often we ask whether it still lives."""
 
 _CLIENT_MARGIN_S = 0.5  # The server's deadline comes first: its error says more.
 
@@ -231,10 +230,10 @@ class Database:
             # Connections from before may be dead without knowing it: each would cost a caller.
             await self._pool.expire_connections()
 
-    async def listen(self, channel: str, callback: Callable[[str | None], None]) -> None:
-        """Call back with each payload of `channel`, until cancelled.
+    async def listen(self, callbacks: Mapping[str, Callback]) -> None:
+        """Call back with each payload of a channel, until cancelled; one connection for all.
 
-        After every (re)connect it is called with None: anything may have changed meanwhile.
+        After every (re)connect each is called with None: anything may have changed meanwhile.
         """
         if not self.can_listen:
             raise ConfigurationError(
@@ -254,7 +253,7 @@ class Database:
                         command_timeout_s=self._statement_timeout_s,
                     )
             try:
-                await _listen_while_alive(conn, channel, callback)
+                await listen_while_alive(conn, callbacks)
             finally:
                 conn.terminate()
 
@@ -275,22 +274,3 @@ def _stop_if_cancelled() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-async def _listen_while_alive(
-    conn: asyncpg.Connection[asyncpg.Record], channel: str, callback: Callable[[str | None], None]
-) -> None:
-    ended = asyncio.Event()
-    conn.add_termination_listener(lambda _: ended.set())
-    try:
-        with mapped():
-            await conn.add_listener(channel, lambda _c, _pid, _channel, text: callback(str(text)))
-            callback(None)
-            while not ended.is_set():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(HEARTBEAT_S):
-                        await ended.wait()
-                if not ended.is_set():
-                    await Q["ping"].fetchval(conn)
-    except StoreError:
-        return

@@ -126,10 +126,13 @@ class Upkeep:
             rerater = Rerater(books)
             loops.append(every(settings.rerate_interval_s, "late prices", rerater.run_once))
         if books.database.can_listen:
-            loops.append(books.database.listen(CHANGES_CHANNEL, books.directory.heard))
-            loops.append(books.database.listen(CREDIT_CHANNEL, self._credit_heard))
-            loops.append(books.database.listen(RECALL_CHANNEL, self._recall_heard))
-            loops.append(books.database.listen(WORK_CHANNEL, self._work_heard))
+            heard = {
+                CHANGES_CHANNEL: books.directory.heard,
+                CREDIT_CHANNEL: self._credit_heard,
+                RECALL_CHANNEL: self._recall_heard,
+                WORK_CHANNEL: self._work_heard,
+            }
+            loops.append(books.database.listen(heard))
         self._tasks = [asyncio.create_task(self._guarded(loop)) for loop in loops]
 
     async def stop(self) -> None:

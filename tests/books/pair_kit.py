@@ -44,8 +44,8 @@ async def pair(
                 books.leases.credit_changed(owner_id)
                 books.recalls.heard(owner_id)
 
-        tasks.append(asyncio.create_task(database.listen("lava_recall", heard)))
-        tasks.append(asyncio.create_task(database.listen("lava_credit", given_back)))
+        channels = {"lava_recall": heard, "lava_credit": given_back}
+        tasks.append(asyncio.create_task(database.listen(channels)))
     await asyncio.sleep(0.1)
     return both[0], both[1], tasks
 

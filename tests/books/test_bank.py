@@ -508,8 +508,8 @@ async def test_idle_credit_of_another_process_is_recalled_before_a_refusal(
         await rich.check()
         ready = [asyncio.Event(), asyncio.Event()]
         listening = [
-            asyncio.create_task(database.listen("lava_recall", _answering(one, ready[0]))),
-            asyncio.create_task(database.listen("lava_credit", _looking_again(two, ready[1]))),
+            asyncio.create_task(database.listen({"lava_recall": _answering(one, ready[0])})),
+            asyncio.create_task(database.listen({"lava_credit": _looking_again(two, ready[1])})),
         ]
         async with asyncio.timeout(20):
             for event in ready:

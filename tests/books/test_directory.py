@@ -170,7 +170,7 @@ async def test_a_revoked_key_is_forgotten(shop: Shop, directory: Directory, way:
             directory.heard(payload)
             heard.set()
 
-        listening = asyncio.create_task(shop.database.listen("lava_changes", listen))
+        listening = asyncio.create_task(shop.database.listen({"lava_changes": listen}))
         await asyncio.wait_for(heard.wait(), 10)  # None: it listens now
         assert await directory.principal(hash_of("key")) is not None
         heard.clear()

@@ -18,7 +18,7 @@ from lava_proxy.core.clock import ManualClock
 from lava_proxy.store import credit
 from lava_proxy.store.database import Database
 from lava_proxy.telemetry.metrics import Metrics
-from lava_proxy.workers.upkeep import Upkeep
+from lava_proxy.workers.upkeep import WORK_CHANNEL, Upkeep
 
 
 @pytest.fixture
@@ -50,12 +50,15 @@ async def refilled(books: Books, owner: str) -> None:
         await trip
 
 
-async def listening(database: Database, channels: int) -> None:
-    """Wait until so many sessions listen: a word said before would be lost."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%listen'"
+async def listening(database: Database, workers: int) -> None:
+    """Wait until so many listen to their last channel: a word said before would be lost."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%listen' "
+        f"AND state = 'idle' AND query LIKE 'LISTEN%{WORK_CHANNEL}%'"
+    )
     for _ in range(500):
         async with database.connection() as conn:
-            if await conn.fetchval(query) >= channels:
+            if await conn.fetchval(query) >= workers:
                 return
         await asyncio.sleep(0.01)
     pytest.fail("nobody listens")
@@ -69,7 +72,7 @@ async def test_idle_credit_comes_back_for_a_call_elsewhere(
         worker(database, tmp_path / "a") as one,
         worker(database, tmp_path / "b") as two,
     ):
-        await listening(database, 6)
+        await listening(database, 2)
         held = await take(one, owner, 900)
         assert isinstance(held, Hold)
         await refilled(one, owner)

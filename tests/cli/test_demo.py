@@ -102,10 +102,10 @@ def postgres_under(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def scratch() -> Iterator[Path]:
+def scratch(memory: Path | None) -> Iterator[Path]:
     """Where the demo's temporary folders go; empty again when it has ended. Not below pytest's own,
     whose names are too long for a socket's path."""
-    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+    with tempfile.TemporaryDirectory(prefix="demo-", dir=memory) as folder:
         yield Path(folder)
 
 

@@ -20,8 +20,8 @@ SEED = 20261128
 SECONDS = 30.0 if LONG else 4.0
 REFUSED_WITHIN_S = 4.5
 """Four questions of a second each, and a busy machine."""
-CONNECTIONS = 2 * (4 + 3 + 1)
-"""Two replicas: the pool, three listeners, the prober. What dies may linger for a moment."""
+CONNECTIONS = 2 * (4 + 1 + 1)
+"""Two replicas: the pool, the listener, the prober. What dies may linger for a moment."""
 
 
 async def _cut_often(proxy: FaultProxy, seconds: float, rng: random.Random) -> None:

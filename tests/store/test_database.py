@@ -14,7 +14,7 @@ import pytest
 
 from lava_proxy.core.settings import ConfigurationError
 from lava_proxy.store import database as module
-from lava_proxy.store import session
+from lava_proxy.store import listening, session
 from lava_proxy.store.database import (
     Database,
     StoreBroken,
@@ -73,7 +73,7 @@ async def test_behind_a_pooler_the_deadlines_are_in_the_transaction(database_url
             assert await conn.fetchval("SHOW lock_timeout") == "0"
         assert not database.can_listen
         with pytest.raises(ConfigurationError, match="LAVA_DATABASE_DIRECT_URL"):
-            await database.listen("channel", lambda _: None)
+            await database.listen({"channel": lambda _: None})
     finally:
         await database.close()
 
@@ -184,7 +184,7 @@ async def test_server_goes_and_comes_back(mortal: EmbeddedServer, tmp_path: Path
     database = Database(mortal.url, size=2)
     await database.open()
     heard = Heard()
-    listener = asyncio.create_task(database.listen("changes", heard))
+    listener = asyncio.create_task(database.listen({"changes": heard}))
     assert await heard.next() is None
 
     async def until_it_fails() -> None:
@@ -214,7 +214,7 @@ async def test_server_goes_and_comes_back(mortal: EmbeddedServer, tmp_path: Path
 async def test_a_listener_ends_when_cancelled(mortal: EmbeddedServer) -> None:
     database = Database(mortal.url)
     for turn in range(30):
-        listener = asyncio.create_task(database.listen("changes", Heard()))
+        listener = asyncio.create_task(database.listen({"changes": Heard()}))
         if turn == 15:
             os.kill(mortal.pid or 0, signal.SIGKILL)
         for _ in range(turn % 15 * 2):
@@ -226,21 +226,27 @@ async def test_a_listener_ends_when_cancelled(mortal: EmbeddedServer) -> None:
 
 
 async def test_listen(database: Database) -> None:
-    heard = Heard()
-    listener = asyncio.create_task(database.listen("changes", heard))
+    heard, other = Heard(), Heard()
+    listener = asyncio.create_task(database.listen({"changes": heard, "other": other}))
     assert await heard.next() is None
+    assert await other.next() is None
     async with database.connection() as conn:
         await conn.execute("NOTIFY changes, 'customers c_1'")
-        await conn.execute("NOTIFY other, 'nothing'")
+        await conn.execute("NOTIFY other, 'o_1'")
+        await conn.execute("NOTIFY third, 'nothing'")
         await conn.execute("NOTIFY changes")
     assert await heard.next() == "customers c_1"
     assert await heard.next() == ""
+    assert await other.next() == "o_1"
     async with database.connection() as conn:
         await conn.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE application_name = 'lava_proxy listen' AND datname = current_database()"
         )
     assert await heard.next() is None
+    assert await other.next() is None
+    assert heard.payloads.empty()
+    assert other.payloads.empty()
     listener.cancel()
     with pytest.raises(asyncio.CancelledError):
         await listener
@@ -249,10 +255,10 @@ async def test_listen(database: Database) -> None:
 async def test_a_silent_listener_is_asked_whether_it_lives(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(listening, "HEARTBEAT_S", 0.01)
     database = Database(database_url)
     heard = Heard()
-    listener = asyncio.create_task(database.listen("changes", heard))
+    listener = asyncio.create_task(database.listen({"changes": heard}))
     assert await heard.next() is None
     conn = await asyncpg.connect(database_url)
     pinged = "SELECT query LIKE 'SELECT 1%' FROM pg_stat_activity WHERE application_name = $1"
