@@ -30,6 +30,7 @@ async def next_cycle(
     now: datetime,
     source: str,
     payment_id: str | None,
+    offered_e10: int | None = None,
 ) -> str | None:
     """The cycle that `at` falls in, from a row of `lock_subscription`; answers its grant."""
     same = row["next_plan_id"] == row["plan_id"] or row["billing_interval"] == row["now_interval"]
@@ -38,8 +39,9 @@ async def next_cycle(
     seq = row["cycle_seq"] + 1
     await move(conn, row["subscription_id"], row, seq, anchor, span)
     return await begin(
-        conn, row["customer_id"], row["subscription_id"], seq, row, span, now, source, payment_id
-    )
+        conn, row["customer_id"], row["subscription_id"], seq, row, span, now, source, payment_id,
+        offered_e10,
+    )  # fmt: skip
 
 
 async def move(
@@ -73,8 +75,10 @@ async def begin(
     now: datetime,
     source: str,
     payment_id: str | None,
+    offered_e10: int | None,
 ) -> str | None:
-    """The row of a cycle and its credit; answers the grant."""
+    """The row of a cycle and its credit; answers the grant. `offered_e10`: the credit that its
+    payment was begun for; None, what the plan gives now."""
     made = await Q["insert_cycle"].fetchval(
         conn,
         subscription_id=subscription_id,
@@ -87,7 +91,8 @@ async def begin(
     )
     if made is None:
         return None
-    grant_id = await _grant(conn, customer_id, seq, plan, span, now, source)
+    amount_e10 = plan["included_credit_e10"] if offered_e10 is None else offered_e10
+    grant_id = await _grant(conn, customer_id, seq, amount_e10, plan, span, now, source)
     if grant_id is not None:
         await Q["cycle_granted"].execute(
             conn, subscription_id=subscription_id, seq=seq, grant_id=grant_id
@@ -100,13 +105,13 @@ async def _grant(
     conn: Connection,
     customer_id: str,
     seq: int,
+    amount_e10: int,
     plan: asyncpg.Record,
     span: Span,
     now: datetime,
     source: str,
 ) -> str | None:
-    amount: int = plan["included_credit_e10"]
-    if not amount:
+    if not amount_e10:
         return None
     grant_id = new_id("credit", test=is_test(customer_id))
     await credit.grant(
@@ -114,9 +119,9 @@ async def _grant(
         grant_id=grant_id,
         owner_id=customer_id,
         kind="cycle",
-        amount_e10=amount,
+        amount_e10=amount_e10,
         expires_at=span.end if plan["rollover_type"] == "none" else None,
-        note=f"cycle {seq}: {format_e10(amount)}",
+        note=f"cycle {seq}: {format_e10(amount_e10)}",
         now=now,
         source=source,
     )

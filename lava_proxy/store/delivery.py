@@ -68,6 +68,7 @@ async def _subscribe(conn: Connection, row: asyncpg.Record, now: datetime) -> st
         now=now,
         source=source_of(row),
         payment_id=row["payment_id"],
+        offered_e10=row["credit_e10"],
     )
 
 
@@ -94,4 +95,6 @@ async def _renew(conn: Connection, row: asyncpg.Record, now: datetime) -> str | 
     wanted = (row["subscription_id"], row["seq"] - 1)
     if current is None or (current["subscription_id"], current["cycle_seq"]) != wanted:
         return await as_credit(conn, row, row["amount_e10"], None, now)
-    return await next_cycle(conn, current, now, now, source_of(row), row["payment_id"])
+    return await next_cycle(
+        conn, current, now, now, source_of(row), row["payment_id"], row["credit_e10"]
+    )

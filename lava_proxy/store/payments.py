@@ -97,8 +97,8 @@ async def open_payment(
     due_at: datetime | None = None,
     look_at: datetime | None = None,
 ) -> None:
-    """Write a payment down, before anybody is asked for it. `credit_e10`: what was offered for it,
-    where it is a bundle; None: what that gives when it is paid. `due_at`: the provider is to be
+    """Write a payment down, before anybody is asked for it. `credit_e10`: what was offered for it;
+    None: what the plan or bundle gives when it is paid. `due_at`: the provider is to be
     asked, and has not answered yet. `look_at`: when to look it up there, if its end is not known
     then."""
     await Q["open_payment"].execute(

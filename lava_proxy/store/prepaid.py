@@ -63,7 +63,8 @@ async def begin(conn: Connection, subscription: asyncpg.Record, now: datetime) -
     payment_id: str = subscription["pending_payment_id"]
     row = await PAYMENTS["lock_payment"].fetchrow(conn, payment_id=payment_id)
     if row is not None:
-        await next_cycle(conn, subscription, now, now, source_of(row), payment_id)
+        source, offered_e10 = source_of(row), row["credit_e10"]
+        await next_cycle(conn, subscription, now, now, source, payment_id, offered_e10)
         await reversals.settle_new(conn, payment_id, now)
 
 

@@ -48,9 +48,10 @@ async def start(
     now: datetime,
     source: str = OPERATOR,
     payment_id: str | None = None,
+    offered_e10: int | None = None,
 ) -> str:
     """Put a customer on a plan now, with a new cycle; answers the subscription's id. What the
-    customer is on already is changed (an upgrade)."""
+    customer is on already is changed (an upgrade). `offered_e10`: as of `cycles.begin`."""
     await lock_account(conn, customer_id)
     plan = await _terms(conn, customer_id, plan_id)
     await renew_due(conn, customer_id, now)
@@ -75,7 +76,9 @@ async def start(
         await move(conn, subscription_id, plan, seq, now, span)
         if current["pending_payment_id"] is not None:
             await prepaid.release(conn, current["pending_payment_id"], now)
-    await begin(conn, customer_id, subscription_id, seq, plan, span, now, source, payment_id)
+    await begin(
+        conn, customer_id, subscription_id, seq, plan, span, now, source, payment_id, offered_e10
+    )
     return subscription_id
 
 
@@ -280,6 +283,7 @@ async def _ask_for_payment(conn: Connection, row: asyncpg.Record, now: datetime)
         merchant_id=row["merchant_id"],
         customer_id=row["customer_id"],
         amount=row["period_amount_e10"],
+        credit=row["included_credit_e10"],
         plan_id=row["next_plan_id"],
         subscription_id=row["subscription_id"],
         seq=row["cycle_seq"] + 1,

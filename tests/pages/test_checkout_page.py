@@ -361,3 +361,21 @@ async def test_a_payment_that_was_begun_buys_what_its_page_offered(shop: Shop) -
         await store.succeeded(conn, reference, "pi_1", shop.api.books.now())
     bought = Decimal((await shop.api.balance(customer))["bundle_remaining"]) - before
     assert bought == Decimal(bundle["credit_amount"])
+
+
+async def test_a_plan_that_was_begun_gives_what_its_page_offered(shop: Shop) -> None:
+    customer = await shop.api.customer()
+    shop.pays_with(provider := Redirecting())
+    secret = await shop.session(customer_id=customer)
+    await shop.press(secret)
+    change = {"included_credit": "9"}
+    assert (await shop.api.call("PATCH", f"plans/{shop.plan_id}", change)).status == 200
+    reference = provider.asks[0].reference
+    async with shop.api.database.transaction() as conn:
+        await store.failed(conn, reference, shop.api.books.now(), Retry(0, 0.0))
+    again = await shop.seen(secret)
+    assert again.state == "declined"
+    assert again.one("input", name="terms")["value"] == PLAN_TERMS
+    async with shop.api.database.transaction() as conn:
+        await store.succeeded(conn, reference, "pi_1", shop.api.books.now())
+    assert Decimal((await shop.api.balance(customer))["cycle_remaining"]) == 20

@@ -24,7 +24,7 @@ HELLO = [{"role": "user", "content": "hello there"}]
 
 CALLS: dict[str, dict[str, object]] = {
     "stream": {"model": "sim-5-1", "stream": True},
-    "plain": {"model": "sim-5-1"},
+    "plain": {"model": "sim-5-10"},
     "provider error": {"model": "sim-5-1-fail500"},
     "drop": {"model": "sim-6-1-drop", "stream": True},
     "cut": {"model": "sim-200-0", "stream": True},

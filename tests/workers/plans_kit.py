@@ -113,7 +113,7 @@ class Club:
         async with self.database.transaction() as conn:
             return await plans.create(conn, wanted, ())
 
-    async def pay(self, customer_id: str, purpose: Purpose, amount: int, **what: str) -> str:
+    async def pay(self, customer_id: str, purpose: Purpose, amount: int, **what: object) -> str:
         """A payment opened for a customer, as a checkout would; answers its id."""
         payment_id = new_id("payment")
         async with self.database.transaction() as conn:

@@ -44,6 +44,19 @@ async def pending(club: Club, customer: str) -> dict[str, object] | None:
     return subscription_view.view(row)["pending_change"]  # type: ignore[return-value]
 
 
+async def test_it_gives_what_was_offered_when_it_was_begun(club: Club) -> None:
+    large, small = await club.plan(50), await club.plan(20)
+    customer, _ = await club.member(large)
+    payment = await club.pay(
+        customer, "subscription", 20, plan_id=small.plan_id, credit_e10=12 * USD
+    )
+    assert await club.paid(payment)
+    club.later(days=31)
+    await club.renew()
+    assert club.till.asked == []
+    assert await club.credit(customer) == (12 * USD, 0)
+
+
 @pytest.mark.parametrize("interval", ["month", "week"])
 async def test_it_begins_with_the_end_of_the_cycle_and_is_paid(club: Club, interval: str) -> None:
     customer, subscription, small, payment = await prepaid(club, interval=interval)

@@ -95,6 +95,25 @@ async def test_a_worker_that_was_away_for_long_leaves_the_whole_grace(club: Club
     assert await club.credit(customer) == (20 * USD, 0)
 
 
+async def test_a_renewal_gives_what_was_promised_for_its_price(club: Club) -> None:
+    """The merchant lets the plan include less while a renewal's payer confirms."""
+    plan = await club.plan(20, included=15)
+    customer, _ = await club.member(plan)
+    club.till.answers.append(ChargeAnswer("requires_action", "pi_1", "authentication_required"))
+    club.later(days=31)
+    await club.renew()
+    async with club.database.transaction() as conn:
+        change = plans.PlanChange(included_credit_e10=9 * USD)
+        await plans.update(conn, club.shop.merchant_id, plan.plan_id, change, club.books.now())
+    club.later(hours=2)
+    await club.renew()
+    assert [ask.amount_e10 for ask in club.till.asked] == [20 * USD, 20 * USD]
+    assert await club.credit(customer) == (15 * USD, 0)
+    club.later(days=31)
+    await club.renew()
+    assert await club.credit(customer) == (9 * USD, 0)
+
+
 async def test_a_decline_is_tried_again_until_the_grace_is_over(club: Club) -> None:
     _, subscription = await club.member(await club.plan())
     club.till.usual = DECLINED

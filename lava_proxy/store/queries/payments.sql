@@ -29,13 +29,13 @@ UPDATE payments SET customer_id = :customer_id::text WHERE payment_id = :payment
 
 -- name: open_renewal
 -- The payment for a cycle, once per cycle; whoever asks the provider first puts its name in.
--- args: payment_id text, merchant_id text, customer_id text, amount bigint, plan_id text,
---   subscription_id text, seq int, now timestamptz
+-- args: payment_id text, merchant_id text, customer_id text, amount bigint, credit bigint,
+--   plan_id text, subscription_id text, seq int, now timestamptz
 INSERT INTO payments (payment_id, merchant_id, customer_id, purpose, amount_e10, status, provider,
-                      plan_id, subscription_id, seq, next_attempt_at, created_at)
+                      plan_id, subscription_id, seq, credit_e10, next_attempt_at, created_at)
 VALUES (:payment_id::text, :merchant_id::text, :customer_id::text, 'renewal', :amount::bigint,
-        'pending', '', :plan_id::text, :subscription_id::text, :seq::int, :now::timestamptz,
-        :now::timestamptz)
+        'pending', '', :plan_id::text, :subscription_id::text, :seq::int, :credit::bigint,
+        :now::timestamptz, :now::timestamptz)
 ON CONFLICT DO NOTHING;
 
 -- name: open_top_up
