@@ -95,15 +95,11 @@ class Leaver:
         visit.status = int(lines.split()[1])
         if visit.way == "in the stream":
             text = await reader.read(self.rng.randrange(1, 1500))
-            if visit.status != 200:
-                visit.error = f"{visit.status}: {text[:300]!r}"
             self._judge(visit, text, whole=False)
             await asyncio.sleep(self.rng.uniform(0, PIECES * PACE_S / 2))
             self._leave(visit)
             return
         text = await _body(reader, lines)
-        if visit.status != 200:
-            visit.error = f"{visit.status}: {text[:300]!r}"
         self._judge(visit, text, whole=True)
         if visit.way == "at the end" or b"connection: close" in lines:
             self._leave(visit)
@@ -126,6 +122,8 @@ class Leaver:
 
     def _judge(self, visit: Visit, text: bytes, *, whole: bool) -> None:
         """Nothing of anybody else's may be in it."""
+        if visit.status != 200:
+            visit.error = f"{visit.status}: {text[:300]!r}"
         marks = set(MARK.findall(text))
         visit.crossed = not marks <= {visit.mark.encode()}
         visit.whole = whole and text.count(visit.mark.encode()) >= PIECES
