@@ -1,7 +1,7 @@
 PYTHON ?= python3
 # Half of the tests' time is waiting (outages, drains, leases), so more workers than two cores.
 TEST_WORKERS ?= 4
-# The tests start some two hundred processes: each would compile everything again.
+# The tests start many processes: each would compile everything again.
 export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 BIN := $(VENV)/bin

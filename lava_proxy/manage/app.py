@@ -181,7 +181,7 @@ def create_management(
 @cache
 def _described() -> tuple[Route, ...]:
     """What describes the routes: made once in a process, and before the first request, which would
-    otherwise hold the event loop for the half second that it takes."""
+    otherwise hold the event loop for the third of a second that it takes."""
     document = openapi.describe(ROUTES)
     return (
         Route("GET", "openapi.json", openapi.served(document), auth="none"),

@@ -131,7 +131,7 @@ class Counter:
                 now=now,
                 plan_id=row.plan_id if plan else None,
                 credit_bundle_id=None if plan else row.credit_bundle_id,
-                credit_e10=row.included_credit_e10 if plan else row.credit_e10,
+                credit_e10=offer.credit_e10,
                 checkout_session_id=row.checkout_session_id,
                 due_at=now,
                 look_at=look_at,

@@ -375,9 +375,6 @@ async def test_a_queue_that_is_full_closes_the_books(
     await books.close()
 
 
-# Prices ----------------------------------------------------------------------------------------
-
-
 async def test_what_changed_before_the_start_is_no_news(
     shop: Shop, clock: ManualClock, tmp_path: Path, database: Database
 ) -> None:
@@ -391,6 +388,9 @@ async def test_what_changed_before_the_start_is_no_news(
         await books.directory.poll()
         assert known is not None
         assert await books.directory.customer(shop.merchant_id, owner) is known
+
+
+# Prices ----------------------------------------------------------------------------------------
 
 
 async def test_prices_are_read_anew_after_a_change(

@@ -185,13 +185,14 @@ SIMULATED: list[Plant] = [
 
 
 @pytest.mark.parametrize("mutant", SIMULATED, ids=lambda plant: plant.__name__)
-def test_the_simulation_finds(mutant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulation_finds(
+    mutant: Plant, monkeypatch: pytest.MonkeyPatch, memory: Path | None
+) -> None:
     patch(monkeypatch)
     mutant(monkeypatch)
     logging.disable(logging.CRITICAL)
-    memory = Path("/dev/shm")
     try:
-        with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as base:
+        with tempfile.TemporaryDirectory(dir=memory) as base:
             for seed in range(1, SEEDS + 1):
                 try:
                     run_seed(seed, Path(base, str(seed)), Counter())

@@ -32,7 +32,7 @@ from lava_proxy.store.credit import LeaseAnswer, LeaseAsk
 SEEDS = 50_000 if LONG else int(os.environ.get("SIM_SEEDS", "2000"))
 ONLY = os.environ.get("SIM_SEED")
 PARTS = [[int(ONLY)]] if ONLY else [range(1 + part, 1 + SEEDS, 4) for part in range(4)]
-"""For as many test processes as there are."""
+"""So that the processes of a test run share them."""
 MUST_HAPPEN = (
     "request dropped", "conflict", "rolled back", "reply lost after commit", "database away",
     "asked twice for one lease", "booked before", "reclaimed", "given back late", "torn tail",
@@ -112,11 +112,12 @@ def run_seed(seed: int, folder: Path, seen: Counter[str]) -> None:
 
 @pytest.mark.timeout(300 if not LONG else 7200)
 @pytest.mark.parametrize("seeds", PARTS, ids=lambda seeds: f"from {seeds[0]}")
-def test_whatever_happens_the_books_are_right(patched: None, seeds: Sequence[int]) -> None:
+def test_whatever_happens_the_books_are_right(
+    patched: None, seeds: Sequence[int], memory: Path | None
+) -> None:
     seen: Counter[str] = Counter()
-    memory = Path("/dev/shm")
     began_s = time.process_time()
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as base:
+    with tempfile.TemporaryDirectory(dir=memory) as base:
         for seed in seeds:
             run_seed(seed, Path(base, str(seed)), seen)
     took_s = time.process_time() - began_s
